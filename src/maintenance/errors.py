@@ -1,0 +1,17 @@
+"""The errors of this package: one base, and one class for each kind of failure."""
+
+
+class MaintenanceError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class ConfigurationError(MaintenanceError, ValueError):
+    """An option, a URL or an environment variable is wrong; the message says what to write instead."""
+
+
+class StoreError(MaintenanceError):
+    """The store could not be reached, or what it holds is not a flag. Never contains a password."""
+
+
+class RegistrationError(StoreError):
+    """The store answers, but has no place for instances, or the role may not write there."""

@@ -1,0 +1,137 @@
+"""Where the flag is kept: one small protocol, and a store for each kind of URL.
+
+Importing this package loads no driver; building a store does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, Protocol
+
+from maintenance.errors import ConfigurationError
+from maintenance.model import Change, Fleet, Instance, Reading, Row
+
+if TYPE_CHECKING:
+    from maintenance.stores.memory import MemoryStore
+    from maintenance.stores.postgres import PostgresStore
+    from maintenance.stores.sqlite import SQLiteStore
+
+__all__ = ["MemoryStore", "PostgresStore", "SQLiteStore", "Session", "Store", "Waker", "open_store"]
+
+
+class Waker(Protocol):
+    """Ends a wait from another thread."""
+
+    def wait(self, timeout: float, *, fd: int | None = None) -> bool:
+        """Wait until `wake` is called or `fd` can be read, for `timeout` seconds at most; True where woken."""
+
+
+class Session(Protocol):
+    """One conversation with a store, used by one thread at a time.
+
+    Every method but `interrupt` and `abandon` raises `StoreError`, without a password, and may be called until
+    `close`. Nothing of it is shared across a fork.
+    """
+
+    @property
+    def listening(self) -> bool:
+        """Whether a change ends a `wait` at once; False where it is found by the next read only."""
+
+    def read(self, instance: str | None = None) -> Reading:
+        """Read the flag and, in the same statement, whether `instance` is registered."""
+
+    def write(self, change: Change) -> Row:
+        """Write the flag and its details in one durable statement; return the row as written."""
+
+    def report(self, instance: Instance) -> None:
+        """Write an instance's row: its registration, acknowledgement and heartbeat alike.
+
+        Raises:
+            RegistrationError: The table is missing, or the role may not write there.
+        """
+
+    def remove(self, instance: str) -> bool:
+        """Remove an instance's row; False where there was none."""
+
+    def fleet(self) -> Fleet:
+        """Read the flag and every instance in one statement."""
+
+    def ask_drain(self, revision: int) -> None:
+        """Ask each instance to say when nothing that `revision` refuses is in flight any more."""
+
+    def vouch(self) -> None:
+        """Declare the table of instances whole again, on an operator's word."""
+
+    def wait(self, timeout: float, waker: Waker) -> None:
+        """Wait for a change, for `waker`, or for `timeout` seconds."""
+
+    def interrupt(self) -> None:
+        """From another thread: make the call that is under way fail."""
+
+    def abandon(self) -> None:
+        """In the child of a fork: let go without a word to the store, whose conversation is the parent's."""
+
+    def close(self) -> None:
+        """End the conversation; may be called twice."""
+
+
+class Store(Protocol):
+    """Where the flag is kept. May be shared by threads; sessions may not.
+
+    Attributes:
+        name: For people, without a password.
+    """
+
+    name: str
+
+    def connect(self) -> Session:
+        """Open a session of its own, bounded in time.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+
+    def migrate(self) -> None:
+        """Bring the store to the form that this version needs; a second time changes nothing.
+
+        Raises:
+            StoreError: The store cannot be reached or refuses.
+        """
+
+
+_STORES: Final = {
+    "postgresql": "PostgresStore",
+    "postgres": "PostgresStore",
+    "sqlite": "SQLiteStore",
+    "memory": "MemoryStore",
+}
+_MODULES: Final = {"PostgresStore": "postgres", "SQLiteStore": "sqlite", "MemoryStore": "memory"}
+
+
+def __getattr__(name: str) -> type[Store]:
+    """Load a store's module when the store is first named."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    store: type[Store] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return store
+
+
+def open_store(url: str) -> Store:
+    """Build the store that a URL names.
+
+    Args:
+        url: ``postgresql://...``, ``postgres://...``, ``sqlite:///path`` or ``memory://``.
+
+    Raises:
+        ConfigurationError: The URL names no store; the message says what to write.
+    """
+    scheme, separator, _ = url.partition("://")
+    dialect, plus, _ = scheme.partition("+")
+    if separator and plus and dialect in _STORES:
+        raise ConfigurationError(f"the database URL begins with {scheme}://: write {dialect}:// instead")
+    if not separator or scheme not in _STORES:
+        begins = f"begins with {scheme}://" if separator else "has no scheme"
+        raise ConfigurationError(
+            f"the database URL {begins}: write postgresql://user@host/database, sqlite:///path or memory://"
+        )
+    kind: type = __getattr__(_STORES[scheme])
+    store: Store = kind() if scheme == "memory" else kind(url)
+    return store
