@@ -1,0 +1,84 @@
+-- A revision that grows with each change of a value, whoever makes it, and the details of a maintenance.
+-- Safe to run again: each step looks before it locks.
+
+CREATE SEQUENCE IF NOT EXISTS public.platform_settings_revision_seq AS bigint;
+
+DO $$
+BEGIN
+    IF (
+        SELECT count(*) < 3
+        FROM pg_attribute
+        WHERE attrelid = 'public.platform_settings'::regclass
+          AND attname IN ('details', 'revision', 'drain_revision')
+          AND NOT attisdropped
+    ) THEN
+        ALTER TABLE public.platform_settings
+            -- mode, message, until, retry_after, actor, reason: written with the value, in one statement
+            ADD COLUMN IF NOT EXISTS details jsonb NOT NULL DEFAULT '{}',
+            ADD COLUMN IF NOT EXISTS revision bigint NOT NULL
+                DEFAULT nextval('public.platform_settings_revision_seq'),
+            -- the revision at which an operator waits for requests in flight
+            ADD COLUMN IF NOT EXISTS drain_revision bigint;
+    END IF;
+END
+$$;
+
+-- SECURITY DEFINER: who may update the row need not be granted the sequence.
+CREATE OR REPLACE FUNCTION public.platform_settings_revise() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.revision := nextval('public.platform_settings_revision_seq');
+        RETURN NEW;
+    END IF;
+    IF (NEW.key, NEW.value_bool, NEW.value_text, NEW.details)
+        IS DISTINCT FROM (OLD.key, OLD.value_bool, OLD.value_text, OLD.details)
+    THEN
+        NEW.revision := nextval('public.platform_settings_revision_seq');
+        -- Unless the writer says when, it is now.
+        IF NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at THEN
+            NEW.updated_at := now();
+        END IF;
+    ELSE
+        NEW.revision := OLD.revision;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION public.platform_settings_notify() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP <> 'UPDATE' OR NEW IS DISTINCT FROM OLD THEN
+        PERFORM pg_notify('platform_settings', CASE TG_OP WHEN 'DELETE' THEN OLD.key ELSE NEW.key END);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- CREATE OR REPLACE TRIGGER needs PostgreSQL 14.
+DO $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_trigger
+        WHERE tgrelid = 'public.platform_settings'::regclass AND tgname = 'platform_settings_revise'
+    ) THEN
+        CREATE TRIGGER platform_settings_revise
+            BEFORE INSERT OR UPDATE ON public.platform_settings
+            FOR EACH ROW EXECUTE FUNCTION public.platform_settings_revise();
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM pg_trigger
+        WHERE tgrelid = 'public.platform_settings'::regclass AND tgname = 'platform_settings_notify'
+    ) THEN
+        CREATE TRIGGER platform_settings_notify
+            AFTER INSERT OR UPDATE OR DELETE ON public.platform_settings
+            FOR EACH ROW EXECUTE FUNCTION public.platform_settings_notify();
+    END IF;
+END
+$$;

@@ -1,0 +1,31 @@
+-- The processes that serve, one row each: what each has acknowledged, and what it has in flight.
+-- A logged table: a crash of the server must not empty it, or a wait would take an unknown fleet for an empty one.
+
+DO $$
+BEGIN
+    IF to_regclass('public.maintenance_instances') IS NOT NULL THEN
+        RETURN;
+    END IF;
+    CREATE TABLE public.maintenance_instances (
+        id          uuid        PRIMARY KEY,
+        host        text        NOT NULL,
+        boot        text        NOT NULL,  -- one boot and one process namespace of that host
+        pid         integer     NOT NULL,
+        program     text        NOT NULL,
+        version     text        NOT NULL,
+        when_stale  text        NOT NULL CHECK (when_stale IN ('serve', 'block')),
+        ttl         float8      NOT NULL CHECK (ttl > 0),
+        revision    bigint,                -- installed, then acknowledged
+        in_flight   integer,               -- null where requests are not tracked
+        websockets  integer     NOT NULL DEFAULT 0,
+        oldest      text,
+        oldest_age  float8,
+        seen_at     timestamptz NOT NULL DEFAULT now()
+    ) WITH (fillfactor = 50);              -- room for updates in place, which touch no index
+
+    -- Created only together with the table: where this row is gone, the table was emptied since,
+    -- and nobody can tell who was in it.
+    INSERT INTO public.maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl)
+    VALUES ('00000000-0000-0000-0000-000000000000', '', '', 0, 'the table is whole', '', 'block', 1);
+END
+$$;
