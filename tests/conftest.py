@@ -1,0 +1,105 @@
+"""The fixtures of every test: databases, stores, and an environment that says nothing of the library."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from pytest_postgresql import factories
+from pytest_postgresql.executors import NoopExecutor
+from pytest_postgresql.janitor import DatabaseJanitor
+
+from tests.support.postgres import Server, server
+
+if TYPE_CHECKING:
+    from maintenance.stores import Store
+
+_numbers = itertools.count(1)
+
+KINDS = ("postgresql", "sqlite", "memory")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the developer's shell sets must not decide a test."""
+    for name in os.environ:
+        if name.startswith("PG") or (name.startswith("MAINTENANCE_") and not name.startswith("MAINTENANCE_TEST_")):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """The one PostgreSQL server of the session; never stop, freeze or kill it (`own_server` is for that)."""
+    with server() as shared:
+        yield shared
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A PostgreSQL server that the test may freeze, thaw, kill, stop and restart."""
+    with server() as own:
+        yield own
+
+
+def _migrate(*, host: str, port: int, user: str, dbname: str, password: str, autocommit: bool) -> None:
+    from maintenance.stores import PostgresStore
+
+    PostgresStore(f"postgresql://{user}:{password}@{host}:{port}/{dbname}").migrate()
+
+
+migrated_template = factories.postgresql_noproc(depends_on="postgres", dbname="migrated", load=[_migrate])
+
+
+@contextmanager
+def _database(on: Server, template: str | None) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with DatabaseJanitor(
+        user=on.user, host=on.host, port=on.port, password=on.password, dbname=name, template_dbname=template
+    ):
+        yield on.url(name)
+
+
+@pytest.fixture
+def database_url(postgres: Server) -> Iterator[str]:
+    """The URL of an empty database of the test's own."""
+    with _database(postgres, None) as url:
+        yield url
+
+
+@pytest.fixture
+def migrated_url(postgres: Server, migrated_template: NoopExecutor) -> Iterator[str]:
+    """The URL of a migrated database of the test's own, cloned from a template."""
+    with _database(postgres, migrated_template.template_dbname) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of an SQLite store that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'maintenance.db'}"
+
+
+@pytest.fixture(params=KINDS)
+def store_url(request: pytest.FixtureRequest) -> str:
+    """A URL of each kind; the store behind it is not migrated. ``memory://`` is another store each time it is opened."""
+    if request.param == "memory":
+        return "memory://"
+    name = "database_url" if request.param == "postgresql" else "sqlite_url"
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest) -> "Store":
+    """A migrated store of each kind."""
+    from maintenance.stores import open_store
+
+    urls = {"postgresql": "migrated_url", "sqlite": "sqlite_url"}
+    url = request.getfixturevalue(urls[request.param]) if request.param in urls else "memory://"
+    opened = open_store(url)
+    opened.migrate()
+    return opened
