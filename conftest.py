@@ -1,4 +1,4 @@
-"""The fixtures of every test: databases, stores, and an environment that says nothing of the library."""
+"""The fixtures of every test and of every sample: databases, stores, and an environment that says nothing."""
 
 import itertools
 import os
@@ -11,6 +11,9 @@ import pytest
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 from pytest_postgresql.janitor import DatabaseJanitor
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.parsers.rest import DocTestParser
 
 from tests.support.postgres import Server, server
 
@@ -22,13 +25,17 @@ _numbers = itertools.count(1)
 KINDS = ("postgresql", "sqlite", "memory")
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _silence(patch: pytest.MonkeyPatch) -> None:
     """What the developer's shell sets must not decide a test."""
     for name in os.environ:
         if name.startswith("PG") or (name.startswith("MAINTENANCE_") and not name.startswith("MAINTENANCE_TEST_")):
-            monkeypatch.delenv(name)
-    monkeypatch.delenv("DATABASE_URL", raising=False)
+            patch.delenv(name)
+    patch.delenv("DATABASE_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    _silence(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -103,3 +110,26 @@ def store(request: pytest.FixtureRequest) -> "Store":
     opened = open_store(url)
     opened.migrate()
     return opened
+
+
+@pytest.fixture(scope="module")
+def sample_environment(
+    postgres: Server, migrated_template: NoopExecutor, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """What the samples of one page run in: a database that the environment names, and an empty folder."""
+    with pytest.MonkeyPatch.context() as patch, _database(postgres, migrated_template.template_dbname) as url:
+        _silence(patch)
+        patch.setenv("MAINTENANCE_DATABASE_URL", url)
+        patch.setenv("DJANGO_SETTINGS_MODULE", "tests.support.django_settings")
+        patch.chdir(tmp_path_factory.mktemp("samples"))
+        yield
+
+
+pytest_collect_file = (
+    Sybil(
+        parsers=[PythonCodeBlockParser(), SkipParser()],
+        patterns=["README.md", "docs/*.md", "docs/**/*.md"],
+        fixtures=["sample_environment"],
+    )
+    + Sybil(parsers=[DocTestParser()], patterns=["src/maintenance/*.py", "src/maintenance/**/*.py"])
+).pytest()

@@ -1,0 +1,66 @@
+# Everything lives in .venv; nothing else on the machine is changed.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+DEMO_ONCE ?=
+export DEMO_ONCE
+
+.PHONY: help test lint demo simulate torture bench clean
+
+help:
+	@echo "make test      install what the tests need into .venv, and run them all"
+	@echo "make demo      two servers, one flip (DEMO_ONCE=1: once through, then end)"
+	@echo "make lint      ruff, mypy and the layers"
+	@echo "make simulate  the protocol in simulated time, 10,000 runs"
+	@echo "make torture   real processes, 1,000 flips"
+	@echo "make bench     what it costs"
+	@echo "make clean     remove what was built"
+
+# The first Python that is new enough. Each stamp is made again when pyproject.toml changes.
+.venv/created:
+	@rm -rf .venv; \
+	for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  echo "creating .venv with $$("$$python" --version)"; \
+	  "$$python" -m venv .venv && touch $@ && exit 0; \
+	  echo "error: $$python cannot create a virtual environment: install its venv module (Debian: apt install python3-venv)" >&2; \
+	  rm -rf .venv; exit 1; \
+	done; \
+	echo "error: no Python 3.11 or newer found as python3, python3.14, python3.13, python3.12 or python3.11" >&2; exit 1
+
+# Dependency groups need pip 25.1.
+.venv/standard: .venv/created pyproject.toml
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --editable ".[standard]"
+	@touch $@
+
+.venv/dev: .venv/standard
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+lint: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+demo: .venv/standard
+	@$(BIN)/maintenance demo
+
+simulate: .venv/dev
+	$(BIN)/python -m tests.simulate
+
+torture: .venv/dev
+	$(BIN)/python -m tests.torture
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,7 @@
+"""The smallest Django project, for the samples."""
+
+SECRET_KEY = "only for tests"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "tests.support.django_settings"
+MIDDLEWARE: list[str] = []
+urlpatterns: list[object] = []
