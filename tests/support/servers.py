@@ -1,0 +1,173 @@
+"""Real application servers over an app's import path, each in a process group of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from tests.support.ports import accepts, free_port
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that runs.
+
+    Attributes:
+        url: Without a path, such as ``http://127.0.0.1:20123``.
+        port: Of `url`.
+        process: The one that was started; the leader of its process group.
+    """
+
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+    _output: IO[bytes]
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return Path(self._output.name).read_text(errors="replace")
+
+    def workers(self) -> list[int]:
+        """The pids of the processes that serve; the one started, where it serves itself."""
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children()
+            return [child.pid for child in children if _serves(child)] or [self.process.pid]
+        return []
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to its whole process group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def end(self) -> None:
+        """End the process group: asked first, killed after 10 s."""
+        self.signal(signal.SIGCONT)
+        workers = self.workers()
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGKILL)
+            self.process.wait(10)
+        self.signal(signal.SIGKILL)  # workers that outlived the one that started them
+        eventually(lambda: not any(map(alive, workers)), what="the workers' end")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs or is stopped; a dead one that nobody has reaped is not alive."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _serves(child: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "resource_tracker" not in " ".join(child.cmdline())
+    return False
+
+
+@contextmanager
+def _running(command: Sequence[str], port: int, env: Mapping[str, str], timeout: float) -> Iterator[Running]:
+    with tempfile.NamedTemporaryFile(prefix="maintenance-server-") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "PYTHONUNBUFFERED": "1", **env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        running = Running(f"http://127.0.0.1:{port}", port, process, output)
+        try:
+            eventually(lambda: _answers(running), timeout, what=f"{command[1]} on port {port}")
+            yield running
+        finally:
+            running.end()
+
+
+def _answers(running: Running) -> bool:
+    if running.process.poll() is not None:
+        raise RuntimeError(f"the server ended while it started: {running.log}")
+    return accepts(running.port)
+
+
+@contextmanager
+def uvicorn(
+    app: str,
+    *,
+    workers: int = 1,
+    env: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    timeout: float = 30.0,
+) -> Iterator[Running]:
+    """An ASGI app under uvicorn.
+
+    Args:
+        app: Its import path, such as ``tests.apps:asgi``.
+        workers: Processes; with one, uvicorn serves in the process that was started.
+        env: Environment variables over this process's own.
+        options: More of uvicorn's options.
+        timeout: Seconds until it must accept connections.
+    """
+    port = free_port()
+    command = ["-m", "uvicorn", app, f"--port={port}", f"--workers={workers}", "--no-access-log", *options]
+    with _running(command, port, env or {}, timeout) as running:
+        yield running
+
+
+@contextmanager
+def gunicorn(
+    app: str,
+    *,
+    worker_class: str = "sync",
+    workers: int = 2,
+    threads: int = 1,
+    preload: bool = False,
+    env: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    timeout: float = 30.0,
+) -> Iterator[Running]:
+    """A WSGI app under gunicorn.
+
+    Args:
+        app: Its import path, such as ``tests.apps:wsgi``.
+        worker_class: ``sync``, ``gthread`` or ``gevent``.
+        workers: Processes beside the master.
+        threads: For each process, under ``gthread``.
+        preload: Whether the master imports the app before it forks.
+        env: Environment variables over this process's own.
+        options: More of gunicorn's options.
+        timeout: Seconds until it must accept connections.
+    """
+    port = free_port()
+    command = [
+        *("-m", "gunicorn", app, f"--bind=127.0.0.1:{port}", f"--worker-class={worker_class}"),
+        *(f"--workers={workers}", f"--threads={threads}", "--graceful-timeout=2", "--no-control-socket"),
+        *(["--preload"] if preload else []),
+        *options,
+    ]
+    with _running(command, port, env or {}, timeout) as running:
+        yield running
+
+
+@contextmanager
+def wsgiref(app: str, *, env: Mapping[str, str] | None = None, timeout: float = 30.0) -> Iterator[Running]:
+    """A WSGI app under the standard library's server, one thread for each request."""
+    port = free_port()
+    with _running(["-m", "tests.support.wsgiref_server", app, str(port)], port, env or {}, timeout) as running:
+        yield running
