@@ -13,5 +13,9 @@ class StoreError(MaintenanceError):
     """The store could not be reached, or what it holds is not a flag. Never contains a password."""
 
 
+class FlagError(StoreError):
+    """The store answers, but the flag's row is missing or wrong."""
+
+
 class RegistrationError(StoreError):
     """The store answers, but has no place for instances, or the role may not write there."""

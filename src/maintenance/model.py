@@ -3,12 +3,12 @@
 import datetime as dt
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final, Literal, Self, get_args
 from uuid import UUID
 
-from maintenance.errors import StoreError
+from maintenance.errors import FlagError
 
 KEY: Final = "maintenance_mode"
 """The key of the flag's row in ``platform_settings``."""
@@ -64,8 +64,9 @@ class Details:
         _check_retry_after(self.retry_after)
 
     def to_json(self) -> dict[str, Any]:
-        """The details as the store keeps them: only what was said, times in ISO 8601."""
-        said = {name: value for name, value in asdict(self).items() if value is not None}
+        """The details as the store keeps them: only what is not as usual, times in ISO 8601."""
+        usual = asdict(type(self)())
+        said = {name: value for name, value in asdict(self).items() if value != usual[name]}
         if self.until is not None:
             said["until"] = self.until.astimezone(dt.UTC).isoformat()
         return said
@@ -181,19 +182,19 @@ class Row:
         """Check the row and make it what a process can rest on.
 
         Raises:
-            StoreError: The row is wrong; the message names the column.
+            FlagError: The row is wrong; the message names the column.
         """
         if not isinstance(self.value_bool, bool):
-            raise StoreError(
+            raise FlagError(
                 f"platform_settings.value_bool of {KEY!r} is {self.value_bool!r}: set it to true or false, "
                 "or flip it once with set_maintenance() or `maintenance off`"
             )
         if not isinstance(self.revision, int):
-            raise StoreError(f"platform_settings.revision of {KEY!r} is {self.revision!r}: run `maintenance migrate`")
+            raise FlagError(f"platform_settings.revision of {KEY!r} is {self.revision!r}: run `maintenance migrate`")
         try:
             details = Details.from_json(self.details)
         except (TypeError, ValueError) as exc:
-            raise StoreError(f"platform_settings.details of {KEY!r} is wrong: {exc}") from exc
+            raise FlagError(f"platform_settings.details of {KEY!r} is wrong: {exc}") from exc
         return Snapshot(
             enabled=self.value_bool,
             revision=self.revision,
@@ -224,10 +225,10 @@ class Reading:
         """The row as a snapshot.
 
         Raises:
-            StoreError: The row is missing or wrong.
+            FlagError: The row is missing or wrong.
         """
         if self.row is None:
-            raise StoreError(
+            raise FlagError(
                 f"platform_settings has no row {KEY!r}: run `maintenance migrate`, "
                 "or flip it once with set_maintenance() or `maintenance off`"
             )
@@ -299,5 +300,5 @@ class Request:
 
     method: str
     path: str
-    headers: Mapping[str, str] = MappingProxyType({})
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     client: str | None = None

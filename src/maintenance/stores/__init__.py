@@ -3,22 +3,22 @@
 Importing this package loads no driver; building a store does.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from maintenance.errors import ConfigurationError
 from maintenance.model import Change, Fleet, Instance, Reading, Row
-
-if TYPE_CHECKING:
-    from maintenance.stores.memory import MemoryStore
-    from maintenance.stores.postgres import PostgresStore
-    from maintenance.stores.sqlite import SQLiteStore
+from maintenance.stores.memory import MemoryStore
+from maintenance.stores.postgres import PostgresStore
+from maintenance.stores.sqlite import SQLiteStore
 
 __all__ = ["MemoryStore", "PostgresStore", "SQLiteStore", "Session", "Store", "Waker", "open_store"]
 
 
 class Waker(Protocol):
     """Ends a wait from another thread."""
+
+    def wake(self) -> None:
+        """End the wait that is under way, or else the next one."""
 
     def wait(self, timeout: float, *, fd: int | None = None) -> bool:
         """Wait until `wake` is called or `fd` can be read, for `timeout` seconds at most; True where woken."""
@@ -60,8 +60,8 @@ class Session(Protocol):
     def vouch(self) -> None:
         """Declare the table of instances whole again, on an operator's word."""
 
-    def wait(self, timeout: float, waker: Waker) -> None:
-        """Wait for a change, for `waker`, or for `timeout` seconds."""
+    def wait(self, timeout: float, waker: Waker) -> bool:
+        """Wait for a change or for `waker`, for `timeout` seconds at most; False where nothing happened."""
 
     def interrupt(self) -> None:
         """From another thread: make the call that is under way fail."""
@@ -82,8 +82,11 @@ class Store(Protocol):
 
     name: str
 
-    def connect(self) -> Session:
+    def connect(self, *, listen: bool = False) -> Session:
         """Open a session of its own, bounded in time.
+
+        Args:
+            listen: Whether `Session.wait` shall end as soon as something changes, where the store can.
 
         Raises:
             StoreError: The store cannot be reached.
@@ -97,21 +100,12 @@ class Store(Protocol):
         """
 
 
-_STORES: Final = {
-    "postgresql": "PostgresStore",
-    "postgres": "PostgresStore",
-    "sqlite": "SQLiteStore",
-    "memory": "MemoryStore",
+_STORES: Final[dict[str, type[Store]]] = {
+    "postgresql": PostgresStore,
+    "postgres": PostgresStore,
+    "sqlite": SQLiteStore,
+    "memory": MemoryStore,
 }
-_MODULES: Final = {"PostgresStore": "postgres", "SQLiteStore": "sqlite", "MemoryStore": "memory"}
-
-
-def __getattr__(name: str) -> type[Store]:
-    """Load a store's module when the store is first named."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    store: type[Store] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    return store
 
 
 def open_store(url: str) -> Store:
@@ -132,6 +126,4 @@ def open_store(url: str) -> Store:
         raise ConfigurationError(
             f"the database URL {begins}: write postgresql://user@host/database, sqlite:///path or memory://"
         )
-    kind: type = __getattr__(_STORES[scheme])
-    store: Store = kind() if scheme == "memory" else kind(url)
-    return store
+    return _STORES[scheme](url)

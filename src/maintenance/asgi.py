@@ -1,0 +1,103 @@
+"""The adapter for ASGI 3, under asyncio and trio."""
+
+from typing import Any, Final
+
+from maintenance.gate import Wire
+from maintenance.middleware import Middleware
+from maintenance.policy import WEBSOCKET, relative
+from maintenance.response import Response
+from maintenance.state import MaintenanceState
+from maintenance.websocket import App, Closer, Receive, Scope, Send, encoded, in_thread, refuse_websocket
+
+
+def _headers(scope: Any) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _accept(scope: Any) -> str | None:
+    given = [value for name, value in scope["headers"] if name == b"accept"]
+    return b", ".join(given).decode("latin-1") if given else None
+
+
+_WIRE: Final = Wire(
+    paths=lambda path, root: (relative(path, root), path),
+    accept=_accept,
+    headers=_headers,
+    client=lambda scope: scope["client"][0] if scope.get("client") else None,
+)
+
+
+class MaintenanceMiddleware(Middleware):
+    """Wraps an ASGI app: while maintenance is on, what is neither exempt nor bypassed gets 503."""
+
+    _wire = _WIRE
+
+    def __init__(
+        self, app: App, state: MaintenanceState | None = None, *, close_websockets: bool = False, **options: Any
+    ) -> None:
+        """Wrap an app.
+
+        Args:
+            app: The app.
+            state: What to ask; None for the process's default state, looked up when the first request comes.
+            close_websockets: Whether open WebSockets that the flag refuses are closed (code 1012) when it arrives.
+            **options: Those of `Middleware`.
+
+        Raises:
+            ConfigurationError: An option is wrong; the message says what to write.
+        """
+        super().__init__(app, state, **options)
+        self._closer = Closer(self._gate) if close_websockets else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection; what is neither HTTP nor a WebSocket passes untouched."""
+        kind = scope["type"]
+        if kind == "http":
+            method = scope["method"]
+        elif kind == "websocket":
+            method = WEBSOCKET
+        else:
+            await self._pass_other(scope, receive, send)
+            return
+        gate = self._gate
+        lease = gate.lease or gate.resolve()
+        flight = gate.in_flight
+        key = None if flight is None else flight.enter(method, scope["path"], scope.get("root_path", ""), scope)
+        try:
+            held = lease.held
+            refusal = None if held.open and gate.clock() < held.deadline else await self._refusal(method, scope)
+            if refusal is None:
+                if self._closer and kind == "websocket":
+                    await self._closer.run(self._app, scope, receive, send)
+                else:
+                    await self._app(scope, receive, send)
+                return
+        finally:
+            if key is not None:
+                flight.leave(key)
+        await (refuse_websocket if kind == "websocket" else _refuse)(refusal, scope, receive, send)
+
+    async def _refusal(self, method: str, scope: Scope) -> Response | None:
+        gate = self._gate
+        asked = gate.ask(method, scope["path"], scope.get("root_path", ""), scope)
+        if asked is None:
+            return None
+        held = gate.held() or await in_thread(gate.settle)
+        return gate.answer(asked, held)
+
+    async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = self._gate.ready if scope["type"] == "lifespan" else None
+        if state is not None:
+            state.start()
+        await self._app(scope, receive, send)
+        if state is not None:
+            await in_thread(state.leave)
+
+
+async def _refuse(response: Response, scope: Scope, _: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": encoded(response)})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})

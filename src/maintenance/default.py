@@ -1,0 +1,154 @@
+"""The process's default state, and the functions that speak to it."""
+
+import datetime as dt
+import functools
+import os
+import threading
+from typing import Any, Final
+from uuid import UUID
+
+from maintenance.errors import ConfigurationError
+from maintenance.model import Fleet, Mode, Snapshot
+from maintenance.state import MaintenanceState
+from maintenance.stores import Store
+
+VARIABLES: Final = ("MAINTENANCE_DATABASE_URL", "DATABASE_URL")
+"""Where the default state finds its store, in this order."""
+
+_lock: Final = threading.Lock()
+_state: MaintenanceState | None = None
+
+
+def database_url() -> str:
+    """The URL that the environment names.
+
+    Raises:
+        ConfigurationError: It names none.
+    """
+    for variable in VARIABLES:
+        if url := os.environ.get(variable, "").strip():
+            return url
+    raise ConfigurationError(
+        "no database is named: set MAINTENANCE_DATABASE_URL or DATABASE_URL, "
+        "or write init_maintenance('postgresql://user@host/database')"
+    )
+
+
+def init_maintenance(store: Store | str | None = None, **options: Any) -> MaintenanceState:
+    """Build the process's default state and read the flag once. A second call closes the first state and replaces it.
+
+    Args:
+        store: A store, or the URL of one; None for the one that the environment names.
+        **options: Those of `MaintenanceState`.
+
+    Raises:
+        ConfigurationError: An option or the URL is wrong, or no database is named.
+    """
+    global _state  # noqa: PLW0603 - one default for each process is what this module is for
+    state = MaintenanceState(database_url() if store is None else store, **options)
+    state.prime()
+    with _lock:
+        previous, _state = _state, state
+    if previous is not None:
+        previous.close()
+    return state
+
+
+def default_state() -> MaintenanceState:
+    """The process's default state, built from the environment where nobody has built it yet.
+
+    Raises:
+        ConfigurationError: No database is named.
+    """
+    global _state  # noqa: PLW0603
+    state = _state
+    if state is None or state.closed:
+        with _lock:
+            if _state is None or _state.closed:
+                _state = MaintenanceState(database_url())
+            state = _state
+    return state
+
+
+def current_state() -> MaintenanceState | None:
+    """The process's default state where there is one."""
+    return _state
+
+
+def maintenance_enabled() -> bool:
+    """Whether maintenance is on, by the default state.
+
+    Raises:
+        ConfigurationError: There is no default state, and no database is named.
+    """
+    return default_state().enabled
+
+
+def set_maintenance(
+    enabled: bool,
+    *,
+    message: str | None = None,
+    until: dt.datetime | None = None,
+    retry_after: int | None = None,
+    mode: Mode = "full",
+    actor: str | None = None,
+    updated_by: UUID | str | None = None,
+    reason: str | None = None,
+    state: MaintenanceState | None = None,
+) -> Snapshot:
+    """Flip the flag for the whole fleet: the store first, this process's memory after.
+
+    Args:
+        enabled: On or off.
+        message: What visitors are told.
+        until: When it is expected to end; aware.
+        retry_after: Seconds, sent as ``Retry-After``.
+        mode: ``full``, or ``read_only`` to let GET, HEAD and OPTIONS pass.
+        actor: Who flips, as text.
+        updated_by: Who flips, as the platform's own key; a UUID or its text.
+        reason: Why, for the record; never shown to visitors.
+        state: Another state than the default one.
+
+    Returns:
+        The snapshot as written.
+
+    Raises:
+        TypeError, ValueError: An argument is wrong; nothing was written.
+        StoreError: It was not written, or that could not be learned; memory is as before.
+    """
+    return (state or default_state()).set(
+        enabled,
+        message=message,
+        until=until,
+        retry_after=retry_after,
+        mode=mode,
+        actor=actor,
+        updated_by=updated_by,
+        reason=reason,
+    )
+
+
+async def aset_maintenance(enabled: bool, **options: Any) -> Snapshot:
+    """`set_maintenance` in a thread, for async code: the event loop is never blocked.
+
+    A task that is cancelled meanwhile ends once the write has, so that nothing is half done.
+
+    Args:
+        enabled: On or off.
+        **options: Those of `set_maintenance`.
+    """
+    import anyio.to_thread  # noqa: PLC0415 - WSGI processes never load it
+
+    return await anyio.to_thread.run_sync(functools.partial(set_maintenance, enabled, **options))
+
+
+def fleet(state: MaintenanceState | None = None) -> Fleet:
+    """Every registered instance and the flag, as one statement saw them.
+
+    Args:
+        state: Another state than the default one.
+
+    Raises:
+        StoreError: The store cannot be reached.
+    """
+    return (state or default_state()).fleet()

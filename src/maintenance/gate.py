@@ -1,0 +1,207 @@
+"""The one decision that both adapters ask for: what is asked, and the flag, give a pass or a response."""
+
+import datetime as dt
+import inspect
+import logging
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from maintenance import default
+from maintenance.errors import ConfigurationError
+from maintenance.in_flight import Entry, InFlight, Load, load
+from maintenance.lease import Held, Lease
+from maintenance.model import Request, Snapshot
+from maintenance.policy import Rules, refuses
+from maintenance.response import Response, render
+from maintenance.state import MaintenanceState
+
+Bypass = Callable[[Request], bool]
+Respond = Callable[[Snapshot, Request], Response]
+
+_logger: Final = logging.getLogger("maintenance")
+
+
+class Asked(NamedTuple):
+    """What is asked for, as the core understands it.
+
+    Attributes:
+        method: As sent; `policy.WEBSOCKET` for one.
+        path: Relative to the mount point, decoded.
+        whole: The path as the app receives it, decoded.
+        raw: The server's own environ or scope.
+    """
+
+    method: str
+    path: str
+    whole: str
+    raw: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How an adapter reads its server's values.
+
+    Attributes:
+        paths: (path, mount point) as the server gives them -> (relative, whole), decoded.
+        accept: The raw request -> its Accept header, or None.
+        headers: The raw request -> its headers, names in lower case.
+        client: The raw request -> the peer's address, or None.
+    """
+
+    paths: Callable[[str, str], tuple[str, str]]
+    accept: Callable[[Any], str | None]
+    headers: Callable[[Any], dict[str, str]]
+    client: Callable[[Any], str | None]
+
+
+class Gate:
+    """What a middleware asks. Computed at construction, looked up by each request."""
+
+    def __init__(
+        self,
+        state: MaintenanceState | None,
+        wire: Wire,
+        *,
+        exempt: Iterable[str],
+        default_exempt: bool,
+        bypass: Bypass | Iterable[Bypass] | None,
+        respond: Respond | None,
+        in_flight: bool,
+    ) -> None:
+        """Check the options; a default state is looked for when the first request comes.
+
+        Raises:
+            ConfigurationError: An option is wrong.
+        """
+        if state is not None and not isinstance(state, MaintenanceState):
+            raise ConfigurationError(f"state is {state!r}: write a MaintenanceState, or None for the default one")
+        self._given = state
+        self._wire = wire
+        self._rules = Rules(exempt, default_exempt=default_exempt)
+        self._bypasses = _callables("bypass", bypass)
+        [self._respond] = _callables("respond", respond) or (None,)
+        self._tracks = in_flight
+        self.in_flight: InFlight | None = None
+        self.lease: Lease | None = None
+
+    def resolve(self) -> Lease:
+        """Find the state, and be counted by it.
+
+        Raises:
+            ConfigurationError: There is no default state, and no database is named.
+        """
+        state = self._given or default.default_state()
+        if self._tracks and self.in_flight is None:
+            self.in_flight = InFlight(state.clock)
+        state.attach(self)
+        self.state, self.clock, self.lease = state, state.clock, state.lease
+        return state.lease
+
+    @property
+    def ready(self) -> MaintenanceState | None:
+        """The state where one is known already."""
+        return self._given or default.current_state()
+
+    def ask(self, method: str, path: str, root: str, raw: Any) -> Asked | None:
+        """What is asked, or None where it passes whatever the flag says."""
+        asked = Asked(method, *self._wire.paths(path, root), raw)
+        return None if self._rules.exempts(method, asked.path, asked.whole) else asked
+
+    def held(self) -> Held | None:
+        """What a request rests on; None where somebody must wait for it, in `settle`."""
+        lease = self.lease or self.resolve()
+        held = lease.held
+        if self.clock() < held.deadline:
+            return held
+        if self._given is None and self.state.closed:
+            self.resolve()  # init_maintenance() was called again
+        return self.state.settled()
+
+    def settle(self) -> Held:
+        """Wait for what a request rests on."""
+        return self.state.settle()
+
+    def answer(self, asked: Asked, held: Held) -> Response | None:
+        """The refusal, or None where the request passes."""
+        snapshot = held.snapshot
+        return self._refusal(snapshot, asked) if self.refuses(asked, snapshot) else None
+
+    def refuses(self, asked: Asked, snapshot: Snapshot) -> bool:
+        """Whether a flag refuses what no rule lets pass."""
+        return snapshot.enabled and refuses(snapshot.mode, asked.method) and not self._bypassed(asked)
+
+    def load(self, snapshot: Snapshot, now: float) -> Load | None:
+        """What is in flight under a flag; None where it is not tracked."""
+        if self.in_flight is None:
+            return None if not self._tracks else Load()
+        return load(self.in_flight.entries(), lambda entry: self._counts(snapshot, entry), now=now)
+
+    def clear(self) -> None:
+        """Forget the requests in flight: in the child of a fork they are the parent's."""
+        if self.in_flight is not None:
+            self.in_flight.clear()
+
+    def _counts(self, snapshot: Snapshot, entry: Entry) -> bool:
+        if not snapshot.enabled:
+            return True
+        asked = self.ask(entry.method, entry.path, entry.root, entry.raw)
+        return asked is not None and self.refuses(asked, snapshot)
+
+    def _bypassed(self, asked: Asked) -> bool:
+        request = self._request(asked) if self._bypasses else None
+        for bypass in self._bypasses:
+            try:
+                passes = bypass(request)
+                if inspect.isawaitable(passes):
+                    raise TypeError("a bypass must be a plain function, and this one returned an awaitable")  # noqa: TRY301
+            except Exception:
+                # Whoever cannot be asked lets nobody in.
+                _logger.exception("maintenance: a bypass failed, and lets nobody pass: %r", bypass)
+                continue
+            if passes:
+                return True
+        return False
+
+    def _refusal(self, snapshot: Snapshot, asked: Asked) -> Response:
+        standard = render(
+            snapshot,
+            self._wire.accept(asked.raw),
+            now=dt.datetime.now(dt.UTC),
+            spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
+        )
+        if self._respond is None:
+            return standard
+        try:
+            return _completed(self._respond(snapshot, self._request(asked)), standard)
+        except Exception:
+            _logger.exception("maintenance: respond failed; the standard response is sent: %r", self._respond)
+            return standard
+
+    def _request(self, asked: Asked) -> Request:
+        headers = MappingProxyType(self._wire.headers(asked.raw))
+        return Request(asked.method, asked.path, headers, self._wire.client(asked.raw))
+
+
+def _completed(response: Response, standard: Response) -> Response:
+    """A user's response with what every refusal needs: a Retry-After, no caching, and its exact length."""
+    given = tuple(pair for pair in response.headers if pair[0].lower() != "content-length")
+    names = {name.lower() for name, _ in given}
+    needed = {"retry-after", "cache-control"} - names
+    added = tuple(pair for pair in standard.headers if pair[0].lower() in needed)
+    return replace(response, headers=(*given, *added, ("Content-Length", str(len(response.body)))))
+
+
+def _callables(name: str, given: Any) -> tuple[Callable[..., Any], ...]:
+    try:
+        functions = () if given is None else (given,) if callable(given) else tuple(given)
+    except TypeError:
+        raise ConfigurationError(f"{name} is {given!r}: write a function") from None
+    for function in functions:
+        if not callable(function):
+            raise ConfigurationError(f"{name} holds {function!r}: write a function")
+        if inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"{name} is the async function {function!r}: write a plain one")
+    return functions

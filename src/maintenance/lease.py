@@ -1,0 +1,144 @@
+"""What this process knows of the flag, and until when a request may rest on it."""
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Final
+
+from maintenance.errors import ConfigurationError
+from maintenance.model import Snapshot, WhenStale
+from maintenance.runtime import Runtime
+
+GRACE: Final = 1.0
+"""Seconds for which requests rest on the last known answer before somebody looks again, while the store is away."""
+
+_ON: Final = frozenset({"1", "true", "yes", "on"})
+_OFF: Final = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """All that a request asks for: one immutable value, swapped whole.
+
+    Attributes:
+        snapshot: What is known.
+        deadline: Until when (clock) a request may rest on it.
+        open: Whether it lets everything pass.
+    """
+
+    snapshot: Snapshot
+    deadline: float
+    open: bool
+
+
+class Lease:
+    """The newest answer and its lease. Answers are ordered by when they were asked for, never by what they say."""
+
+    def __init__(self, before: Snapshot, *, ttl: float, when_stale: WhenStale, runtime: Runtime) -> None:
+        """Know nothing but what stands before the first read."""
+        self._ttl = ttl
+        self._when_stale = when_stale
+        self._clock = runtime.clock
+        self._make_lock = runtime.lock
+        self._lock = runtime.lock()
+        self._tickets = itertools.count(1)
+        self._newest = 0
+        self._expired = 0
+        self._closed = False
+        self.until = float("-inf")
+        self.failing = False
+        self.error: str | None = None
+        self.known = before
+        self.held = self._hold()
+
+    def _hold(self) -> Held:
+        if self._closed:
+            return self._blocked()
+        return Held(self.known, self.until, open=not self.known.enabled)
+
+    def ticket(self) -> int:
+        """A place in the order of answers: taken before a read is sent, and after a write has returned."""
+        return next(self._tickets)
+
+    def install(self, snapshot: Snapshot, *, ticket: int, renew: bool, lagging: bool = False) -> bool:
+        """Take an answer, unless one with a later ticket is held.
+
+        Args:
+            snapshot: The answer.
+            ticket: Its place in the order.
+            renew: Whether the lease runs anew from `Snapshot.read_at`.
+            lagging: Whether it comes from a standby, which may not have heard yet what is known here.
+
+        Returns:
+            Whether it was taken.
+        """
+        with self._lock:
+            if ticket < self._newest or (lagging and snapshot.revision < self.known.revision):
+                return False
+            self._newest = ticket
+            if renew and ticket > self._expired:
+                self.until = snapshot.read_at + self._ttl
+                self.failing, self.error = False, None
+            self.known = snapshot
+            self.held = self._hold()
+            return True
+
+    def fail(self, error: str) -> None:
+        """Remember that the store did not answer, or not well enough to renew the lease."""
+        with self._lock:
+            self.failing, self.error = True, error
+
+    def runs(self) -> bool:
+        """Whether requests may rest on what is known."""
+        return self._clock() < self.until
+
+    def run_out(self) -> Held:
+        """What requests rest on once the lease has run out and nobody is waited for."""
+        if self._when_stale == "block":
+            return self._blocked()
+        now = self._clock()
+        with self._lock:
+            if now >= self.held.deadline and not self._closed:
+                self.held = replace(self.held, deadline=now + GRACE)
+            return self.held
+
+    def _blocked(self) -> Held:
+        # When it will be over is not known, so neither the message nor the end is this answer's.
+        unknown = replace(self.known, enabled=True, mode="full", message=None, until=None, retry_after=None)
+        return Held(unknown, float("-inf"), open=False)
+
+    def expire(self) -> None:
+        """What is known stands; the lease ends, and no read that is under way renews it."""
+        with self._lock:
+            self._expired = next(self._tickets)
+            self.until = float("-inf")
+            self.failing = False
+            self.held = self._hold()
+
+    def forked(self) -> None:
+        """In the child of a fork, where the parent's other threads cannot give back what they had locked."""
+        self._lock = self._make_lock()
+        self.expire()
+
+    def close(self) -> None:
+        """Admit nothing from now on."""
+        with self._lock:
+            self._closed = True
+            self.held = self._hold()
+
+
+def fallback(environment: str | None, *, now: float) -> Snapshot:
+    """What stands before the first read.
+
+    Args:
+        environment: The value of ``MAINTENANCE_MODE``, or None.
+        now: The clock.
+
+    Raises:
+        ConfigurationError: The value is neither on nor off.
+    """
+    if environment is None:
+        return Snapshot(enabled=False, source="default", read_at=now)
+    word = environment.strip().lower()
+    if word not in _ON | _OFF:
+        raise ConfigurationError(f"MAINTENANCE_MODE is {environment!r}: write 1, true, yes or on, or 0, false, no or off")
+    return Snapshot(enabled=word in _ON, source="environment", read_at=now)

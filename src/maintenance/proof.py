@@ -1,0 +1,239 @@
+"""The proof that a whole fleet has stopped: a pure judgement over one reading, and the loop that repeats it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from maintenance.errors import StoreError
+from maintenance.model import Fleet, Instance
+from maintenance.runtime import Runtime
+from maintenance.stores import Session, Store
+
+CLOCK_RATE: Final = 0.01
+"""How much faster or slower than true time a clock may run. NTP slews at most 0.05 %; crystals drift far less."""
+
+MARGIN: Final = 5.0
+"""Seconds of the default time-out above the longest lease."""
+
+DRAIN_MARGIN: Final = 30.0
+"""Seconds of the default time-out for requests to end: as long as gunicorn lets one run."""
+
+_HANG: Final = 5.0
+
+
+def lease_end(ttl: float) -> float:
+    """Seconds after which a lease has run out, whatever the rates of the two clocks.
+
+    The holder's clock shows at most `ttl`, which is at most ``ttl / (1 - r)`` of true time, in which the waiter's
+    clock shows at most ``(1 + r)`` times as much.
+    """
+    return ttl * (1 + CLOCK_RATE) / (1 - CLOCK_RATE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is to be proven.
+
+    Attributes:
+        revision: Of the flag.
+        enabled: Whether that flag is on.
+        drain: Whether nothing that it refuses may be in flight any more.
+        expect: How many instances there must be at least.
+        presume_dead: Seconds of silence after which the operator takes an instance for dead.
+        is_gone: Whether an instance's process has provably ended.
+    """
+
+    revision: int
+    enabled: bool
+    drain: bool = False
+    expect: int | None = None
+    presume_dead: float | None = None
+    is_gone: Callable[[Instance], bool] = lambda _: False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """How far a fleet has followed a flip. True where it is proven.
+
+    Attributes:
+        proven: Whether every instance has provably followed.
+        revision: Of the flag.
+        confirmed: Instances that have acknowledged it, and drained where that was asked for.
+        fenced: Instances under ``block`` that are silent, and whose lease has certainly run out.
+        gone: Instances whose process has ended, on this host; their rows are removed.
+        presumed: Instances taken for dead on the operator's word.
+        laggards: Those that cannot be accounted for, and why.
+        in_flight: Requests in flight that the flag refuses, as last reported.
+        problem: What stands in the way beside the laggards.
+        final: Whether waiting longer cannot help.
+        elapsed: Seconds since the wait began.
+    """
+
+    proven: bool
+    revision: int
+    confirmed: tuple[Instance, ...] = ()
+    fenced: tuple[Instance, ...] = ()
+    gone: tuple[Instance, ...] = ()
+    presumed: tuple[Instance, ...] = ()
+    laggards: tuple[tuple[Instance, str], ...] = ()
+    in_flight: int = 0
+    problem: str | None = None
+    final: bool = False
+    elapsed: float = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether it is proven."""
+        return self.proven
+
+
+Progress = Callable[[Proof], object]
+
+
+def judge(fleet: Fleet, question: Question, *, elapsed: float) -> Proof:
+    """Judge one reading of the fleet.
+
+    Args:
+        fleet: The flag and the instances, read in one statement that was sent `elapsed` seconds after the commit
+            had returned, or later.
+        question: What is to be proven.
+        elapsed: Seconds.
+    """
+    sorted_out: dict[str, list[Instance]] = {"confirmed": [], "gone": [], "presumed": [], "fenced": []}
+    laggards = []
+    for instance in fleet.instances:
+        verdict, why = _account(instance, question, elapsed)
+        if why:
+            laggards.append((instance, why))
+        else:
+            sorted_out[verdict].append(instance)
+    final, problem = _obstacle(fleet, question, len(fleet.instances) - len(sorted_out["gone"]), elapsed)
+    return Proof(
+        proven=not laggards and problem is None,
+        revision=question.revision,
+        laggards=tuple(laggards),
+        in_flight=sum(instance.in_flight or 0 for instance in fleet.instances),
+        problem=problem,
+        final=final,
+        elapsed=elapsed,
+        **{verdict: tuple(instances) for verdict, instances in sorted_out.items()},  # type: ignore[arg-type]
+    )
+
+
+def _account(instance: Instance, question: Question, elapsed: float) -> tuple[str, str]:
+    """How an instance is accounted for, or why it is not."""
+    why = _missing(instance, question)
+    if not why:
+        return "confirmed", ""
+    if question.is_gone(instance):
+        return "gone", ""
+    if question.presume_dead is not None and instance.silent_for >= question.presume_dead:
+        return "presumed", ""
+    # What is in flight in a silent process is unknown, so a lease ends admissions and proves no drain. Nor does it
+    # bring a process back that has not heard that the flag is off.
+    leased = instance.when_stale == "block" and question.enabled and not question.drain
+    if leased and elapsed >= lease_end(instance.ttl):
+        return "fenced", ""
+    return "", why
+
+
+def _missing(instance: Instance, question: Question) -> str:
+    """What an instance has not said yet; empty where it has said all that is asked."""
+    # Equal, not at least: a restored backup counts its revisions anew.
+    if instance.revision != question.revision:
+        last = "nothing" if instance.revision is None else f"revision {instance.revision}"
+        lease = "; its lease has not run out" if instance.when_stale == "block" else "; it serves when stale"
+        return f"has acknowledged {last}{lease}"
+    if not question.drain or instance.in_flight == 0:
+        return ""
+    if instance.in_flight is None:
+        return "does not track its requests in flight"
+    oldest = f", the oldest {instance.oldest} for {instance.oldest_age:.1f} s" if instance.oldest else ""
+    return f"has {instance.in_flight} in flight{oldest}"
+
+
+def _obstacle(fleet: Fleet, question: Question, present: int, elapsed: float) -> tuple[bool, str | None]:
+    """What stands in the way of any proof, as (whether for good, what)."""
+    if not fleet.reading.primary:
+        return False, "a standby answered: connect to the primary"
+    row = fleet.reading.row
+    if row is None or row.revision != question.revision or row.value_bool is not question.enabled:
+        return True, f"the flag has changed: it is not at revision {question.revision} any more"
+    if question.expect is not None and present < question.expect:
+        return False, f"{present} of {question.expect} expected instances are registered"
+    if fleet.intact:
+        return False, None
+    if question.expect is None:
+        return False, "the table of instances was emptied, so who was in it is unknown: say how many with --expect N"
+    longest = max((lease_end(instance.ttl) for instance in fleet.instances), default=0.0)
+    waiting = elapsed < longest
+    return False, "the table of instances was emptied: the longest lease is waited for" if waiting else None
+
+
+class Prover:
+    """Asks again and again, over one connection, until it is proven or the time is over."""
+
+    def __init__(self, store: Store, question: Question, *, runtime: Runtime) -> None:
+        """Start counting: call this after the commit has returned."""
+        self._store, self._question, self._runtime = store, question, runtime
+        self._started = runtime.clock()
+        self._session: Session | None = None
+        self._asked = False
+        self._proof = Proof(proven=False, revision=question.revision, problem="the store has not answered yet")
+        self._longest = 0.0
+
+    def run(self, *, timeout: float | None, progress: Progress) -> Proof:
+        """Wait.
+
+        Args:
+            timeout: Seconds; None for a time above the longest lease.
+            progress: Called with each new judgement.
+
+        Returns:
+            The last judgement.
+        """
+        try:
+            while True:
+                began = self._runtime.clock()
+                self._look()
+                progress(self._proof)
+                now = self._runtime.clock()
+                if self._proof.proven or self._proof.final or now - self._started >= self._limit(timeout):
+                    return replace(self._proof, elapsed=now - self._started)
+                # Often enough for a healthy fleet (0.1 s), and never more than a tenth of a large one's time.
+                self._runtime.sleep(min(max(10 * (now - began), 0.01), 0.5))
+        finally:
+            self._drop()
+
+    def _limit(self, timeout: float | None) -> float:
+        if timeout is not None:
+            return timeout
+        return lease_end(self._longest) + MARGIN + (DRAIN_MARGIN if self._question.drain else 0.0)
+
+    def _look(self) -> None:
+        try:
+            self._session = self._session or self._store.connect()
+            with self._runtime.watchdog(_HANG, self._session.interrupt):
+                self._proof = self._read(self._session)
+        except StoreError as exc:
+            self._drop()
+            self._proof = replace(self._proof, proven=False, problem=str(exc))
+
+    def _read(self, session: Session) -> Proof:
+        if self._question.drain and not self._asked:
+            session.ask_drain(self._question.revision)
+            self._asked = True
+        # Before it is sent: a lease must have run out by the time that the flag is read again.
+        elapsed = self._runtime.clock() - self._started
+        fleet = session.fleet()
+        self._longest = max((instance.ttl for instance in fleet.instances), default=self._longest)
+        proof = judge(fleet, self._question, elapsed=elapsed)
+        for instance in proof.gone:
+            session.remove(instance.id)
+        if proof.proven and not fleet.intact:
+            session.vouch()
+        return proof
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()

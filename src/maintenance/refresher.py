@@ -1,0 +1,316 @@
+"""The one background thread of a process: it registers, reads, installs, acknowledges, and never gives up."""
+
+import logging
+import socket
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final
+
+from maintenance._version import __version__
+from maintenance.errors import FlagError, RegistrationError, StoreError
+from maintenance.in_flight import Load
+from maintenance.lease import Lease
+from maintenance.model import Instance, Reading, Snapshot, WhenStale
+from maintenance.runtime import Runtime, boot_id
+from maintenance.stores import Session, Store
+
+HEARTBEAT: Final = 60.0
+"""Seconds between two reports of an instance of which nothing changes. Each costs 251 bytes of WAL (measured)."""
+
+LOOK: Final = 0.02
+"""Seconds between two looks at this process's own memory while somebody waits for its requests in flight."""
+
+DRAIN_REPORT: Final = 1.0
+"""Seconds between two reports of a drain that goes on."""
+
+_logger: Final = logging.getLogger("maintenance")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a refresher is told once.
+
+    Attributes:
+        ttl: The lease, in seconds.
+        when_stale: What happens when it has run out.
+        register: Whether this process counts as one that serves.
+    """
+
+    ttl: float
+    when_stale: WhenStale
+    register: bool
+
+    @property
+    def limit(self) -> float:
+        """Seconds for one try, and for the pause after it: together at most min(TTL, 5 s), and never absurdly short."""
+        return max(min(self.ttl, 5.0) / 2, 0.2)
+
+
+class Refresher:
+    """One life of the thread, in one process. The child of a fork makes another one."""
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        settings: Settings,
+        *,
+        runtime: Runtime,
+        measure: Callable[[Snapshot], Load | None],
+        after: Callable[[], None],
+    ) -> None:
+        """Remember; nothing is started or connected yet.
+
+        Args:
+            store: Where to read.
+            lease: What to keep fresh.
+            settings: How.
+            runtime: The clock and the threads.
+            measure: What is in flight under a flag; None where requests are not tracked.
+            after: Called after each try, good or bad.
+        """
+        self._store, self._lease, self._settings = store, lease, settings
+        self._runtime, self._measure, self._after = runtime, measure, after
+        self.pid = runtime.pid()
+        self.instance = uuid.uuid4().hex
+        self.registered = False
+        self.registration_error: str | None = None
+        self.started = False
+        self.begun = False
+        self.trying_since: float | None = None
+        self._session: Session | None = None
+        self._lock = runtime.lock()
+        self._waker = runtime.waker()
+        self._ended = runtime.event()
+        self._stopping = False
+        self._failures = 0
+        self._draining = False
+        self._reported: Instance | None = None
+        self._reported_at = float("-inf")
+
+    @property
+    def listening(self) -> bool:
+        """Whether a change arrives at once."""
+        session = self._session
+        return session is not None and session.listening
+
+    def start(self) -> None:
+        """Start the thread, unless it is started.
+
+        Raises:
+            RuntimeError: No thread can be started here.
+        """
+        if not self.started:
+            self._runtime.start(self._run)
+            self.started = True
+
+    def wake(self) -> None:
+        """Have the store read now."""
+        self._waker.wake()
+
+    def retire(self) -> None:
+        """Renew no lease any more, and end the thread once nothing is in flight."""
+        self._stopping = True
+        self.wake()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of a retired thread, for `timeout` seconds at most."""
+        # A store that is away cannot be told, and waiting would only cost the time-out.
+        if self._session is not None and not self._failures:
+            self._ended.wait(timeout)
+
+    def abandon(self) -> None:
+        """In the child of a fork: let the parent's conversation be."""
+        if self._session is not None:
+            self._session.abandon()
+
+    def attempt_here(self) -> None:
+        """Try in the caller's thread, once for all callers, for a process in which the thread does not run."""
+        with self._lock:
+            if self.begun or self.trying_since is not None:
+                return
+            self.trying_since = self._runtime.clock()
+        self._attempt()
+
+    def _attempt(self) -> None:
+        """Try once: connect where needed, read, install, acknowledge. Never raises."""
+        self.trying_since = self._runtime.clock()
+        try:
+            self._session = self._session or self._store.connect(listen=True)
+            with self._runtime.watchdog(self._settings.limit, self._session.interrupt):
+                self._cycle(self._session)
+        except FlagError as exc:
+            self._lease.fail(str(exc))
+        except StoreError as exc:
+            self._fail(str(exc))
+        except Exception:
+            # Whatever it was: without this thread, a process would serve its last answer for ever.
+            _logger.exception("maintenance: a refresh failed as it never should; the next one is under way")
+            self._fail("an unexpected error, which the log shows")
+        finally:
+            self.trying_since = None
+            self._after()
+
+    def _run(self) -> None:
+        self.begun = True
+        while not self._may_end():
+            self._attempt()
+            self._rest()
+        self._leave()
+        self._ended.set()
+
+    def _may_end(self) -> bool:
+        if not self._stopping:
+            return False
+        load = self._measure(self._lease.known)
+        return self._session is None or load is None or load.total == 0
+
+    def _fail(self, error: str) -> None:
+        self._failures += 1
+        self._lease.fail(error)
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _cycle(self, session: Session) -> None:
+        if not self.registered:
+            self._register(session)
+        sent, ticket, reading = self._read(session)
+        if self.registered and not reading.registered:
+            # Somebody removed the row. It must be there before the read that a lease rests on.
+            self._register(session)
+            sent, ticket, reading = self._read(session)
+        self._install(reading, sent, ticket)
+        self._acknowledge(session, asked=reading.drain)
+
+    def _read(self, session: Session) -> tuple[float, int, Reading]:
+        ticket = self._lease.ticket()
+        # Before it is sent: what is committed after this moment may be missing in the answer.
+        sent = self._runtime.clock()
+        return sent, ticket, session.read(self.instance)
+
+    def _install(self, reading: Reading, sent: float, ticket: int) -> None:
+        snapshot = reading.snapshot(read_at=sent)
+        unfit = self._unfit(reading)
+        taken = self._lease.install(snapshot, ticket=ticket, renew=unfit is None, lagging=not reading.primary)
+        if unfit:
+            self._lease.fail(unfit)
+        elif not taken:
+            self.wake()  # an own write returned meanwhile; what else this read saw must not be lost
+
+    def _unfit(self, reading: Reading) -> str | None:
+        """Why an answer renews no lease."""
+        if self._stopping:
+            return "this process is leaving"
+        if not reading.primary:
+            return "a standby answered, which may not have heard of the last change"
+        if self._settings.when_stale == "block" and self._settings.register and not self.registered:
+            return self.registration_error or "this process is not registered"
+        return None
+
+    def _register(self, session: Session) -> None:
+        if self._settings.register:
+            self._report(session, self._described(None, None))
+
+    def _acknowledge(self, session: Session, *, asked: bool) -> None:
+        """Say what is installed: only ever after it is."""
+        known = self._lease.known
+        load = self._measure(known)
+        self._draining = asked and load is not None and load.in_flight > 0
+        before = self._reported
+        if not self.registered or known.source != "store" or before is None:
+            return
+        due = self._runtime.clock() - self._reported_at >= HEARTBEAT
+        drained = asked and load is not None and load.in_flight != before.in_flight
+        if due or drained or known.revision != before.revision:
+            self._report(session, self._described(known.revision, load))
+
+    def _report(self, session: Session, instance: Instance) -> None:
+        try:
+            session.report(instance)
+        except RegistrationError as exc:
+            self.registered, self.registration_error = False, str(exc)
+            return
+        self.registered, self.registration_error = True, None
+        self._reported, self._reported_at = instance, self._runtime.clock()
+
+    def _described(self, revision: int | None, load: Load | None) -> Instance:
+        return Instance(
+            id=self.instance,
+            host=socket.gethostname(),
+            boot=boot_id(),
+            pid=self.pid,
+            program=PurePath(sys.argv[0] or "python").name,
+            version=__version__,
+            when_stale=self._settings.when_stale,
+            ttl=self._settings.ttl,
+            revision=revision,
+            in_flight=load.in_flight if load else None,
+            websockets=load.websockets if load else 0,
+            oldest=load.oldest if load else None,
+            oldest_age=load.oldest_age if load else None,
+        )
+
+    def _rest(self) -> None:
+        """Wait until something changed or a read is due."""
+        due = self._runtime.clock() + self._pause()
+        if self._session is None:
+            self._waker.wait(due - self._runtime.clock())
+            return
+        try:
+            while not self._wait(self._session, due - self._runtime.clock()):
+                pass
+            self._failures = 0
+        except StoreError as exc:
+            # Ended by the server. The failures stay counted until a rest has ended well, or a server that
+            # accepts and hangs up would be asked as fast as it can refuse.
+            self._fail(str(exc))
+            self._waker.wait(self._pause())
+
+    def _wait(self, session: Session, left: float) -> bool:
+        if left <= 0 or self._may_end():
+            return True
+        looking = self._draining or self._stopping
+        if session.wait(min(left, LOOK) if looking else left, self._waker):
+            return True
+        if self._draining:
+            self._follow_drain(session)
+        return False
+
+    def _follow_drain(self, session: Session) -> None:
+        known = self._lease.known
+        load, before = self._measure(known), self._reported
+        if load is None or before is None or load.in_flight == before.in_flight:
+            return
+        if load.in_flight == 0 or self._runtime.clock() - self._reported_at >= DRAIN_REPORT:
+            with self._runtime.watchdog(self._settings.limit, session.interrupt):
+                self._report(session, self._described(known.revision, load))
+            self._draining = load.in_flight > 0
+
+    def _pause(self) -> float:
+        """Seconds until the next try: ahead of the lease's end, or soon where the last one failed; with jitter."""
+        limit, uniform = self._settings.limit, self._runtime.uniform
+        if self._failures:
+            return min(limit, 0.05 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
+        if self._lease.failing:
+            return limit * uniform(0.5, 1.0)
+        return self._settings.ttl * uniform(0.6, 0.8)
+
+    def _leave(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            self._deregister(session)
+            session.close()
+        self._waker.close()
+
+    def _deregister(self, session: Session) -> None:
+        if not self.registered:
+            return
+        try:
+            with self._runtime.watchdog(self._settings.limit, session.interrupt):
+                session.remove(self.instance)
+        except StoreError as exc:
+            _logger.info("maintenance: the row of instance %s stays behind: %s", self.instance, exc)

@@ -1,0 +1,186 @@
+"""The edge: clocks, native threads and what wakes them. Everything here can be replaced by a simulation."""
+
+import contextlib
+import functools
+import os
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+
+def _boot_clock() -> Callable[[], float]:
+    """Seconds on a clock that also runs while the machine is suspended: CLOCK_MONOTONIC stands still on Linux."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    if clock is None and sys.platform == "darwin":
+        clock = time.CLOCK_MONOTONIC  # which counts the sleep there
+    return time.monotonic if clock is None else functools.partial(time.clock_gettime, clock)
+
+
+def _native(module: str, name: str) -> Any:
+    """A function of the standard library as it was before gevent patched it.
+
+    The background thread must be a real one: in a green thread a wait for PostgreSQL freezes the worker (measured).
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey.get_original(module, name) if monkey else getattr(import_module(module), name)
+
+
+def _start(function: Callable[[], None]) -> None:
+    """Run a function in a native daemon thread.
+
+    Raises:
+        RuntimeError: No thread can be started, as during shutdown.
+    """
+    _native("_thread", "start_new_thread")(function, ())
+
+
+def _lock() -> contextlib.AbstractContextManager[Any]:
+    # Native: it is held for a few instructions only, never across a switch of green threads.
+    lock: contextlib.AbstractContextManager[Any] = _native("_thread", "allocate_lock")()
+    return lock
+
+
+@contextlib.contextmanager
+def _watchdog(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Run `action` from another thread where the block takes longer than `seconds`."""
+    latch = _native("_thread", "allocate_lock")()
+    latch.acquire()
+
+    def watch() -> None:
+        if not latch.acquire(True, seconds):
+            action()
+
+    # Where no thread can be started, the store's own time-outs are all there is.
+    with contextlib.suppress(RuntimeError):
+        _start(watch)
+    try:
+        yield
+    finally:
+        latch.release()
+
+
+class Waker:
+    """Ends the background thread's wait, from any thread, and from a green one."""
+
+    def __init__(self) -> None:
+        """Open a pair of sockets, which every platform can wait for together with a connection."""
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def wake(self) -> None:
+        """End the wait that is under way, or else the next one."""
+        # Full means woken already; closed means that nobody waits any more.
+        with contextlib.suppress(OSError):
+            self._writer.send(b"\0")
+
+    def wait(self, timeout: float, *, fd: int | None = None) -> bool:
+        """Wait until `wake` is called or `fd` can be read, for `timeout` seconds at most; True where woken."""
+        _wait_readable([self._reader.fileno(), *([] if fd is None else [fd])], max(timeout, 0.0))
+        try:
+            return bool(self._reader.recv(4096))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._reader.close()
+        self._writer.close()
+
+
+def _wait_readable(descriptors: list[int], timeout: float) -> None:
+    # poll, because select refuses descriptors above 1023, which a busy server has.
+    try:
+        poller = _native("select", "poll")()
+    except AttributeError:  # Windows
+        _native("select", "select")(descriptors, [], [], timeout)
+        return
+    for descriptor in descriptors:
+        poller.register(descriptor, 1)  # POLLIN; hang-ups and errors are always told
+    poller.poll(timeout * 1000)
+
+
+class Event(Protocol):
+    """A `threading.Event`, as far as it is used."""
+
+    def set(self) -> None:
+        """Wake whoever waits."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, for `timeout` seconds at most."""
+
+
+class Wakeable(Protocol):
+    """A `Waker`, as far as it is used."""
+
+    def wake(self) -> None:
+        """End a wait."""
+
+    def wait(self, timeout: float, *, fd: int | None = None) -> bool:
+        """Wait."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """What a state takes from the machine that it runs on.
+
+    Attributes:
+        clock: Seconds, of this machine only, also while it is suspended.
+        start: Runs a function in a daemon thread; raises RuntimeError where none can be started.
+        lock: Makes a lock.
+        event: Makes an event that a request waits for; cooperative under gevent.
+        waker: Makes what ends the background thread's wait.
+        watchdog: Runs an action from another thread where a block of code takes longer than so many seconds.
+        sleep: Waits, in the caller's thread.
+        pid: The process id, which a fork changes.
+        is_gone: Whether no process of this namespace has a pid.
+        uniform: A random float between two others.
+    """
+
+    clock: Callable[[], float] = _boot_clock()
+    start: Callable[[Callable[[], None]], None] = _start
+    lock: Callable[[], contextlib.AbstractContextManager[Any]] = _lock
+    event: Callable[[], Event] = lambda: threading.Event()  # looked up when called: gevent may have patched it
+    waker: Callable[[], Wakeable] = Waker
+    watchdog: Callable[[float, Callable[[], None]], contextlib.AbstractContextManager[None]] = _watchdog
+    sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
+    pid: Callable[[], int] = os.getpid
+    is_gone: Callable[[int], bool] = lambda pid: is_gone(pid)
+    uniform: Callable[[float, float], float] = random.uniform
+
+
+REAL: Final = Runtime()
+
+
+def boot_id() -> str:
+    """What tells one boot and one process namespace from another: a pid means something only inside both.
+
+    Returns:
+        Empty where the system does not tell (other than Linux); then no pid is ever taken for gone.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def is_gone(pid: int) -> bool:
+    """Whether no process of this namespace has that pid."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

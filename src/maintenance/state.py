@@ -1,0 +1,569 @@
+"""The state of a process: what its requests ask, and what its own code calls."""
+
+import atexit
+import contextlib
+import datetime as dt
+import functools
+import logging
+import math
+import os
+import socket
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Protocol, TypeVar, cast, get_args
+from uuid import UUID
+
+from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
+from maintenance.in_flight import Load, total
+from maintenance.lease import Held, Lease, fallback
+from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale
+from maintenance.proof import Progress, Proof, Prover, Question
+from maintenance.refresher import Refresher, Settings
+from maintenance.runtime import REAL, Event, Runtime, boot_id
+from maintenance.stores import Session, Store, open_store
+
+PATIENCE: Final = 1.0
+"""Seconds for which one request waits when the answer is older than the TTL."""
+
+SHORT_PATIENCE: Final = 0.1
+"""Seconds, counted from when the read was sent, for which the other requests wait meanwhile: hundreds of times a read
+(0.3 ms, measured), and too short to be felt when the store is away."""
+
+WRITE_LIMIT: Final = 10.0
+"""Seconds after which a write that hangs is ended."""
+
+LEAVE_LIMIT: Final = 1.0
+"""Seconds for which `MaintenanceState.close` waits for the store to be told."""
+
+Condition = Literal["fresh", "stale", "never read"]
+Callback = TypeVar("Callback", bound=Callable[[Snapshot], object])
+
+_logger: Final = logging.getLogger("maintenance")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How a process stands with its store.
+
+    Attributes:
+        condition: ``fresh``, ``stale`` (older than the TTL) or ``never read``.
+        since: When that began; aware.
+        snapshot: What is known.
+        last_error: Why the last try failed, without a password; None where it did not.
+        store: The store, without a password.
+        ttl: Seconds.
+        when_stale: ``serve`` or ``block``.
+        listening: Whether a change arrives at once.
+        instance: The id of this process; None before its first request.
+        registered: Whether a wait for the fleet can see this process.
+        registration_error: Why not.
+        in_flight: Requests that have not ended; None where none are tracked.
+    """
+
+    condition: Condition
+    since: dt.datetime
+    snapshot: Snapshot
+    last_error: str | None
+    store: str
+    ttl: float
+    when_stale: WhenStale
+    listening: bool
+    instance: str | None
+    registered: bool
+    registration_error: str | None
+    in_flight: int | None
+
+
+class MaintenanceState:
+    """The flag as one process knows it: a snapshot in memory, kept fresh in the background.
+
+    Nothing is connected and no thread runs before the first request, `prime` or `refresh`, so that a state may be
+    made at import and inherited through any kind of fork.
+    """
+
+    def __init__(
+        self,
+        store: Store | str,
+        *,
+        ttl: float = 10.0,
+        when_stale: WhenStale = "serve",
+        boot_timeout: float = 5.0,
+        register: bool = True,
+        runtime: Runtime = REAL,
+    ) -> None:
+        """Check the options.
+
+        Args:
+            store: A store, or the URL of one.
+            ttl: Seconds; no answer rests on a read older than this while the store can be reached.
+            when_stale: ``serve`` keeps the last known answer when the store is away; ``block`` answers 503 then,
+                which is what lets an operator prove that a silent process has stopped.
+            boot_timeout: Seconds for which the first requests wait for the first read.
+            register: Whether the process counts as one that serves; False for one that only watches.
+            runtime: The clock and the threads, for tests.
+
+        Raises:
+            ConfigurationError: An option, the URL or ``MAINTENANCE_MODE`` is wrong.
+        """
+        self.store = open_store(store) if isinstance(store, str) else store
+        self._settings = Settings(ttl=_seconds("ttl", ttl), when_stale=_policy(when_stale), register=register)
+        self._boot_timeout = _seconds("boot_timeout", boot_timeout)
+        self._runtime = runtime
+        self.clock = runtime.clock
+        before = fallback(os.environ.get("MAINTENANCE_MODE"), now=runtime.clock())
+        self.lease = Lease(before, ttl=ttl, when_stale=when_stale, runtime=runtime)
+        self.closed = False
+        self._meters: tuple[Meter, ...] = ()
+        self._callbacks: tuple[Callable[[Snapshot], object], ...] = ()
+        self._told = before
+        self._condition: Condition = "never read"
+        self._since = dt.datetime.now(dt.UTC)
+        self._complained = False
+        self._start_afresh()
+        _states.add(self)
+
+    def _start_afresh(self) -> None:
+        """What belongs to one process, and not to a child that it forks."""
+        self._lock = self._runtime.lock()
+        self._refresher: Refresher | None = None
+        self._outcomes = 0
+        self._boot_until = 0.0
+        self._waiters: list[Event] = []
+        self._patient_one = False
+
+    # What a request asks.
+
+    def settled(self) -> Held | None:
+        """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
+        if self.closed:
+            return self.lease.held
+        self._ensure_running()
+        if self.lease.runs():
+            return self.lease.held
+        if self._outcomes == 0:
+            return None if self.clock() < self._boot_until else self.lease.run_out()
+        return self.lease.run_out() if self.lease.failing else None
+
+    def settle(self) -> Held:
+        """Wait, within the bounds of the contract, for what a request past the deadline rests on.
+
+        Before the first read, every request waits for it, for `boot_timeout` at most. Later, one request waits, for
+        `PATIENCE` at most, and those that come meanwhile for the moment that a read takes in a store that answers.
+        """
+        held = self.settled()
+        if held is not None:
+            return held
+        patience, first = self._patience()
+        try:
+            self._await_outcome(patience)
+        finally:
+            if first:
+                self._patient_one = False
+        return self._concluded(first=first)
+
+    def _patience(self) -> tuple[float, bool]:
+        """How long this request may wait, and whether it is the one that may wait long."""
+        now = self.clock()
+        if self._outcomes == 0:
+            return self._boot_until - now, False
+        with self._lock:
+            first, self._patient_one = not self._patient_one, True
+        since = self._refresher.trying_since if self._refresher else None
+        return (PATIENCE if first else (now if since is None else since) + SHORT_PATIENCE - now), first
+
+    def _await_outcome(self, patience: float) -> None:
+        refresher, outcomes, done = self._refresher, self._outcomes, self._runtime.event()
+        with self._lock:
+            self._waiters.append(done)
+        if refresher is None or outcomes != self._outcomes or self.lease.runs():
+            return
+        refresher.wake()
+        if refresher.started:
+            done.wait(max(patience, 0.0))
+        if not refresher.begun:
+            refresher.attempt_here()
+
+    def _concluded(self, *, first: bool) -> Held:
+        if first and not self.lease.runs() and not self.lease.failing:
+            self.lease.fail(f"no answer within {PATIENCE:g} s")
+        return self.settled() or self.lease.run_out()
+
+    def _ensure_running(self) -> None:
+        refresher = self._refresher
+        if refresher is not None and refresher.pid == self._runtime.pid() and refresher.started:
+            return
+        if refresher is not None and refresher.pid != self._runtime.pid():
+            self.forked()  # by a server that runs no at-fork hooks
+        with self._lock:
+            if self._refresher is None:
+                self._boot_until = self.clock() + self._boot_timeout
+                self._refresher = self._new_refresher()
+            # Where no thread can be started, a request refreshes: see `_await_outcome`.
+            with contextlib.suppress(RuntimeError):
+                self._refresher.start()
+
+    def _new_refresher(self) -> Refresher:
+        return Refresher(
+            self.store,
+            self.lease,
+            self._settings,
+            runtime=self._runtime,
+            measure=self._measure,
+            after=self._after_attempt,
+        )
+
+    def _after_attempt(self) -> None:
+        with self._lock:
+            self._outcomes += 1
+            waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.set()
+        self._note()
+        self._tell()
+
+    # What the process's own code calls.
+
+    def snapshot(self) -> Snapshot:
+        """What is known. Reads memory, except before the first read, for which it waits as a first request does."""
+        held = self.lease.held
+        if self.clock() < held.deadline or self.closed:
+            return held.snapshot
+        if self._refresher is None and self._is_recent():
+            return self.lease.known  # primed, perhaps in a process that is about to fork: no thread yet
+        waiting = self._outcomes == 0 and self.lease.known.source != "store"
+        return (self.settled() or (self.settle() if waiting else self.lease.run_out())).snapshot
+
+    @property
+    def enabled(self) -> bool:
+        """Whether maintenance is on; see `snapshot`."""
+        return self.snapshot().enabled
+
+    def prime(self) -> Snapshot:
+        """Read now and return what is known; a store that is away is logged, never raised.
+
+        Starts no thread, so that it may be called at import, before a server forks.
+        """
+        try:
+            return self.refresh()
+        except StoreError as exc:
+            self.lease.fail(str(exc))
+            self._note()
+            return self.lease.known
+
+    def refresh(self) -> Snapshot:
+        """Read now.
+
+        Raises:
+            StoreError: The store cannot be reached, or the row is missing or wrong.
+        """
+        with self._conversation(self._boot_timeout) as session:
+            ticket, sent = self.lease.ticket(), self.clock()
+            reading = session.read()
+        self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=not reading.primary)
+        self._note()
+        self._tell()
+        return self.lease.known
+
+    def set(
+        self,
+        enabled: bool,
+        *,
+        message: str | None = None,
+        until: dt.datetime | None = None,
+        retry_after: int | None = None,
+        mode: Mode = "full",
+        actor: str | None = None,
+        updated_by: UUID | str | None = None,
+        reason: str | None = None,
+    ) -> Snapshot:
+        """Flip the flag for the whole fleet: the store first, this process's memory after.
+
+        Args:
+            enabled: On or off.
+            message: What visitors are told.
+            until: When it is expected to end; aware. Passing it does not switch off.
+            retry_after: Seconds, sent as ``Retry-After``.
+            mode: ``full``, or ``read_only`` to let GET, HEAD and OPTIONS pass.
+            actor: Who flips, as text.
+            updated_by: Who flips, as the platform's own key; a UUID or its text.
+            reason: Why, for the record; never shown to visitors.
+
+        Returns:
+            The snapshot as written.
+
+        Raises:
+            TypeError, ValueError: An argument is wrong; nothing was written.
+            StoreError: It was not written, or that could not be learned; this process's memory is as before.
+        """
+        details = Details(
+            mode=mode, message=message, until=until, retry_after=retry_after, actor=actor, reason=reason
+        )
+        change = Change(enabled=enabled, details=details, updated_by=_uuid(updated_by))
+        with self._conversation(WRITE_LIMIT) as session:
+            sent = self.clock()
+            snapshot = session.write(change).snapshot(read_at=sent)
+        # A read that was sent before the write returned may not have seen it.
+        self.lease.install(snapshot, ticket=self.lease.ticket(), renew=False)
+        if self._refresher is not None:
+            self._refresher.wake()
+        self._tell()
+        return snapshot
+
+    def prove(
+        self,
+        snapshot: Snapshot,
+        *,
+        drain: bool = False,
+        timeout: float | None = None,
+        expect: int | None = None,
+        presume_dead: float | None = None,
+        progress: Progress = lambda _: None,
+    ) -> Proof:
+        """Wait until every instance has provably followed a flip.
+
+        Args:
+            snapshot: What `set` returned.
+            drain: Also wait until nothing that the flag refuses is in flight.
+            timeout: Seconds; None for a time above the longest lease.
+            expect: How many instances there must be at least.
+            presume_dead: Seconds of silence after which an instance is taken for dead, on the caller's word.
+            progress: Called with each judgement on the way.
+
+        Returns:
+            The proof, true where it is proven; else it names each laggard.
+
+        Raises:
+            ValueError: An argument is wrong.
+        """
+        if snapshot.source != "store":
+            raise ValueError("the snapshot was never in a store: write prove(state.set(...)) or prove(state.refresh())")
+        if drain and not snapshot.enabled:
+            raise ValueError("drain is True and the flag is off, which refuses nothing: write drain=False")
+        host, boot = socket.gethostname(), boot_id()
+        question = Question(
+            revision=snapshot.revision,
+            enabled=snapshot.enabled,
+            drain=drain,
+            expect=expect,
+            presume_dead=presume_dead,
+            is_gone=lambda it: bool(boot) and (it.host, it.boot) == (host, boot) and self._runtime.is_gone(it.pid),
+        )
+        return Prover(self.store, question, runtime=self._runtime).run(timeout=timeout, progress=progress)
+
+    async def aprove(self, snapshot: Snapshot, **options: Any) -> Proof:
+        """`prove` in a thread, for async code; cancelling it ends the wait."""
+        import anyio  # noqa: PLC0415 - WSGI processes never load it
+
+        cancelled = False
+        progress = options.pop("progress", lambda _: None)
+
+        def report(proof: Proof) -> None:
+            if cancelled:
+                raise MaintenanceError("the wait was cancelled")
+            progress(proof)
+
+        try:
+            work = functools.partial(self.prove, snapshot, progress=report, **options)
+            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+        finally:
+            cancelled = True
+
+    def fleet(self) -> Fleet:
+        """The flag and every registered instance, read in one statement.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        with self._conversation(WRITE_LIMIT) as session:
+            return session.fleet()
+
+    def forget(self, instance: str) -> bool:
+        """Remove an instance's row, on the caller's word that its process has ended; False where there was none.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        with self._conversation(WRITE_LIMIT) as session:
+            return session.remove(instance)
+
+    def status(self) -> Status:
+        """How this process stands with its store; reads memory only."""
+        refresher, load = self._refresher, self._measure(self.lease.known)
+        condition = self._note()
+        return Status(
+            condition=condition,
+            since=self._since,
+            snapshot=self.lease.known,
+            last_error=self.lease.error,
+            store=self.store.name,
+            ttl=self._settings.ttl,
+            when_stale=self._settings.when_stale,
+            listening=refresher is not None and refresher.listening,
+            instance=refresher.instance if refresher else None,
+            registered=refresher is not None and refresher.registered,
+            registration_error=refresher.registration_error if refresher else None,
+            in_flight=load.total if load else None,
+        )
+
+    def on_change(self, callback: Callback) -> Callback:
+        """Have a function called with each new snapshot whose flag or details differ; usable as a decorator.
+
+        It is called in the background thread, or in the thread that called `set`; keep it short.
+        """
+        self._callbacks = (*self._callbacks, callback)
+        return callback
+
+    def leave(self) -> None:
+        """End the thread and remove this process from the fleet; the next request brings both back."""
+        refresher = self._refresher
+        if refresher is None or refresher.pid != self._runtime.pid():
+            return
+        refresher.retire()
+        self.lease.expire()
+        with self._lock:
+            self._refresher, self._outcomes = None, 0
+        refresher.join(LEAVE_LIMIT)
+
+    def close(self) -> None:
+        """Admit nothing any more, then remove this process from the fleet. A second time changes nothing.
+
+        The row stays until the requests that are in flight have ended.
+        """
+        self.closed = True
+        self.lease.close()
+        self.leave()
+
+    # What the adapters tell.
+
+    def attach(self, meter: "Meter") -> None:
+        """Count what a middleware lets in."""
+        with self._lock:
+            if meter not in self._meters:
+                self._meters = (*self._meters, meter)
+
+    def start(self) -> None:
+        """Begin to read in the background, ahead of the first request."""
+        self.settled()
+
+    def forked(self) -> None:
+        """In the child of a fork: the thread, the connection, the requests in flight and the lease were the parent's."""
+        refresher = self._refresher
+        if refresher is not None:
+            refresher.abandon()
+        for meter in self._meters:
+            meter.clear()
+        self.lease.forked()
+        self._start_afresh()
+
+    def _measure(self, snapshot: Snapshot) -> Load | None:
+        now = self.clock()
+        loads = [meter.load(snapshot, now) for meter in self._meters]
+        return None if None in loads else total(load for load in loads if load)
+
+    def _is_recent(self) -> bool:
+        known = self.lease.known
+        return known.source == "store" and self.clock() < known.read_at + self._settings.ttl
+
+    def _note(self) -> Condition:
+        """Notice, and log once, that the answer has become too old, or is fresh again."""
+        condition: Condition = "stale"
+        if self.lease.known.source != "store":
+            condition = "never read"
+        elif self.lease.runs() or (self._refresher is None and self._is_recent()):
+            condition = "fresh"
+        with self._lock:
+            changed, self._condition = condition != self._condition, condition
+            bad = condition != "fresh" and self.lease.failing
+            log = bad != self._complained and (bad or condition == "fresh")
+            if changed:
+                self._since = dt.datetime.now(dt.UTC)
+            if log:
+                self._complained = bad
+        if log:
+            self._log(condition)
+        return condition
+
+    def _log(self, condition: Condition) -> None:
+        if condition == "fresh":
+            _logger.warning("maintenance: the flag is fresh again: revision %d", self.lease.known.revision)
+            return
+        on = "on" if self.lease.known.enabled else "off"
+        answer = "503" if self._settings.when_stale == "block" else f"the last known answer, {on}"
+        _logger.warning("maintenance: the flag is %s, requests get %s: %s", condition, answer, self.lease.error)
+
+    def _tell(self) -> None:
+        with self._lock:
+            known = self.lease.known
+            changed, self._told = _said(known) != _said(self._told), known
+        for callback in self._callbacks if changed else ():
+            try:
+                callback(known)
+            except Exception:
+                _logger.exception("maintenance: an on_change callback failed: %r", callback)
+
+    @contextlib.contextmanager
+    def _conversation(self, limit: float) -> Iterator[Session]:
+        """A session of its own, ended from another thread where it takes longer than `limit` seconds."""
+        session = self.store.connect()
+        try:
+            with self._runtime.watchdog(limit, session.interrupt):
+                yield session
+        finally:
+            session.close()
+
+
+class Meter(Protocol):
+    """What counts the requests of one middleware."""
+
+    def load(self, snapshot: Snapshot, now: float) -> Load | None:
+        """What is in flight under a flag; None where it is not tracked."""
+
+    def clear(self) -> None:
+        """Forget all."""
+
+
+def _said(snapshot: Snapshot) -> Snapshot:
+    """What of a snapshot counts as a change."""
+    return replace(snapshot, read_at=0.0, updated_at=None, updated_by=None)
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{name} is {value!r}: write seconds, such as 10.0")
+    if not (0 < value and math.isfinite(value)):
+        raise ConfigurationError(f"{name} is {value!r}: write seconds above 0, such as 10.0")
+    return float(value)
+
+
+def _policy(value: object) -> WhenStale:
+    if value not in get_args(WhenStale):
+        raise ConfigurationError(f"when_stale is {value!r}: write 'serve' or 'block'")
+    return cast("WhenStale", value)
+
+
+def _uuid(value: UUID | str | None) -> UUID | None:
+    if not isinstance(value, str):
+        return value
+    try:
+        return UUID(value)
+    except ValueError:
+        raise ValueError(f"updated_by is {value!r}: write a UUID, or None") from None
+
+
+_states: weakref.WeakSet[MaintenanceState] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for state in list(_states):
+        state.leave()
+
+
+def _forked_all() -> None:
+    for state in list(_states):
+        state.forked()
+
+
+atexit.register(_leave_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked_all)

@@ -1,0 +1,82 @@
+"""The flag in PostgreSQL: what a URL must be, and how the store is migrated. Loads psycopg when a store is built."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from maintenance.errors import ConfigurationError
+from maintenance.stores.migrations import migrations
+
+if TYPE_CHECKING:
+    from maintenance.stores.postgres_session import PostgresSession
+
+STATEMENT_TIMEOUT: Final = 3.0
+"""Seconds for a statement, a wait for a lock included; far above a read (0.3 ms, measured on a kept connection)."""
+
+
+class PostgresStore:
+    """The flag in ``public.platform_settings`` of a PostgreSQL database.
+
+    Each session is a connection of its own: autocommit, never the application's, never shared across a fork.
+    """
+
+    def __init__(self, url: str, *, listen: bool = True, statement_timeout: float = STATEMENT_TIMEOUT) -> None:
+        """Check the URL; nothing is connected yet.
+
+        Args:
+            url: ``postgresql://user:password@host:port/database``; libpq's parameters may follow a ``?``.
+            listen: Whether to LISTEN where that can work; without it, changes are found by polling alone.
+            statement_timeout: Seconds that one statement may take.
+
+        Raises:
+            ConfigurationError: The URL or an option is wrong, or no libpq can be loaded.
+        """
+        if not 0 < statement_timeout < float("inf"):
+            raise ConfigurationError(f"statement_timeout is {statement_timeout!r}: write seconds above 0, such as 3.0")
+        _check(url)
+        try:
+            self._driver = import_module("maintenance.stores.postgres_session")
+        except ImportError as exc:
+            raise ConfigurationError(
+                f"psycopg cannot be loaded ({exc}): install libpq, or write pip install 'maintenance[standard]'"
+            ) from exc
+        self._conninfo: dict[str, str] = self._driver.conninfo(url)
+        self._listen = listen
+        self._timeout = statement_timeout
+        self.name = _without_password(self._conninfo)
+
+    def connect(self, *, listen: bool = False) -> "PostgresSession":
+        """Open a connection of its own; see `Store.connect`."""
+        session: PostgresSession = self._driver.PostgresSession(
+            self.name, self._conninfo, listen=listen and self._listen, statement_timeout=self._timeout
+        )
+        return session
+
+    def migrate(self) -> None:
+        """Apply every SQL file in one transaction, under an advisory lock; see `Store.migrate`."""
+        session = self.connect()
+        try:
+            session.migrate(migrations())
+        finally:
+            session.close()
+
+
+def _check(url: str) -> None:
+    """Refuse what libpq would misread, before it shows a piece of a password in an error of its own."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("postgresql", "postgres"):
+        raise ConfigurationError("the database URL is not PostgreSQL's: write postgresql://user@host/database")
+    if rest.partition("?")[0].count("@") > 1:
+        raise ConfigurationError("the database URL holds more than one @: write %40 for each @ in user and password")
+    try:
+        fragment = urlsplit(url).fragment
+    except ValueError:
+        raise ConfigurationError("the database URL cannot be read: write [ and ] around an IPv6 address only") from None
+    if fragment:
+        raise ConfigurationError("the database URL holds a #: write %23 for each # in user and password")
+
+
+def _without_password(conninfo: dict[str, str]) -> str:
+    user = f"{conninfo['user']}@" if conninfo.get("user") else ""
+    port = f":{conninfo['port']}" if conninfo.get("port") else ""
+    return f"postgresql://{user}{conninfo.get('host', '')}{port}/{conninfo.get('dbname', '')}"

@@ -1,0 +1,272 @@
+"""One connection to PostgreSQL. The only module that imports psycopg, and the only place where its errors are wrapped."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import Jsonb
+
+from maintenance.errors import ConfigurationError, RegistrationError, StoreError
+from maintenance.model import CHANNEL, KEY, Change, Fleet, Instance, Reading, Row
+from maintenance.stores import Waker
+
+# Measured: with these a listener on a dead network is freed in 3 s and a query in 3.4 s. No `options`: PgBouncer
+# refuses it. Only parameters that the URL does not name.
+_DEFAULTS: Final = {
+    "application_name": "maintenance",
+    "client_encoding": "utf8",
+    "connect_timeout": "2",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "5000",
+}
+
+_NOBODY: Final = UUID(int=0)
+_ROW: Final = "s.value_bool, s.details, s.revision, s.updated_at, s.updated_by"
+_FLAG: Final = f"s.key IS NOT NULL, {_ROW}, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_is_in_recovery()"
+_SETTINGS: Final = "(VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s"
+_READ: Final = (
+    f"SELECT {_FLAG}, EXISTS (SELECT FROM public.maintenance_instances WHERE id = %(instance)s) FROM {_SETTINGS}"
+)
+_READ_ALONE: Final = f"SELECT {_FLAG}, false FROM {_SETTINGS}"
+_WRITE: Final = f"""
+INSERT INTO public.platform_settings AS s (key, value_bool, details, updated_by, updated_at)
+VALUES (%(key)s, %(enabled)s, %(details)s, %(updated_by)s, now())
+ON CONFLICT (key) DO UPDATE SET value_bool = EXCLUDED.value_bool, details = EXCLUDED.details,
+    updated_by = EXCLUDED.updated_by, updated_at = EXCLUDED.updated_at
+RETURNING {_ROW}
+"""
+_COLUMNS: Final = (
+    "id", "host", "boot", "pid", "program", "version", "when_stale", "ttl",
+    "revision", "in_flight", "websockets", "oldest", "oldest_age",
+)  # fmt: skip
+_REPORT: Final = f"""
+INSERT INTO public.maintenance_instances ({", ".join(_COLUMNS)}, seen_at)
+VALUES ({", ".join(f"%({name})s" for name in _COLUMNS)}, now())
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _COLUMNS[8:])}, seen_at = now()
+"""
+_FLEET: Final = f"""
+SELECT {_FLAG}, {", ".join(f"i.{name}" for name in _COLUMNS)},
+    extract(epoch FROM clock_timestamp() - i.seen_at)::float8
+FROM {_SETTINGS} LEFT JOIN public.maintenance_instances i ON true
+ORDER BY i.host, i.pid, i.id
+"""
+_PROBE: Final = """
+SELECT pg_backend_pid(), coalesce(has_table_privilege(to_regclass('public.maintenance_instances'), 'SELECT'), false)
+"""
+# A flip or a registration that a crash forgets proves nothing, whatever the role's own setting.
+_DURABLE: Final = (
+    "SELECT set_config('synchronous_commit', 'on', true) "
+    "WHERE current_setting('synchronous_commit') IN ('off', 'local');"
+)
+_UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
+_FORBIDDEN: Final = (pg.InsufficientPrivilege, pg.ReadOnlySqlTransaction)
+
+_inherited: list[object] = []
+
+
+def conninfo(url: str) -> dict[str, str]:
+    """The connection parameters that a URL names, over the defaults.
+
+    Raises:
+        ConfigurationError: libpq cannot parse the URL.
+    """
+    try:
+        given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    except psycopg.Error as exc:
+        # Not libpq's own words, nor `from exc`: they may quote what the password was taken for.
+        raise ConfigurationError(
+            "the database URL cannot be parsed: write postgresql://user:password@host:port/database, "
+            "with %-encoding for special characters"
+        ) from (exc if "@" not in url else None)
+    several = {"target_session_attrs": "read-write"} if "," in given.get("host", "") else {}
+    return _DEFAULTS | several | given
+
+
+class PostgresSession:
+    """See `maintenance.stores.Session`."""
+
+    def __init__(self, name: str, info: dict[str, str], *, listen: bool, statement_timeout: float) -> None:
+        """Connect, and LISTEN where that can work."""
+        self._name = name
+        self._password = info.get("password")
+        self._timeout = f"SET LOCAL statement_timeout = {int(statement_timeout * 1000) or 1};"
+        self.listening = False
+        with self._wrapped():
+            self._connection = psycopg.Connection.connect(
+                "", autocommit=True, prepare_threshold=None, cursor_factory=psycopg.ClientCursor, **info
+            )
+        # A handle of its own: the connection's number may be another file's by the time `interrupt` runs.
+        self._socket = socket.socket(fileno=os.dup(self._connection.fileno()))
+        try:
+            direct = self._probe()
+            if listen and direct:
+                self.listening = self._try_listen()
+        except StoreError:
+            self.close()
+            raise
+
+    def _probe(self) -> bool:
+        """Learn whether instances can be read, and whether this is the server itself and not a pooler."""
+        [backend, self._instances] = self._one(_PROBE)
+        # A pooler makes up the key it hands out; behind one, LISTEN is accepted and nothing is ever delivered.
+        return bool(backend == self._connection.info.backend_pid)
+
+    def _try_listen(self) -> bool:
+        try:
+            with self._wrapped():
+                self._connection.execute(f"LISTEN {CHANNEL}")
+        except StoreError as exc:
+            # A hot standby refuses; it is polled.
+            if isinstance(exc.__cause__, pg.ReadOnlySqlTransaction):
+                return False
+            raise
+        return True
+
+    def read(self, instance: str | None = None) -> Reading:
+        """See `Session.read`."""
+        if not self._instances:
+            self._probe()
+        *flag, registered = self._one(
+            _READ if self._instances else _READ_ALONE, {"key": KEY, "instance": UUID(instance) if instance else _NOBODY}
+        )
+        return _reading(flag, registered=registered and instance is not None)
+
+    def write(self, change: Change) -> Row:
+        """See `Session.write`."""
+        details = Jsonb(change.details.to_json())
+        values = {"key": KEY, "enabled": change.enabled, "details": details, "updated_by": change.updated_by}
+        return Row(*self._one(_DURABLE + _WRITE, values))
+
+    def report(self, instance: Instance) -> None:
+        """See `Session.report`."""
+        try:
+            self._run(_DURABLE + _REPORT, asdict(instance))
+        except StoreError as exc:
+            if isinstance(exc.__cause__, _UNPREPARED + _FORBIDDEN):
+                raise RegistrationError(f"instances cannot register: {exc}") from exc.__cause__
+            raise
+
+    def remove(self, instance: str) -> bool:
+        """See `Session.remove`."""
+        sql = "DELETE FROM public.maintenance_instances WHERE id = %(id)s AND id <> %(nobody)s RETURNING id"
+        return bool(self._run(_DURABLE + sql, {"id": UUID(instance), "nobody": _NOBODY}))
+
+    def fleet(self) -> Fleet:
+        """See `Session.fleet`."""
+        rows = self._run(_FLEET, {"key": KEY})
+        found = [_instance(row[8:]) for row in rows if row[8] not in (None, _NOBODY)]
+        return Fleet(_reading(rows[0][:8]), tuple(found), intact=any(row[8] == _NOBODY for row in rows))
+
+    def ask_drain(self, revision: int) -> None:
+        """See `Session.ask_drain`."""
+        self._run(
+            "UPDATE public.platform_settings SET drain_revision = revision "
+            "WHERE key = %(key)s AND revision = %(revision)s AND drain_revision IS DISTINCT FROM revision",
+            {"key": KEY, "revision": revision},
+        )
+
+    def vouch(self) -> None:
+        """See `Session.vouch`."""
+        self._run(
+            "INSERT INTO public.maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl) "
+            "VALUES (%(id)s, '', '', 0, 'the table is whole', '', 'block', 1) ON CONFLICT (id) DO NOTHING",
+            {"id": _NOBODY},
+        )
+
+    def wait(self, timeout: float, waker: Waker) -> bool:
+        """See `Session.wait`."""
+        end = time.monotonic() + timeout
+        fd = self._connection.fileno() if self.listening else None
+        # Drained before each wait: what arrived during a query sits in psycopg, where no file tells of it.
+        while not self._notified():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            if waker.wait(left, fd=fd):
+                return True
+        return True
+
+    def _notified(self) -> bool:
+        if not self.listening:
+            return False
+        with self._wrapped():
+            return KEY in [notify.payload for notify in self._connection.notifies(timeout=0)]
+
+    def migrate(self, files: tuple[tuple[str, str], ...]) -> None:
+        """Apply SQL files in one transaction; whoever comes second waits, and finds nothing to do."""
+        with self._wrapped(), self._connection.transaction():
+            self._connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0))")
+            # Queued behind a long transaction, an ALTER would hold up every reader behind it.
+            self._connection.execute("SET LOCAL lock_timeout = '5s'")
+            for _, sql in files:
+                self._connection.execute(sql)
+
+    def interrupt(self) -> None:
+        """See `Session.interrupt`; a frozen server still acknowledges, so that no time-out of the kernel's ends a read."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def abandon(self) -> None:
+        """See `Session.abandon`; the descriptors go, or the server would keep talking to a parent that has ended."""
+        _inherited.append(self._connection)
+        with contextlib.suppress(OSError, psycopg.Error):
+            os.close(self._connection.fileno())
+        self._socket.close()
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        self._connection.close()
+
+    def _one(self, sql: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:
+        [row] = self._run(sql, values)
+        return row
+
+    def _run(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run statements in one round trip, as one transaction; return what the last one returned."""
+        with self._wrapped(), self._connection.cursor() as cursor:
+            cursor.execute(self._timeout + sql, values)
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+
+    @contextlib.contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (psycopg.Error, OSError) as exc:
+            said = " ".join(str(exc).split()) or type(exc).__name__
+            if self._password:
+                said = said.replace(self._password, "***")
+            raise StoreError(f"{self._name}: {said}{_next_step(exc)}") from exc
+
+
+def _next_step(exc: BaseException) -> str:
+    if isinstance(exc, _UNPREPARED):
+        return ": run `maintenance migrate`"
+    if isinstance(exc, pg.InsufficientPrivilege):
+        return ": grant this role SELECT, INSERT, UPDATE and DELETE there"
+    if isinstance(exc, pg.ForeignKeyViolation):
+        return ": write an updated_by that is in public.users, or None"
+    return ""
+
+
+def _reading(flag: list[Any] | tuple[Any, ...], *, registered: bool = False) -> Reading:
+    there, *row, drain, standby = flag
+    return Reading(Row(*row) if there else None, primary=not standby, registered=registered, drain=there and drain)
+
+
+def _instance(row: tuple[Any, ...]) -> Instance:
+    values = dict(zip((*_COLUMNS, "silent_for"), row, strict=True))
+    return Instance(**values | {"id": values["id"].hex})

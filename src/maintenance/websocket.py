@@ -1,0 +1,137 @@
+"""WebSockets under ASGI: refused before they are accepted, and closed when a flip arrives."""
+
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+
+from maintenance.gate import Asked, Gate
+from maintenance.model import Snapshot
+from maintenance.policy import WEBSOCKET
+from maintenance.response import Response
+from maintenance.runtime import REAL
+from maintenance.state import MaintenanceState
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Result = TypeVar("Result")
+
+TRY_AGAIN_LATER: Final = 1013
+"""The close code of a refusal (IANA WebSocket Close Code Number Registry)."""
+
+SERVICE_RESTART: Final = 1012
+"""The close code of an open WebSocket that a flip ends (same registry)."""
+
+_limiters: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("maintenance")
+
+
+async def in_thread(function: Callable[[], Result]) -> Result:
+    """Run what may wait in a thread, out of a limiter of its own: the app's threads are the app's."""
+    try:
+        limiter = _limiters.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(40)
+        _limiters.set(limiter)
+    return await anyio.to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
+
+
+def encoded(response: Response) -> list[tuple[bytes, bytes]]:
+    """A response's headers as ASGI wants them."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+
+
+async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse before accepting: with the response where the server can, else with a close code."""
+    await receive()  # websocket.connect
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "maintenance"})
+        return
+    await send({"type": "websocket.http.response.start", "status": response.status, "headers": encoded(response)})
+    await send({"type": "websocket.http.response.body", "body": response.body})
+
+
+class Closer:
+    """Closes the open WebSockets of one middleware when a flag that refuses them arrives."""
+
+    def __init__(self, gate: Gate) -> None:
+        """Start with none open."""
+        self._gate = gate
+        self._open: dict[int, _Open] = {}
+        self._follows: MaintenanceState | None = None
+
+    async def run(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app for one WebSocket."""
+        gate = self._gate
+        asked = gate.ask(WEBSOCKET, scope["path"], scope.get("root_path", ""), scope)
+        if asked is None:
+            await app(scope, receive, send)
+            return
+        if self._follows is not gate.state:
+            self._follows = gate.state
+            gate.state.on_change(self._flipped)
+        socket = _Open(asked, receive, send)
+        self._open[id(socket)] = socket
+        try:
+            # A flip may have arrived since this one was let in, and before it stood in the table.
+            if gate.refuses(asked, gate.state.lease.held.snapshot):
+                socket.end()
+            await app(scope, socket.receive, socket.send)
+        finally:
+            del self._open[id(socket)]
+
+    def _flipped(self, snapshot: Snapshot) -> None:
+        refused = [socket for socket in list(self._open.values()) if self._gate.refuses(socket.asked, snapshot)]
+        if refused:
+            # In a thread of its own: a busy event loop must not hold up the one that keeps the lease.
+            REAL.start(lambda: _end_all(refused))
+
+
+def _end_all(sockets: "list[_Open]") -> None:
+    for socket in sockets:
+        with contextlib.suppress(RuntimeError):  # its event loop has ended, and so has it
+            anyio.from_thread.run_sync(socket.end, token=socket.token)
+
+
+class _Open:
+    """One WebSocket between the server and the app."""
+
+    def __init__(self, asked: Asked, receive: Receive, send: Send) -> None:
+        self.asked = asked
+        self.token = anyio.lowlevel.current_token()
+        self._receive, self._send = receive, send
+        self._ending = self._closed = False
+        self._waiting: anyio.CancelScope | None = None
+
+    def end(self) -> None:
+        """Close it at the app's next receive or send; at once where it waits in receive, as most do."""
+        self._ending = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def receive(self) -> Message:
+        """The server's next message, or the disconnect that the flip brings."""
+        if not self._ending:
+            with anyio.CancelScope() as self._waiting:
+                return await self._receive()
+        self._waiting = None
+        await self._close()
+        return {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "maintenance"}
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; after the flip, as with any client that has gone, an OSError (ASGI 2.4)."""
+        if self._ending and message["type"] != "websocket.accept":
+            await self._close()
+            raise ConnectionAbortedError("the WebSocket was closed for maintenance")
+        await self._send(message)
+
+    async def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "maintenance"})

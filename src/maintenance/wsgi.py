@@ -1,0 +1,84 @@
+"""The adapter for WSGI (PEP 3333)."""
+
+from collections.abc import Iterable
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from maintenance.gate import Wire
+from maintenance.middleware import Middleware
+from maintenance.response import Response
+from maintenance.wsgi_body import closing
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+_REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
+
+
+def _text(value: str) -> str:
+    """What PEP 3333 hands over as Latin-1, as the UTF-8 that it is."""
+    if value.isascii():
+        return value
+    return value.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _asked(environ: Any) -> tuple[str, str, str, Any]:
+    return environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ
+
+
+def _paths(path: str, root: str) -> tuple[str, str]:
+    below = _text(path)
+    return below, f"{_text(root.rstrip('/'))}{below}"
+
+
+def _headers(environ: Any) -> dict[str, str]:
+    named = {key[5:]: value for key, value in environ.items() if key.startswith("HTTP_")}
+    named |= {key: environ[key] for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if environ.get(key)}
+    return {name.replace("_", "-").lower(): value for name, value in named.items()}
+
+
+_WIRE: Final = Wire(
+    paths=_paths,
+    accept=lambda environ: environ.get("HTTP_ACCEPT"),
+    headers=_headers,
+    client=lambda environ: environ.get("REMOTE_ADDR") or None,
+)
+
+
+class MaintenanceMiddleware(Middleware):
+    """Wraps a WSGI app: while maintenance is on, what is neither exempt nor bypassed gets 503."""
+
+    _wire = _WIRE
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer one request."""
+        gate = self._gate
+        lease = gate.lease or gate.resolve()
+        flight = gate.in_flight
+        key = None if flight is None else flight.enter(*_asked(environ))
+        try:
+            held = lease.held
+            refusal = None if held.open and gate.clock() < held.deadline else self._refusal(environ)
+            if refusal is None:
+                body = self._app(environ, start_response)
+                return body if key is None else closing(body, environ, partial(flight.leave, key))
+        except BaseException:
+            if key is not None:
+                flight.leave(key)
+            raise
+        if key is not None:
+            flight.leave(key)
+        return _send(refusal, environ, start_response)
+
+    def _refusal(self, environ: "WSGIEnvironment") -> Response | None:
+        gate = self._gate
+        asked = gate.ask(*_asked(environ))
+        return None if asked is None else gate.answer(asked, gate.held() or gate.settle())
+
+
+def _send(response: Response, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+    start_response(f"{response.status} {_REASONS.get(response.status, '')}", list(response.headers))
+    # At least one chunk: without any, one server's WSGI wrapper answers 500.
+    return [b"" if environ["REQUEST_METHOD"] == "HEAD" else response.body]
