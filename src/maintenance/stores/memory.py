@@ -1,0 +1,165 @@
+"""The flag in this process's memory: for tests, and for a program that is one process and forgets on restart."""
+
+import datetime as dt
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from maintenance.errors import ConfigurationError
+from maintenance.model import Change, Fleet, Instance, Reading, Row
+from maintenance.runtime import REAL
+
+if TYPE_CHECKING:
+    from maintenance.stores import Waker
+
+
+@dataclass(slots=True)
+class _Table:
+    """What the sessions of one store share; every field but `clock` only under the lock."""
+
+    clock: Callable[[], float]
+    lock: Any = field(default_factory=REAL.lock)
+    row: Row | None = None
+    revision: int = 0
+    drain: int | None = None
+    instances: dict[str, tuple[Instance, float]] = field(default_factory=dict)
+    version: int = 0
+    waiting: "list[Waker]" = field(default_factory=list)
+
+    def put(self, row: Row | None) -> None:
+        self.row = row
+        self.changed()
+
+    def changed(self) -> None:
+        self.version += 1
+        for waker in self.waiting:
+            waker.wake()
+
+
+class MemoryStore:
+    """A table of its own for each store object, shared by the threads and states of this process and nobody else.
+
+    Attributes:
+        name: ``memory://``.
+    """
+
+    name = "memory://"
+
+    def __init__(self, url: str = name, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Make the table, with the flag off.
+
+        Args:
+            url: ``memory://``; there is nothing more to say.
+            clock: Seconds; measures how long an instance has been silent.
+
+        Raises:
+            ConfigurationError: The URL says more.
+        """
+        if url != self.name:
+            raise ConfigurationError("a database URL in memory has no host and no path: write memory://")
+        self._table = _Table(clock)
+        self._table.revision = 1
+        self._table.row = Row(False, {}, 1, dt.datetime.now(dt.UTC))
+
+    @property
+    def row(self) -> Row | None:
+        """The flag's row. Set it to what somebody else might write there, or to None to take it away."""
+        return self._table.row
+
+    @row.setter
+    def row(self, row: Row | None) -> None:
+        with self._table.lock:
+            self._table.put(row)
+
+    def connect(self, *, listen: bool = False) -> "MemorySession":
+        """Open a session; see `Store.connect`."""
+        return MemorySession(self._table, listen=listen)
+
+    def migrate(self) -> None:
+        """See `Store.migrate`; the table is made whole with the store."""
+
+
+class MemorySession:
+    """See `maintenance.stores.Session`. Nothing here blocks or fails, so that `interrupt` and `close` have no work."""
+
+    def __init__(self, table: _Table, *, listen: bool) -> None:
+        """Look at a store's table."""
+        self.listening = listen
+        self._table = table
+        self._seen = table.version
+
+    def read(self, instance: str | None = None) -> Reading:
+        """See `Session.read`."""
+        with self._table.lock:
+            self._seen = self._table.version
+            return self._reading(instance)
+
+    def _reading(self, instance: str | None = None) -> Reading:
+        row, drain = self._table.row, self._table.drain
+        asked = row is not None and drain is not None and row.revision == drain
+        return Reading(row, registered=instance in self._table.instances, drain=asked)
+
+    def write(self, change: Change) -> Row:
+        """See `Session.write`."""
+        details = change.details.to_json()
+        with self._table.lock:
+            old = self._table.row
+            if old is None or old.value_bool is not change.enabled or old.details != details:
+                self._table.revision += 1
+            row = Row(change.enabled, details, self._table.revision, dt.datetime.now(dt.UTC), change.updated_by)
+            self._table.put(row)
+        return row
+
+    def report(self, instance: Instance) -> None:
+        """See `Session.report`."""
+        with self._table.lock:
+            self._table.instances[instance.id] = instance, self._table.clock()
+
+    def remove(self, instance: str) -> bool:
+        """See `Session.remove`."""
+        with self._table.lock:
+            return self._table.instances.pop(instance, None) is not None
+
+    def fleet(self) -> Fleet:
+        """See `Session.fleet`; intact, because nobody else can empty this process's memory."""
+        with self._table.lock:
+            now = self._table.clock()
+            found = [replace(one, silent_for=now - seen_at) for one, seen_at in self._table.instances.values()]
+            reading = self._reading()
+        return Fleet(reading, tuple(sorted(found, key=lambda one: (one.host, one.pid, one.id))), intact=True)
+
+    def ask_drain(self, revision: int) -> None:
+        """See `Session.ask_drain`."""
+        with self._table.lock:
+            if self._table.row is not None and self._table.row.revision == revision:
+                self._table.drain = revision
+                self._table.changed()
+
+    def vouch(self) -> None:
+        """See `Session.vouch`; the table is always whole."""
+
+    def wait(self, timeout: float, waker: "Waker") -> bool:
+        """See `Session.wait`."""
+        if not self.listening:
+            return waker.wait(timeout)
+        with self._table.lock:
+            changed = self._seen != self._table.version
+            self._table.waiting.append(waker)  # before the lock is let go: from here on, a change wakes
+        woken = changed or waker.wait(timeout)
+        with self._table.lock:
+            self._table.waiting.remove(waker)
+            changed = self._seen != self._table.version
+            self._seen = self._table.version
+        return woken or changed
+
+    def interrupt(self) -> None:
+        """See `Session.interrupt`."""
+
+    def abandon(self) -> None:
+        """See `Session.abandon`; the table is a copy now, but its lock and whoever waits are still the parent's."""
+        self._table.lock = REAL.lock()
+        self._table.waiting.clear()
+
+    def close(self) -> None:
+        """See `Session.close`."""

@@ -1,0 +1,85 @@
+"""The flag in an SQLite file: what a URL must be. Loads sqlite3 when a store is built."""
+
+import os
+import re
+from importlib import import_module
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_to_bytes
+
+from maintenance.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from maintenance.stores.sqlite_session import SQLiteSession
+
+
+class SQLiteStore:
+    """The flag in a file of its own, for the processes of one host, on a local disk.
+
+    Network file systems are unsupported: their locks do not keep what SQLite rests on. Nor is WAL mode: SQLite keeps
+    its locks for each process and file, and a forked child takes its parent's for its own. In WAL mode, once the
+    parent has closed its connection, such a child reads and writes a log that nobody else sees (measured). In a
+    rollback journal nothing is locked between two calls.
+
+    Attributes:
+        name: The URL of the absolute path.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Check the URL and make its path absolute; nothing is opened yet.
+
+        Args:
+            url: ``sqlite:///relative/path`` or ``sqlite:////absolute/path``; special characters %-encoded.
+
+        Raises:
+            ConfigurationError: The URL names no file, or one that cannot be.
+        """
+        self._path = os.path.abspath(_path(url))
+        _check(self._path)
+        self._prepared = False
+        self._driver = import_module("maintenance.stores.sqlite_session")
+        self.name = f"sqlite:///{quote(os.fsencode(self._path))}"
+
+    def connect(self, *, listen: bool = False) -> "SQLiteSession":
+        """Open a connection of its own; see `Store.connect`.
+
+        The first one makes the file and its tables where they are missing. A later one does not: a file that is gone
+        by then is a fault, and an empty one in its place would be a flag that nobody has set.
+        """
+        session: SQLiteSession = self._driver.SQLiteSession(
+            self.name, self._path, listen=listen, prepare=not self._prepared
+        )
+        self._prepared = True
+        return session
+
+    def migrate(self) -> None:
+        """Make the file, and what is missing in it, in one transaction; see `Store.migrate`."""
+        session: SQLiteSession = self._driver.SQLiteSession(self.name, self._path, prepare=True)
+        try:
+            session.migrate()
+        finally:
+            session.close()
+        self._prepared = True
+
+
+def _path(url: str) -> str:
+    """Return the path that a URL names, decoded."""
+    scheme, separator, rest = url.partition("://")
+    if scheme != "sqlite" or not separator:
+        raise ConfigurationError("the database URL is not SQLite's: write sqlite:///path")
+    if rest in ("", "/", "/:memory:"):
+        raise ConfigurationError("the database URL names no file: write sqlite:///path, or memory:// for one process")
+    if not rest.startswith("/"):
+        raise ConfigurationError("the database URL names a host: write sqlite:///path, with three slashes")
+    if found := re.search(r"[?#]|%00", rest):
+        raise ConfigurationError(
+            f"the database URL holds {found[0]}: write sqlite:///path alone, with %3F for ? and %23 for # in the path"
+        )
+    return os.fsdecode(unquote_to_bytes(rest[1:]))
+
+
+def _check(path: str) -> None:
+    """Refuse a path that can hold no file."""
+    if os.path.isdir(path):
+        raise ConfigurationError(f"{path} is a folder: write sqlite:///path of a file in it")
+    if not os.path.isdir(os.path.dirname(path)):
+        raise ConfigurationError(f"the folder {os.path.dirname(path)} does not exist: create it, or write another path")

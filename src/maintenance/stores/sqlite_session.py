@@ -1,0 +1,281 @@
+"""One connection to an SQLite file. The only module that imports sqlite3, and where its errors are wrapped."""
+
+import contextlib
+import datetime as dt
+import functools
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from maintenance.errors import RegistrationError, StoreError
+from maintenance.model import KEY, Change, Fleet, Instance, Reading, Row
+from maintenance.runtime import REAL
+from maintenance.stores import Waker
+
+POLL: Final = 0.1
+"""Seconds between two looks at the file while waiting for a change."""
+
+BUSY_TIMEOUT: Final = 1.0
+"""Seconds that a call waits for another process's transaction; one of ours takes milliseconds."""
+
+MIGRATE_TIMEOUT: Final = 5.0
+"""The same while the tables are made: many processes may begin at once."""
+
+_NOBODY: Final = UUID(int=0).hex
+_NOW: Final = "strftime('%Y-%m-%d %H:%M:%fZ', 'now')"
+_EPOCH: Final = "(julianday('now') - 2440587.5) * 86400.0"
+_FLAG: Final = (
+    "s.key IS NOT NULL, s.value_bool, s.details, s.revision, "
+    "coalesce(strftime('%Y-%m-%d %H:%M:%fZ', s.updated_at), s.updated_at), s.updated_by, s.drain_revision IS s.revision"
+)
+_SETTINGS: Final = "(SELECT 1) LEFT JOIN platform_settings s ON s.key = :key"
+_IS_MADE: Final = "SELECT 1 FROM sqlite_master WHERE name = 'platform_settings_revise'"  # what is made last
+_READ: Final = f"SELECT {_FLAG}, EXISTS (SELECT 1 FROM maintenance_instances WHERE id = :instance) FROM {_SETTINGS}"
+_WRITE: Final = f"""
+INSERT INTO platform_settings (key, value_bool, details, updated_by, updated_at)
+VALUES (:key, :enabled, :details, :updated_by, {_NOW})
+ON CONFLICT (key) DO UPDATE SET value_bool = excluded.value_bool, details = excluded.details,
+    updated_by = excluded.updated_by, updated_at = excluded.updated_at
+"""
+_COLUMNS: Final = tuple(field.name for field in fields(Instance) if field.name != "silent_for")
+_REPORT: Final = f"""
+INSERT INTO maintenance_instances ({", ".join(_COLUMNS)}, seen_at)
+VALUES ({", ".join(f":{name}" for name in _COLUMNS)}, {_EPOCH})
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in (*_COLUMNS[1:], "seen_at"))}
+"""
+_FLEET: Final = f"""
+SELECT {_FLAG}, {", ".join(f"i.{name}" for name in _COLUMNS)}, {_EPOCH} - i.seen_at
+FROM {_SETTINGS} LEFT JOIN maintenance_instances i ON true
+ORDER BY i.host, i.pid, i.id
+"""
+_NEXT_STEPS: Final = {
+    sqlite3.SQLITE_BUSY: "another process keeps a transaction open; end that, or try again",
+    sqlite3.SQLITE_READONLY: "let this user write the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "let this user open the file; where it is gone, restore it or run `maintenance migrate`",
+    sqlite3.SQLITE_NOTADB: "name a file of SQLite's, or one that does not exist yet",
+    sqlite3.SQLITE_CORRUPT: "restore the file from a backup",
+}
+
+_inherited: list[sqlite3.Connection] = []
+
+# A fork during a call would leave the child with SQLite's mutexes and file locks as they stood, for good: its
+# writes failed as "locked" for ever (measured). So a fork waits for the call under way.
+_call = REAL.lock()
+if hasattr(os, "register_at_fork"):
+    _let_go = functools.partial(_call.__exit__, None, None, None)
+    os.register_at_fork(before=_call.__enter__, after_in_parent=_let_go, after_in_child=_let_go)
+
+
+class SQLiteSession:
+    """See `maintenance.stores.Session`."""
+
+    def __init__(self, name: str, path: str, *, listen: bool = False, prepare: bool = False) -> None:
+        """Open the file; make it, and its tables, where `prepare` says so and they are missing."""
+        self.listening = listen
+        self._name = name
+        self._path = path
+        self._inode: tuple[int, int] | None = None
+        with _call, self._wrapped():
+            # Only `interrupt` comes from another thread while a call is under way.
+            self._connection = sqlite3.connect(
+                f"{Path(path).as_uri()}?mode={'rwc' if prepare else 'rw'}",
+                uri=True,
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        try:
+            self._set_up(prepare=prepare)
+            if listen:
+                self.read()
+        except StoreError:
+            self.close()
+            raise
+
+    def _set_up(self, *, prepare: bool) -> None:
+        with self._conversation() as execute:
+            # Beyond FULL, EXTRA makes the end of the journal durable too, and with it the commit.
+            execute("PRAGMA synchronous = EXTRA")
+            if execute("PRAGMA journal_mode").fetchone() == ("wal",):
+                raise StoreError(
+                    f"{self._name} is in WAL mode, in which a forked process may read an old copy: give the flag a "
+                    "file of its own, or run `PRAGMA journal_mode = DELETE` in the sqlite3 shell"
+                )
+            if prepare and not execute(_IS_MADE).fetchone():
+                self._make_tables()
+        with self._wrapped():
+            self._inode = _inode(self._path)
+
+    def migrate(self) -> None:
+        """Make what is missing, in one transaction; whoever comes second waits, and finds nothing to do."""
+        with self._conversation():
+            self._make_tables()
+
+    def _make_tables(self) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout = {MIGRATE_TIMEOUT * 1000:.0f}")
+        schema = (files("maintenance.stores") / "sqlite.sql").read_text(encoding="utf-8")
+        self._connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
+        self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+
+    def read(self, instance: str | None = None) -> Reading:
+        """See `Session.read`."""
+        with self._conversation() as execute:
+            # Asked first, so that whatever is written after it ends the next `wait`.
+            [self._version] = execute("PRAGMA data_version").fetchone()
+            *self._seen, registered = execute(_READ, {"key": KEY, "instance": instance}).fetchone()
+            return _reading(self._seen, registered=bool(registered))
+
+    def write(self, change: Change) -> Row:
+        """See `Session.write`."""
+        values = {
+            "key": KEY,
+            "enabled": change.enabled,
+            "details": json.dumps(change.details.to_json(), ensure_ascii=False, sort_keys=True),
+            "updated_by": change.updated_by and str(change.updated_by),
+        }
+        # RETURNING would show the row as it was before the triggers.
+        with self._conversation() as execute, self._connection:
+            execute("BEGIN IMMEDIATE")
+            execute(_WRITE, values)
+            _, *row, _, _ = execute(_READ, {"key": KEY, "instance": None}).fetchone()
+            return _row(*row)
+
+    def report(self, instance: Instance) -> None:
+        """See `Session.report`."""
+        try:
+            self._run(_REPORT, asdict(instance))
+        except StoreError as exc:
+            if _code(exc.__cause__) == sqlite3.SQLITE_READONLY or _unprepared(exc.__cause__):
+                raise RegistrationError(f"instances cannot register: {exc}") from exc.__cause__
+            raise
+
+    def remove(self, instance: str) -> bool:
+        """See `Session.remove`."""
+        sql = "DELETE FROM maintenance_instances WHERE id = :id AND id <> :nobody"
+        return self._run(sql, {"id": instance, "nobody": _NOBODY}) > 0
+
+    def fleet(self) -> Fleet:
+        """See `Session.fleet`."""
+        with self._conversation() as execute:
+            rows = execute(_FLEET, {"key": KEY}).fetchall()
+            found = [_instance(row[7:]) for row in rows if row[7] not in (None, _NOBODY)]
+            return Fleet(_reading(rows[0][:7]), tuple(found), intact=any(row[7] == _NOBODY for row in rows))
+
+    def ask_drain(self, revision: int) -> None:
+        """See `Session.ask_drain`."""
+        self._run(
+            "UPDATE platform_settings SET drain_revision = revision WHERE key = :key AND revision = :revision",
+            {"key": KEY, "revision": revision},
+        )
+
+    def vouch(self) -> None:
+        """See `Session.vouch`."""
+        self._run(
+            "INSERT OR IGNORE INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl) "
+            "VALUES (:id, '', '', 0, 'the table is whole', '', 'block', 1)",
+            {"id": _NOBODY},
+        )
+
+    def wait(self, timeout: float, waker: Waker) -> bool:
+        """See `Session.wait`; SQLite tells nobody of a change, so the file is looked at every `POLL` seconds."""
+        end = time.monotonic() + timeout
+        while not self._changed():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            if waker.wait(min(left, POLL) if self.listening else left):
+                return True
+        return True
+
+    def _changed(self) -> bool:
+        """Whether the flag is not what it was when last read; other commits, such as heartbeats, do not count."""
+        if not self.listening:
+            return False
+        with self._conversation() as execute:
+            if execute("PRAGMA data_version").fetchone() == (self._version,):
+                return False
+        seen = self._seen
+        self.read()
+        return self._seen != seen
+
+    def interrupt(self) -> None:
+        """See `Session.interrupt`; a wait for another process's lock ends by itself after `BUSY_TIMEOUT`."""
+        with contextlib.suppress(sqlite3.ProgrammingError):  # closed
+            self._connection.interrupt()
+
+    def abandon(self) -> None:
+        """See `Session.abandon`; kept, so that nothing closes it here."""
+        _inherited.append(self._connection)
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        with _call:
+            self._connection.close()
+
+    def _run(self, sql: str, values: dict[str, Any]) -> int:
+        """Run one statement, durably; return how many rows it changed."""
+        with self._conversation() as execute:
+            return execute(sql, values).rowcount
+
+    @contextlib.contextmanager
+    def _conversation(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        with _call, self._wrapped():
+            # A file that was moved away would still be read, as it was, for as long as it is open.
+            if self._inode not in (None, _inode(self._path)):
+                raise StoreError(f"{self._name}: the file was replaced by another one: connect again")
+            yield self._connection.execute
+
+    @contextlib.contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as exc:
+            raise StoreError(f"{self._name}: the file is gone: restore it, or run {self._migrate_command}") from exc
+        except (sqlite3.Error, OSError) as exc:
+            step = f"run {self._migrate_command}" if _unprepared(exc) else _NEXT_STEPS.get(_code(exc), "")
+            raise StoreError(f"{self._name}: {exc}{step and ': '}{step}") from exc
+
+    @property
+    def _migrate_command(self) -> str:
+        return f"`maintenance migrate --database {self._name}`"
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _code(exc: BaseException | None) -> int:
+    """SQLite's primary result code, or 0 where the error is not SQLite's own."""
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF
+
+
+def _unprepared(exc: BaseException | None) -> bool:
+    return _code(exc) == sqlite3.SQLITE_ERROR and str(exc).startswith(("no such table", "no such column"))
+
+
+def _reading(flag: Sequence[Any], *, registered: bool = False) -> Reading:
+    there, *row, drain = flag
+    return Reading(_row(*row) if there else None, registered=registered, drain=bool(there and drain))
+
+
+def _row(value_bool: Any, details: str, revision: object, updated_at: str | None, updated_by: str | None) -> Row:
+    with contextlib.suppress(ValueError, RecursionError):  # left as it is, for `Row.snapshot` to name
+        details = json.loads(details)
+    try:
+        when = None if updated_at is None else dt.datetime.fromisoformat(updated_at)
+        who = None if updated_by is None else UUID(updated_by)
+    except (TypeError, ValueError, AttributeError) as exc:
+        raise StoreError(f"platform_settings.updated_at or updated_by of {KEY!r} is wrong: {exc}") from exc
+    return Row({0: False, 1: True}.get(value_bool, value_bool), details, revision, when, who)
+
+
+def _instance(row: tuple[Any, ...]) -> Instance:
+    return Instance(**dict(zip((*_COLUMNS, "silent_for"), row, strict=True)))
