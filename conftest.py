@@ -1,26 +1,18 @@
 """The fixtures of every test and of every sample: databases, stores, and an environment that says nothing."""
 
-import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
-from pytest_postgresql.janitor import DatabaseJanitor
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 
-from tests.support.postgres import Server, server
-
-if TYPE_CHECKING:
-    from maintenance.stores import Store
-
-_numbers = itertools.count(1)
+from maintenance.stores import PostgresStore, Store, open_store
+from tests.support.postgres import Server, database, server
 
 KINDS = ("postgresql", "sqlite", "memory")
 
@@ -53,34 +45,23 @@ def own_server() -> Iterator[Server]:
 
 
 def _migrate(*, host: str, port: int, user: str, dbname: str, password: str, autocommit: bool) -> None:
-    from maintenance.stores import PostgresStore
-
     PostgresStore(f"postgresql://{user}:{password}@{host}:{port}/{dbname}").migrate()
 
 
 migrated_template = factories.postgresql_noproc(depends_on="postgres", dbname="migrated", load=[_migrate])
 
 
-@contextmanager
-def _database(on: Server, template: str | None) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    with DatabaseJanitor(
-        user=on.user, host=on.host, port=on.port, password=on.password, dbname=name, template_dbname=template
-    ):
-        yield on.url(name)
-
-
 @pytest.fixture
 def database_url(postgres: Server) -> Iterator[str]:
     """The URL of an empty database of the test's own."""
-    with _database(postgres, None) as url:
+    with database(postgres) as url:
         yield url
 
 
 @pytest.fixture
 def migrated_url(postgres: Server, migrated_template: NoopExecutor) -> Iterator[str]:
     """The URL of a migrated database of the test's own, cloned from a template."""
-    with _database(postgres, migrated_template.template_dbname) as url:
+    with database(postgres, migrated_template.template_dbname) as url:
         yield url
 
 
@@ -92,7 +73,7 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture(params=KINDS)
 def store_url(request: pytest.FixtureRequest) -> str:
-    """A URL of each kind; the store behind it is not migrated. ``memory://`` is another store each time it is opened."""
+    """A URL of each kind, not migrated. ``memory://`` is another store each time it is opened."""
     if request.param == "memory":
         return "memory://"
     name = "database_url" if request.param == "postgresql" else "sqlite_url"
@@ -101,10 +82,8 @@ def store_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest) -> "Store":
+def store(request: pytest.FixtureRequest) -> Store:
     """A migrated store of each kind."""
-    from maintenance.stores import open_store
-
     urls = {"postgresql": "migrated_url", "sqlite": "sqlite_url"}
     url = request.getfixturevalue(urls[request.param]) if request.param in urls else "memory://"
     opened = open_store(url)
@@ -117,7 +96,7 @@ def sample_environment(
     postgres: Server, migrated_template: NoopExecutor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """What the samples of one page run in: a database that the environment names, and an empty folder."""
-    with pytest.MonkeyPatch.context() as patch, _database(postgres, migrated_template.template_dbname) as url:
+    with pytest.MonkeyPatch.context() as patch, database(postgres, migrated_template.template_dbname) as url:
         _silence(patch)
         patch.setenv("MAINTENANCE_DATABASE_URL", url)
         patch.setenv("DJANGO_SETTINGS_MODULE", "tests.support.django_settings")

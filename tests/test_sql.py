@@ -1,0 +1,385 @@
+"""The SQL files: their names, and what they make of a database, on every PostgreSQL that can be had."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow, scalar_row
+
+from maintenance.stores import PostgresStore
+from maintenance.stores.migrations import migrations
+from tests.support.postgres import DURABLE, Binaries, Server, database, installations, server
+
+SQL = Path(__file__).parents[1] / "sql"
+FLAG = "WHERE key = 'maintenance_mode'"
+USER = "10000000-0000-0000-0000-000000000001"
+
+# What a database holds, as text: two dumps are equal where nothing changed, the sequences' positions included.
+_DUMP: tuple[LiteralString, ...] = (
+    (
+        "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
+        "WHERE table_schema = 'public' ORDER BY table_name, ordinal_position"
+    ),
+    "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1",
+    (
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2"
+    ),
+    "SELECT tgrelid::regclass::text, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
+    (
+        "SELECT proname, pg_get_functiondef(oid), proacl::text FROM pg_proc "
+        "WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
+    ),
+    "SELECT sequencename::text, start_value, increment_by, last_value FROM pg_sequences ORDER BY 1",
+    (
+        "SELECT relname::text, relpersistence::text, reloptions::text FROM pg_class "
+        "WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+    ),
+    "SELECT to_jsonb(s)::text FROM public.platform_settings s ORDER BY id",
+    "SELECT to_jsonb(i)::text FROM public.maintenance_instances i ORDER BY id",
+)
+
+
+@pytest.fixture(scope="session", params=installations(), ids=lambda found: found.source)
+def each_server(request: pytest.FixtureRequest, postgres: Server) -> Iterator[Server]:
+    binaries: Binaries = request.param
+    if binaries.source == postgres.source:
+        yield postgres
+        return
+    with server(binaries) as another:
+        yield another
+
+
+@pytest.fixture
+def url(each_server: Server) -> Iterator[str]:
+    with database(each_server) as found:
+        yield found
+
+
+@pytest.fixture
+def connection(url: str) -> Iterator[Connection]:
+    with psycopg.connect(url, autocommit=True) as opened:
+        yield opened
+
+
+def migrate(url: str) -> None:
+    PostgresStore(url).migrate()
+
+
+def dump(connection: Connection) -> list[list[TupleRow]]:
+    return [connection.execute(query).fetchall() for query in _DUMP]
+
+
+def ask(connection: Connection, query: LiteralString) -> object:
+    """The one value of the one row."""
+    cursor = connection.cursor(row_factory=scalar_row)
+    return cursor.execute(query).fetchone()
+
+
+def revision(connection: Connection) -> int:
+    found = ask(connection, f"SELECT revision FROM platform_settings {FLAG}")
+    assert isinstance(found, int)
+    return found
+
+
+def foreign_keys(connection: Connection) -> list[str]:
+    rows = connection.execute(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE conrelid = 'public.platform_settings'::regclass AND contype = 'f'"
+    )
+    return [row[0] for row in rows]
+
+
+def test_files_are_named_and_numbered_without_a_gap() -> None:
+    names = sorted(path.name for path in SQL.iterdir())
+    assert names[0] == "0001_platform_settings.sql"
+    assert [name for name in names if not re.fullmatch(r"\d{4}_[a-z_]+\.sql", name)] == []
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
+
+
+def test_the_library_applies_exactly_these_files_in_this_order() -> None:
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in sorted(SQL.glob("*.sql"))] == list(migrations())
+
+
+def test_the_files_are_sql_and_nothing_but() -> None:
+    for name, text in migrations():
+        assert not re.search(r"^\\", text, re.MULTILINE), f"{name}: psql's own commands run in psql only"
+        assert not re.search(r"^\s*(BEGIN|COMMIT|ROLLBACK)\s*;", text, re.MULTILINE), (
+            f"{name}: the caller's transaction"
+        )
+        assert "CONCURRENTLY" not in text, f"{name}: cannot run in a transaction"
+        assert "%" not in text, f"{name}: a driver would take it for a parameter"
+
+
+def test_the_table_is_the_one_that_was_promised(url: str, connection: Connection) -> None:
+    migrate(url)
+    columns = connection.execute(
+        "SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns "
+        "WHERE table_schema = 'public' AND table_name = 'platform_settings' ORDER BY ordinal_position"
+    ).fetchall()
+    assert columns[:7] == [
+        ("id", "integer", "NO", "nextval('platform_settings_id_seq'::regclass)"),
+        ("key", "text", "NO", None),
+        ("value_bool", "boolean", "YES", None),
+        ("value_text", "text", "YES", None),
+        ("description", "text", "NO", "''::text"),
+        ("updated_at", "timestamp with time zone", "YES", "now()"),
+        ("updated_by", "uuid", "YES", None),
+    ]
+    rows = connection.execute("SELECT key, value_bool, value_text, updated_by FROM platform_settings").fetchall()
+    assert rows == [("maintenance_mode", False, None, None)]
+    assert ask(connection, "SELECT description FROM platform_settings")
+    indexes = connection.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'platform_settings'").fetchall()
+    assert any("UNIQUE" in definition and definition.endswith("(key)") for (definition,) in indexes)
+
+
+def test_a_key_is_unique(url: str, connection: Connection) -> None:
+    migrate(url)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        connection.execute("INSERT INTO platform_settings (key) VALUES ('maintenance_mode')")
+
+
+def test_a_second_time_changes_nothing(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute(
+        "UPDATE platform_settings SET value_bool = true, updated_by = %s, description = 'mine', "
+        f"""details = '{{"message": "back soon"}}' {FLAG}""",
+        [USER],
+    )
+    connection.execute("INSERT INTO platform_settings (key, value_text) VALUES ('another', 'x')")
+    before = dump(connection)
+    migrate(url)
+    assert dump(connection) == before
+    assert ask(connection, f"SELECT value_bool FROM platform_settings {FLAG}") is True
+
+
+def test_a_second_time_notifies_nobody_and_waits_for_nobody(url: str, connection: Connection) -> None:
+    """A reader in a long transaction, such as a dump of the database, must not hold up a deploy, nor be held up."""
+    migrate(url)
+    connection.execute("LISTEN platform_settings")
+    with psycopg.connect(url) as reader:
+        reader.execute("SELECT * FROM platform_settings, maintenance_instances")
+        migrate(url)
+    assert list(connection.notifies(timeout=0.2)) == []
+
+
+def test_by_hand_each_file_also_runs_alone_and_twice(connection: Connection) -> None:
+    """As with psql, file after file, where nobody opens a transaction around them."""
+    for _ in range(2):
+        for _, text in migrations():
+            connection.execute(text)  # type: ignore[call-overload]
+    first = dump(connection)
+    for _, text in migrations():
+        connection.execute(text)  # type: ignore[call-overload]
+    assert dump(connection) == first
+
+
+def test_by_twenty_threads_at_once(url: str, connection: Connection) -> None:
+    start = Barrier(20)
+
+    def race(_: int) -> None:
+        start.wait(30)
+        migrate(url)
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(race, range(20)))
+    assert ask(connection, "SELECT count(*) FROM platform_settings") == 1
+    assert ask(connection, "SELECT last_value FROM platform_settings_id_seq") == 1
+    before = dump(connection)
+    migrate(url)
+    assert dump(connection) == before
+
+
+def test_by_twenty_processes_at_once(database_url: str) -> None:
+    program = (
+        "import sys; from maintenance.stores import PostgresStore; store = PostgresStore(sys.argv[1]); "
+        "print('ready', flush=True); sys.stdin.read(1); store.migrate()"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, database_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(20)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    endings = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+    assert endings == [(b"", 0)] * 20
+    with psycopg.connect(database_url) as connection:
+        assert ask(connection, "SELECT count(*) FROM platform_settings") == 1
+        assert ask(connection, "SELECT last_value FROM platform_settings_id_seq") == 1
+
+
+@pytest.mark.parametrize(
+    "definition", ["id uuid PRIMARY KEY", "id uuid UNIQUE, other int"], ids=["primary key", "unique"]
+)
+def test_updated_by_refers_to_users_with_a_uuid_key(
+    url: str, connection: Connection, definition: LiteralString
+) -> None:
+    connection.execute(f"CREATE TABLE public.users ({definition})")
+    connection.execute("INSERT INTO public.users (id) VALUES (%s)", [USER])
+    migrate(url)
+    connection.execute(f"UPDATE platform_settings SET updated_by = %s {FLAG}", [USER])
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        connection.execute(f"UPDATE platform_settings SET updated_by = gen_random_uuid() {FLAG}")
+    connection.execute("DELETE FROM public.users")
+    assert ask(connection, f"SELECT updated_by FROM platform_settings {FLAG}") is None
+
+
+def test_updated_by_refers_to_a_users_table_that_came_later(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute(f"UPDATE platform_settings SET updated_by = %s {FLAG}", [USER])  # of a user who never was
+    connection.execute("CREATE TABLE public.users (id uuid PRIMARY KEY)")
+    migrate(url)
+    [foreign_key] = foreign_keys(connection)
+    assert "REFERENCES users(id) ON DELETE SET NULL" in foreign_key
+    connection.execute("CREATE SCHEMA other")
+    migrate(url)
+    assert foreign_keys(connection) == [foreign_key]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "SELECT 1",
+        "CREATE TABLE public.users (id integer PRIMARY KEY)",
+        "CREATE TABLE public.users (id uuid)",
+        "CREATE TABLE public.users (id uuid, tenant int, PRIMARY KEY (id, tenant))",
+        "CREATE TABLE public.users (key uuid PRIMARY KEY)",
+        "CREATE VIEW public.users AS SELECT gen_random_uuid() AS id",
+        "CREATE SCHEMA app; CREATE TABLE app.users (id uuid PRIMARY KEY)",
+    ],
+    ids=["no table", "integer key", "no key", "key of two", "another name", "view", "another schema"],
+)
+def test_updated_by_is_a_plain_uuid_otherwise(url: str, connection: Connection, other: LiteralString) -> None:
+    connection.execute(other)
+    migrate(url)
+    assert foreign_keys(connection) == []
+    connection.execute(f"UPDATE platform_settings SET updated_by = gen_random_uuid() {FLAG}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "value_bool = true",
+        "value_bool = NULL",
+        "value_text = 'x'",
+        """details = '{"message": "back soon"}'""",
+        "value_bool = true, updated_by = gen_random_uuid(), description = 'x'",
+        "value_bool = true, revision = 1",
+        "value_bool = true, revision = 9223372036854775807",
+    ],
+)
+def test_a_change_by_raw_sql_is_a_new_revision(url: str, connection: Connection, change: LiteralString) -> None:
+    migrate(url)
+    connection.execute(f"UPDATE platform_settings SET updated_at = 'epoch' {FLAG}")
+    before = revision(connection)
+    connection.execute(f"UPDATE platform_settings SET {change} {FLAG}")
+    after = revision(connection)
+    assert before < after < before + 100, "from the sequence, whatever was written there"
+    assert ask(connection, f"SELECT now() - updated_at < '1 min' FROM platform_settings {FLAG}") is True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "value_bool = value_bool",
+        "value_bool = false, details = '{}'",
+        "updated_by = gen_random_uuid()",
+        "description = 'x'",
+        "revision = revision + 10",
+        "updated_at = 'epoch'",
+    ],
+)
+def test_no_change_is_no_new_revision(url: str, connection: Connection, change: LiteralString) -> None:
+    migrate(url)
+    before = revision(connection)
+    connection.execute(f"UPDATE platform_settings SET {change} {FLAG}")
+    assert revision(connection) == before
+
+
+def test_the_revision_grows_across_delete_and_insert(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
+    before = revision(connection)
+    connection.execute(f"DELETE FROM platform_settings {FLAG}")
+    connection.execute("INSERT INTO platform_settings (key, value_bool, revision) VALUES ('maintenance_mode', true, 1)")
+    assert revision(connection) > before
+    connection.execute("TRUNCATE platform_settings RESTART IDENTITY")
+    migrate(url)
+    assert revision(connection) > before + 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "payloads"),
+    [
+        ("UPDATE platform_settings SET value_bool = true", ["maintenance_mode"]),
+        ("UPDATE platform_settings SET description = 'x'", ["maintenance_mode"]),
+        ("UPDATE platform_settings SET value_bool = value_bool", []),
+        ("DELETE FROM platform_settings", ["maintenance_mode"]),
+        ("INSERT INTO platform_settings (key) VALUES ('another')", ["another"]),
+    ],
+)
+def test_a_change_notifies_with_the_key(
+    url: str, connection: Connection, statement: LiteralString, payloads: list[str]
+) -> None:
+    migrate(url)
+    connection.execute("LISTEN platform_settings")
+    with psycopg.connect(url) as writer:
+        writer.execute(statement)
+        writer.execute("NOTIFY platform_settings, 'end'")
+    heard = [notice.payload for notice in connection.notifies(timeout=10, stop_after=len(payloads) + 1)]
+    assert heard == [*payloads, "end"]
+
+
+def test_a_role_that_may_only_update_the_table_flips(url: str, connection: Connection) -> None:
+    """The sequence and the functions need no grant of their own."""
+    migrate(url)
+    connection.execute("DROP ROLE IF EXISTS flipper")
+    connection.execute("CREATE ROLE flipper")
+    try:
+        connection.execute("GRANT SELECT, UPDATE ON platform_settings TO flipper")
+        before = revision(connection)
+        connection.execute("SET ROLE flipper")
+        connection.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
+        connection.execute("RESET ROLE")
+        assert revision(connection) > before
+    finally:
+        connection.execute("RESET ROLE; DROP OWNED BY flipper; DROP ROLE flipper")
+
+
+def test_a_hostile_search_path_changes_nothing(url: str, connection: Connection) -> None:
+    connection.execute("CREATE SCHEMA other; SET search_path = other")
+    for _, text in migrations():
+        connection.execute(text)  # type: ignore[call-overload]
+    connection.execute("UPDATE public.platform_settings SET value_bool = true")
+    assert ask(connection, "SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace") == 0
+
+
+def test_the_instances_survive_a_crash_of_the_server() -> None:
+    """An emptied table would be taken for an empty fleet, so it must be logged."""
+    with server(**DURABLE) as own:
+        migrate(own.url())
+        with psycopg.connect(own.url(), autocommit=True) as connection:
+            before = ask(connection, "SELECT count(*) FROM maintenance_instances")
+            own.kill()
+        own.start()
+        with psycopg.connect(own.url()) as connection:
+            assert ask(connection, "SELECT count(*) FROM maintenance_instances") == before
+            assert before
