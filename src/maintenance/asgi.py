@@ -56,13 +56,10 @@ class MaintenanceMiddleware(Middleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection; what is neither HTTP nor a WebSocket passes untouched."""
         kind = scope["type"]
-        if kind == "http":
-            method = scope["method"]
-        elif kind == "websocket":
-            method = WEBSOCKET
-        else:
+        if kind not in ("http", "websocket"):
             await self._pass_other(scope, receive, send)
             return
+        method = scope["method"] if kind == "http" else WEBSOCKET
         gate = self._gate
         lease = gate.lease or gate.resolve()
         flight = gate.in_flight
@@ -77,7 +74,7 @@ class MaintenanceMiddleware(Middleware):
                     await self._app(scope, receive, send)
                 return
         finally:
-            if key is not None:
+            if flight is not None:
                 flight.leave(key)
         await (refuse_websocket if kind == "websocket" else _refuse)(refusal, scope, receive, send)
 
@@ -86,7 +83,9 @@ class MaintenanceMiddleware(Middleware):
         asked = gate.ask(method, scope["path"], scope.get("root_path", ""), scope)
         if asked is None:
             return None
-        held = gate.held() or await in_thread(gate.settle)
+        held = gate.held()
+        if held is None:
+            held = await in_thread(gate.settle)
         return gate.answer(asked, held)
 
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:

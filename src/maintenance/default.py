@@ -44,7 +44,7 @@ def init_maintenance(store: Store | str | None = None, **options: Any) -> Mainte
     Raises:
         ConfigurationError: An option or the URL is wrong, or no database is named.
     """
-    global _state  # noqa: PLW0603 - one default for each process is what this module is for
+    global _state
     state = MaintenanceState(database_url() if store is None else store, **options)
     state.prime()
     with _lock:

@@ -82,7 +82,7 @@ class Gate:
         self._wire = wire
         self._rules = Rules(exempt, default_exempt=default_exempt)
         self._bypasses = _callables("bypass", bypass)
-        [self._respond] = _callables("respond", respond) or (None,)
+        self._respond: Respond | None = next(iter(_callables("respond", respond)), None)
         self._tracks = in_flight
         self.in_flight: InFlight | None = None
         self.lease: Lease | None = None

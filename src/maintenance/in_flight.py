@@ -53,7 +53,7 @@ class InFlight:
         """Start empty."""
         self._clock = clock
         self._keys = itertools.count()
-        self._entries: dict[int, Entry | tuple[Any, ...]] = {}
+        self._entries: dict[int | None, tuple[Any, ...]] = {}
 
     def enter(self, method: str, path: str, root: str, raw: Any) -> int:
         """Note a request **before** the flag is asked for it; returns what `leave` wants."""
@@ -62,7 +62,7 @@ class InFlight:
         self._entries[key] = (method, path, root, self._clock(), raw)
         return key
 
-    def leave(self, key: int) -> None:
+    def leave(self, key: int | None) -> None:
         """Forget a request; a second time changes nothing."""
         self._entries.pop(key, None)
 

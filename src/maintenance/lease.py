@@ -140,5 +140,7 @@ def fallback(environment: str | None, *, now: float) -> Snapshot:
         return Snapshot(enabled=False, source="default", read_at=now)
     word = environment.strip().lower()
     if word not in _ON | _OFF:
-        raise ConfigurationError(f"MAINTENANCE_MODE is {environment!r}: write 1, true, yes or on, or 0, false, no or off")
+        raise ConfigurationError(
+            f"MAINTENANCE_MODE is {environment!r}: write 1, true, yes or on, or 0, false, no or off"
+        )
     return Snapshot(enabled=word in _ON, source="environment", read_at=now)

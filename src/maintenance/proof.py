@@ -115,7 +115,7 @@ def judge(fleet: Fleet, question: Question, *, elapsed: float) -> Proof:
         problem=problem,
         final=final,
         elapsed=elapsed,
-        **{verdict: tuple(instances) for verdict, instances in sorted_out.items()},  # type: ignore[arg-type]
+        **{verdict: tuple(instances) for verdict, instances in sorted_out.items()},
     )
 
 

@@ -294,7 +294,7 @@ class Refresher:
         """Seconds until the next try: ahead of the lease's end, or soon where the last one failed; with jitter."""
         limit, uniform = self._settings.limit, self._runtime.uniform
         if self._failures:
-            return min(limit, 0.05 * 2 ** min(self._failures, 10)) * uniform(0.5, 1.0)
+            return min(limit, 0.05 * 2.0 ** min(self._failures, 10)) * uniform(0.5, 1.0)
         if self._lease.failing:
             return limit * uniform(0.5, 1.0)
         return self._settings.ttl * uniform(0.6, 0.8)

@@ -10,69 +10,27 @@ import os
 import socket
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol, TypeVar, cast, get_args
+from dataclasses import replace
+from typing import Any, Final, Protocol, TypeVar, cast, get_args
 from uuid import UUID
 
 from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
+from maintenance.follower import Follower
+from maintenance.health import Condition, Health, Status
 from maintenance.in_flight import Load, total
 from maintenance.lease import Held, Lease, fallback
 from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale
 from maintenance.proof import Progress, Proof, Prover, Question
-from maintenance.refresher import Refresher, Settings
-from maintenance.runtime import REAL, Event, Runtime, boot_id
+from maintenance.refresher import Settings
+from maintenance.runtime import REAL, Runtime, boot_id
 from maintenance.stores import Session, Store, open_store
-
-PATIENCE: Final = 1.0
-"""Seconds for which one request waits when the answer is older than the TTL."""
-
-SHORT_PATIENCE: Final = 0.1
-"""Seconds, counted from when the read was sent, for which the other requests wait meanwhile: hundreds of times a read
-(0.3 ms, measured), and too short to be felt when the store is away."""
 
 WRITE_LIMIT: Final = 10.0
 """Seconds after which a write that hangs is ended."""
 
-LEAVE_LIMIT: Final = 1.0
-"""Seconds for which `MaintenanceState.close` waits for the store to be told."""
-
-Condition = Literal["fresh", "stale", "never read"]
 Callback = TypeVar("Callback", bound=Callable[[Snapshot], object])
 
 _logger: Final = logging.getLogger("maintenance")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """How a process stands with its store.
-
-    Attributes:
-        condition: ``fresh``, ``stale`` (older than the TTL) or ``never read``.
-        since: When that began; aware.
-        snapshot: What is known.
-        last_error: Why the last try failed, without a password; None where it did not.
-        store: The store, without a password.
-        ttl: Seconds.
-        when_stale: ``serve`` or ``block``.
-        listening: Whether a change arrives at once.
-        instance: The id of this process; None before its first request.
-        registered: Whether a wait for the fleet can see this process.
-        registration_error: Why not.
-        in_flight: Requests that have not ended; None where none are tracked.
-    """
-
-    condition: Condition
-    since: dt.datetime
-    snapshot: Snapshot
-    last_error: str | None
-    store: str
-    ttl: float
-    when_stale: WhenStale
-    listening: bool
-    instance: str | None
-    registered: bool
-    registration_error: str | None
-    in_flight: int | None
 
 
 class MaintenanceState:
@@ -117,121 +75,35 @@ class MaintenanceState:
         self._meters: tuple[Meter, ...] = ()
         self._callbacks: tuple[Callable[[Snapshot], object], ...] = ()
         self._told = before
-        self._condition: Condition = "never read"
-        self._since = dt.datetime.now(dt.UTC)
-        self._complained = False
-        self._start_afresh()
-        _states.add(self)
-
-    def _start_afresh(self) -> None:
-        """What belongs to one process, and not to a child that it forks."""
-        self._lock = self._runtime.lock()
-        self._refresher: Refresher | None = None
-        self._outcomes = 0
-        self._boot_until = 0.0
-        self._waiters: list[Event] = []
-        self._patient_one = False
-
-    # What a request asks.
-
-    def settled(self) -> Held | None:
-        """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
-        if self.closed:
-            return self.lease.held
-        self._ensure_running()
-        if self.lease.runs():
-            return self.lease.held
-        if self._outcomes == 0:
-            return None if self.clock() < self._boot_until else self.lease.run_out()
-        return self.lease.run_out() if self.lease.failing else None
-
-    def settle(self) -> Held:
-        """Wait, within the bounds of the contract, for what a request past the deadline rests on.
-
-        Before the first read, every request waits for it, for `boot_timeout` at most. Later, one request waits, for
-        `PATIENCE` at most, and those that come meanwhile for the moment that a read takes in a store that answers.
-        """
-        held = self.settled()
-        if held is not None:
-            return held
-        patience, first = self._patience()
-        try:
-            self._await_outcome(patience)
-        finally:
-            if first:
-                self._patient_one = False
-        return self._concluded(first=first)
-
-    def _patience(self) -> tuple[float, bool]:
-        """How long this request may wait, and whether it is the one that may wait long."""
-        now = self.clock()
-        if self._outcomes == 0:
-            return self._boot_until - now, False
-        with self._lock:
-            first, self._patient_one = not self._patient_one, True
-        since = self._refresher.trying_since if self._refresher else None
-        return (PATIENCE if first else (now if since is None else since) + SHORT_PATIENCE - now), first
-
-    def _await_outcome(self, patience: float) -> None:
-        refresher, outcomes, done = self._refresher, self._outcomes, self._runtime.event()
-        with self._lock:
-            self._waiters.append(done)
-        if refresher is None or outcomes != self._outcomes or self.lease.runs():
-            return
-        refresher.wake()
-        if refresher.started:
-            done.wait(max(patience, 0.0))
-        if not refresher.begun:
-            refresher.attempt_here()
-
-    def _concluded(self, *, first: bool) -> Held:
-        if first and not self.lease.runs() and not self.lease.failing:
-            self.lease.fail(f"no answer within {PATIENCE:g} s")
-        return self.settled() or self.lease.run_out()
-
-    def _ensure_running(self) -> None:
-        refresher = self._refresher
-        if refresher is not None and refresher.pid == self._runtime.pid() and refresher.started:
-            return
-        if refresher is not None and refresher.pid != self._runtime.pid():
-            self.forked()  # by a server that runs no at-fork hooks
-        with self._lock:
-            if self._refresher is None:
-                self._boot_until = self.clock() + self._boot_timeout
-                self._refresher = self._new_refresher()
-            # Where no thread can be started, a request refreshes: see `_await_outcome`.
-            with contextlib.suppress(RuntimeError):
-                self._refresher.start()
-
-    def _new_refresher(self) -> Refresher:
-        return Refresher(
+        self._lock = runtime.lock()
+        self._health = Health(self.lease, when_stale=when_stale)
+        self.follower = Follower(
             self.store,
             self.lease,
             self._settings,
-            runtime=self._runtime,
+            boot_timeout=_seconds("boot_timeout", boot_timeout),
+            runtime=runtime,
             measure=self._measure,
-            after=self._after_attempt,
+            after=self._attempted,
         )
+        _states.add(self)
 
-    def _after_attempt(self) -> None:
-        with self._lock:
-            self._outcomes += 1
-            waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.set()
-        self._note()
-        self._tell()
+    def settled(self) -> Held | None:
+        """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
+        return self.lease.held if self.closed else self.follower.settled()
 
-    # What the process's own code calls.
+    def settle(self) -> Held:
+        """Wait, within the bounds of the contract, for what a request past the deadline rests on."""
+        return self.lease.held if self.closed else self.follower.settle()
 
     def snapshot(self) -> Snapshot:
         """What is known. Reads memory, except before the first read, for which it waits as a first request does."""
         held = self.lease.held
         if self.clock() < held.deadline or self.closed:
             return held.snapshot
-        if self._refresher is None and self._is_recent():
+        if self.follower.refresher is None and self._is_recent():
             return self.lease.known  # primed, perhaps in a process that is about to fork: no thread yet
-        waiting = self._outcomes == 0 and self.lease.known.source != "store"
+        waiting = self.follower.booting and self.lease.known.source != "store"
         return (self.settled() or (self.settle() if waiting else self.lease.run_out())).snapshot
 
     @property
@@ -261,8 +133,7 @@ class MaintenanceState:
             ticket, sent = self.lease.ticket(), self.clock()
             reading = session.read()
         self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=not reading.primary)
-        self._note()
-        self._tell()
+        self._attempted()
         return self.lease.known
 
     def set(
@@ -296,17 +167,14 @@ class MaintenanceState:
             TypeError, ValueError: An argument is wrong; nothing was written.
             StoreError: It was not written, or that could not be learned; this process's memory is as before.
         """
-        details = Details(
-            mode=mode, message=message, until=until, retry_after=retry_after, actor=actor, reason=reason
-        )
+        details = Details(mode=mode, message=message, until=until, retry_after=retry_after, actor=actor, reason=reason)
         change = Change(enabled=enabled, details=details, updated_by=_uuid(updated_by))
         with self._conversation(WRITE_LIMIT) as session:
             sent = self.clock()
             snapshot = session.write(change).snapshot(read_at=sent)
         # A read that was sent before the write returned may not have seen it.
         self.lease.install(snapshot, ticket=self.lease.ticket(), renew=False)
-        if self._refresher is not None:
-            self._refresher.wake()
+        self.follower.wake()
         self._tell()
         return snapshot
 
@@ -389,11 +257,11 @@ class MaintenanceState:
 
     def status(self) -> Status:
         """How this process stands with its store; reads memory only."""
-        refresher, load = self._refresher, self._measure(self.lease.known)
+        refresher, load = self.follower.refresher, self._measure(self.lease.known)
         condition = self._note()
         return Status(
             condition=condition,
-            since=self._since,
+            since=self._health.since,
             snapshot=self.lease.known,
             last_error=self.lease.error,
             store=self.store.name,
@@ -416,14 +284,7 @@ class MaintenanceState:
 
     def leave(self) -> None:
         """End the thread and remove this process from the fleet; the next request brings both back."""
-        refresher = self._refresher
-        if refresher is None or refresher.pid != self._runtime.pid():
-            return
-        refresher.retire()
-        self.lease.expire()
-        with self._lock:
-            self._refresher, self._outcomes = None, 0
-        refresher.join(LEAVE_LIMIT)
+        self.follower.leave()
 
     def close(self) -> None:
         """Admit nothing any more, then remove this process from the fleet. A second time changes nothing.
@@ -433,8 +294,6 @@ class MaintenanceState:
         self.closed = True
         self.lease.close()
         self.leave()
-
-    # What the adapters tell.
 
     def attach(self, meter: "Meter") -> None:
         """Count what a middleware lets in."""
@@ -447,14 +306,15 @@ class MaintenanceState:
         self.settled()
 
     def forked(self) -> None:
-        """In the child of a fork: the thread, the connection, the requests in flight and the lease were the parent's."""
-        refresher = self._refresher
-        if refresher is not None:
-            refresher.abandon()
+        """In the child of a fork: the thread, the connection, the requests and the lease were the parent's."""
+        self._lock = self._runtime.lock()
         for meter in self._meters:
             meter.clear()
-        self.lease.forked()
-        self._start_afresh()
+        self.follower.forked()
+
+    def _attempted(self) -> None:
+        self._note()
+        self._tell()
 
     def _measure(self, snapshot: Snapshot) -> Load | None:
         now = self.clock()
@@ -466,31 +326,7 @@ class MaintenanceState:
         return known.source == "store" and self.clock() < known.read_at + self._settings.ttl
 
     def _note(self) -> Condition:
-        """Notice, and log once, that the answer has become too old, or is fresh again."""
-        condition: Condition = "stale"
-        if self.lease.known.source != "store":
-            condition = "never read"
-        elif self.lease.runs() or (self._refresher is None and self._is_recent()):
-            condition = "fresh"
-        with self._lock:
-            changed, self._condition = condition != self._condition, condition
-            bad = condition != "fresh" and self.lease.failing
-            log = bad != self._complained and (bad or condition == "fresh")
-            if changed:
-                self._since = dt.datetime.now(dt.UTC)
-            if log:
-                self._complained = bad
-        if log:
-            self._log(condition)
-        return condition
-
-    def _log(self, condition: Condition) -> None:
-        if condition == "fresh":
-            _logger.warning("maintenance: the flag is fresh again: revision %d", self.lease.known.revision)
-            return
-        on = "on" if self.lease.known.enabled else "off"
-        answer = "503" if self._settings.when_stale == "block" else f"the last known answer, {on}"
-        _logger.warning("maintenance: the flag is %s, requests get %s: %s", condition, answer, self.lease.error)
+        return self._health.note(recent=self.follower.refresher is None and self._is_recent())
 
     def _tell(self) -> None:
         with self._lock:
@@ -531,7 +367,7 @@ def _said(snapshot: Snapshot) -> Snapshot:
 def _seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(f"{name} is {value!r}: write seconds, such as 10.0")
-    if not (0 < value and math.isfinite(value)):
+    if not (value > 0 and math.isfinite(value)):
         raise ConfigurationError(f"{name} is {value!r}: write seconds above 0, such as 10.0")
     return float(value)
 

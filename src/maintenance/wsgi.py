@@ -11,7 +11,7 @@ from maintenance.response import Response
 from maintenance.wsgi_body import closing
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
 _REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
@@ -63,12 +63,12 @@ class MaintenanceMiddleware(Middleware):
             refusal = None if held.open and gate.clock() < held.deadline else self._refusal(environ)
             if refusal is None:
                 body = self._app(environ, start_response)
-                return body if key is None else closing(body, environ, partial(flight.leave, key))
+                return body if flight is None else closing(body, environ, partial(flight.leave, key))
         except BaseException:
-            if key is not None:
+            if flight is not None:
                 flight.leave(key)
             raise
-        if key is not None:
+        if flight is not None:
             flight.leave(key)
         return _send(refusal, environ, start_response)
 

@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL. The only module that imports psycopg, and the only place where its errors are wrapped."""
+"""One connection to PostgreSQL: the only module that imports psycopg, and where its errors are wrapped."""
 
 import contextlib
 import os
@@ -95,7 +95,7 @@ def conninfo(url: str) -> dict[str, str]:
 class PostgresSession:
     """See `maintenance.stores.Session`."""
 
-    def __init__(self, name: str, info: dict[str, str], *, listen: bool, statement_timeout: float) -> None:
+    def __init__(self, name: str, info: dict[str, Any], *, listen: bool, statement_timeout: float) -> None:
         """Connect, and LISTEN where that can work."""
         self._name = name
         self._password = info.get("password")
@@ -212,7 +212,7 @@ class PostgresSession:
                 self._connection.execute(sql)
 
     def interrupt(self) -> None:
-        """See `Session.interrupt`; a frozen server still acknowledges, so that no time-out of the kernel's ends a read."""
+        """See `Session.interrupt`; a frozen server still acknowledges, so no time-out of the kernel's ends a read."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

@@ -1,0 +1,175 @@
+"""One process follows the store: its thread is started by whoever asks first, and requests wait where they must."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from maintenance.in_flight import Load
+from maintenance.lease import Held, Lease
+from maintenance.model import Snapshot
+from maintenance.refresher import Refresher, Settings
+from maintenance.runtime import Event, Runtime
+from maintenance.stores import Store
+
+PATIENCE: Final = 1.0
+"""Seconds for which one request waits when the answer is older than the TTL."""
+
+SHORT_PATIENCE: Final = 0.1
+"""Seconds, counted from when the read was sent, for which the other requests wait meanwhile: hundreds of times a read
+(0.3 ms, measured), and too short to be felt when the store is away."""
+
+LEAVE_LIMIT: Final = 1.0
+"""Seconds for which leaving waits for the store to be told."""
+
+
+class Follower:
+    """Starts a refresher in each process that asks, and makes requests wait for it within the contract's bounds."""
+
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        settings: Settings,
+        *,
+        boot_timeout: float,
+        runtime: Runtime,
+        measure: Callable[[Snapshot], Load | None],
+        after: Callable[[], None],
+    ) -> None:
+        """Remember; nothing is started or connected yet.
+
+        Args:
+            store: Where to read.
+            lease: What to keep fresh.
+            settings: How.
+            boot_timeout: Seconds for which the first requests wait for the first read.
+            runtime: The clock and the threads.
+            measure: What is in flight under a flag; None where requests are not tracked.
+            after: Called after each try of the refresher's.
+        """
+        self._store, self._lease, self._settings = store, lease, settings
+        self._boot_timeout, self._runtime = boot_timeout, runtime
+        self._measure, self._after = measure, after
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """What belongs to one process, and not to a child that it forks."""
+        self._lock = self._runtime.lock()
+        self.refresher: Refresher | None = None
+        self._outcomes = 0
+        self._boot_until = 0.0
+        self._waiters: list[Event] = []
+        self._one_waits = False
+
+    @property
+    def booting(self) -> bool:
+        """Whether this process has not yet tried to read, or still tries for the first time."""
+        return self._outcomes == 0
+
+    def settled(self) -> Held | None:
+        """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
+        self._ensure_running()
+        if self._lease.runs():
+            return self._lease.held
+        if self.booting:
+            return None if self._runtime.clock() < self._boot_until else self._lease.run_out()
+        return self._lease.run_out() if self._lease.failing else None
+
+    def settle(self) -> Held:
+        """Wait, within the bounds of the contract, for what a request past the deadline rests on.
+
+        Before the first read, every request waits for it, for `boot_timeout` at most. Later, one request waits, for
+        `PATIENCE` at most, and those that come meanwhile for the moment that a read takes in a store that answers.
+        """
+        held = self.settled()
+        if held is not None:
+            return held
+        patience, first = self._patience()
+        try:
+            self._await_outcome(patience)
+        finally:
+            if first:
+                self._one_waits = False
+        return self._concluded(first=first)
+
+    def _patience(self) -> tuple[float, bool]:
+        """How long this request may wait, and whether it is the one that may wait long."""
+        now = self._runtime.clock()
+        if self.booting:
+            return self._boot_until - now, False
+        with self._lock:
+            first, self._one_waits = not self._one_waits, True
+        since = self.refresher.trying_since if self.refresher else None
+        return (PATIENCE if first else (now if since is None else since) + SHORT_PATIENCE - now), first
+
+    def _await_outcome(self, patience: float) -> None:
+        refresher, outcomes, done = self.refresher, self._outcomes, self._runtime.event()
+        with self._lock:
+            self._waiters.append(done)
+        if refresher is None or outcomes != self._outcomes or self._lease.runs():
+            return
+        refresher.wake()
+        if refresher.started:
+            done.wait(max(patience, 0.0))
+        if not refresher.begun:
+            refresher.attempt_here()
+
+    def _concluded(self, *, first: bool) -> Held:
+        if first and not self._lease.runs() and not self._lease.failing:
+            self._lease.fail(f"no answer within {PATIENCE:g} s")
+        return self.settled() or self._lease.run_out()
+
+    def _ensure_running(self) -> None:
+        refresher = self.refresher
+        if refresher is not None and refresher.pid == self._runtime.pid() and refresher.started:
+            return
+        if refresher is not None and refresher.pid != self._runtime.pid():
+            self.forked()  # by a server that runs no at-fork hooks
+        with self._lock:
+            if self.refresher is None:
+                self._boot_until = self._runtime.clock() + self._boot_timeout
+                self.refresher = self._new_refresher()
+            # Where no thread can be started, a request refreshes: see `_await_outcome`.
+            with contextlib.suppress(RuntimeError):
+                self.refresher.start()
+
+    def _new_refresher(self) -> Refresher:
+        return Refresher(
+            self._store,
+            self._lease,
+            self._settings,
+            runtime=self._runtime,
+            measure=self._measure,
+            after=self._attempted,
+        )
+
+    def _attempted(self) -> None:
+        with self._lock:
+            self._outcomes += 1
+            waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.set()
+        self._after()
+
+    def wake(self) -> None:
+        """Have the store read now, where this process reads at all."""
+        if self.refresher is not None:
+            self.refresher.wake()
+
+    def leave(self) -> None:
+        """End the thread and remove this process from the fleet; whoever asks next brings both back."""
+        refresher = self.refresher
+        if refresher is None or refresher.pid != self._runtime.pid():
+            return
+        refresher.retire()
+        self._lease.expire()
+        with self._lock:
+            self.refresher, self._outcomes = None, 0
+        refresher.join(LEAVE_LIMIT)
+
+    def forked(self) -> None:
+        """In the child of a fork: the thread, the connection and the lease were the parent's."""
+        if self.refresher is not None:
+            self.refresher.abandon()
+        self._lease.forked()
+        self._start_afresh()
