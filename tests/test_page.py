@@ -20,6 +20,7 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),
 ]
+DOWN = "We\u2019ll be back soon"
 NOW = dt.datetime(2026, 11, 21, 12, 0, tzinfo=dt.UTC)
 LONG = "A long sentence for a narrow screen, and one word: " + "Donaudampfschifffahrtsgesellschaft" * 4 + "\n\nEnd."
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"></p></main>"
@@ -82,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         return self.site.note(f"{self.command} {self.path}")
 
-    do_GET = do_HEAD = do_POST = _any  # noqa: N815 - the names that http.server calls
+    do_GET = do_HEAD = do_POST = _any
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
         """Say nothing: what was asked is in `Site.asked`."""
@@ -279,7 +280,7 @@ class TestHowItLooks:
             assert colours["count"] >= 5
             assert colours["contrast"] >= 4.5  # WCAG 2.2, 1.4.3
 
-    @pytest.mark.parametrize("message", [LONG, "نقوم حاليًا بأعمال صيانة.\nشكرًا لصبركم."])
+    @pytest.mark.parametrize("message", [LONG, "האתר בתחזוקה.\nתודה על הסבלנות."])
     def test_nothing_sticks_out_of_a_narrow_screen(self, visit: Visit, site: Site, message: str) -> None:
         site.snapshot = Snapshot(enabled=True, message=message, until=NOW + dt.timedelta(days=99))
         page = visit(viewport={"width": 320, "height": 500}, locale="de-DE")
@@ -288,7 +289,7 @@ class TestHowItLooks:
         assert page.evaluate(f"Math.max(...{edges})") <= 320
 
     def test_a_right_to_left_message_starts_on_the_right(self, visit: Visit, site: Site) -> None:
-        site.snapshot = Snapshot(enabled=True, message="شكرًا")
+        site.snapshot = Snapshot(enabled=True, message="תודה")
         style = "getComputedStyle(document.querySelector('.detail')).direction"
         assert visit().evaluate(style) == "rtl"
 
@@ -302,7 +303,7 @@ class TestHowItLooks:
     def test_what_is_announced(self, visit: Visit, site: Site) -> None:
         site.snapshot = until(hours=1)
         tree = visit().locator("body").aria_snapshot()
-        assert re.search(r"- main:\n\s+- heading \"We’ll be back soon\" \[level=1\]", tree)
+        assert re.search(rf'- main:\n\s+- heading "{DOWN}" \[level=1\]', tree)
         assert re.search(r"- status: You can leave", tree)
 
 
@@ -312,7 +313,7 @@ class TestTheWayBack:
         page.clock.run_for("01:00")
         site.wait_for(2)
         assert set(site.asked[1:]) == {"HEAD /shop?item=1"}
-        expect(page.locator("h1")).to_have_text("We’ll be back soon")
+        expect(page.locator("h1")).to_have_text(DOWN)
         site.up = True
         page.clock.run_for("01:00")
         expect(page.locator("h1")).to_have_text("GET")
@@ -325,7 +326,7 @@ class TestTheWayBack:
         site.up = False
         page.set_content("<form method=post><input name=a value=b><button>Buy</button></form>")
         page.get_by_role("button").click()
-        expect(page.locator("h1")).to_have_text("We’ll be back soon")
+        expect(page.locator("h1")).to_have_text(DOWN)
         site.up = True
         page.clock.run_for("01:00")
         expect(page.locator("h1")).to_have_text("GET")
@@ -353,7 +354,7 @@ class TestTheWayBack:
         page.clock.run_for("00:30")
         site.wait_for(3)
         assert site.asked == ["GET /", "HEAD /", "GET /"]
-        expect(page.locator("h1")).to_have_text("We’ll be back soon")
+        expect(page.locator("h1")).to_have_text(DOWN)
         site.up = True
         page.clock.run_for("01:00")
         expect(page.locator("h1")).to_have_text("GET")
@@ -363,7 +364,7 @@ class TestTheWayBack:
         page.context.set_offline(True)
         page.clock.run_for("00:31")
         expect(page.get_by_role("status")).to_have_text("The site cannot be reached just now. This page keeps trying.")
-        expect(page.locator("h1")).to_have_text("We’ll be back soon")
+        expect(page.locator("h1")).to_have_text(DOWN)
         site.up = True
         page.context.set_offline(False)
         expect(page.locator("h1")).to_have_text("GET")

@@ -1,4 +1,4 @@
-"""What a refused request gets: a 503 as a plain value. Pure but for bounded caches; knows no server and no framework."""
+"""What a refused request gets: a 503 as a plain value. It knows no server, no framework and no clock."""
 
 import base64
 import datetime as dt
@@ -81,7 +81,7 @@ def retry_after(snapshot: Snapshot, *, now: dt.datetime, spread: float) -> int:
         spread: A random number in [0, 1): how much of the 10 % that keep visitors from returning all at once.
     """
     if snapshot.retry_after is not None:
-        return snapshot.retry_after or 1
+        return max(1, snapshot.retry_after)
     until = snapshot.until
     seconds = DEFAULT_RETRY_AFTER if until is None or until <= now else math.ceil((until - now).total_seconds())
     return min(seconds + int(seconds * spread / 10), MAX_RETRY_AFTER)
