@@ -61,11 +61,10 @@ class MaintenanceMiddleware(Middleware):
             return
         method = scope["method"] if kind == "http" else WEBSOCKET
         gate = self._gate
-        lease = gate.lease or gate.resolve()
         flight = gate.in_flight
         key = None if flight is None else flight.enter(method, scope["path"], scope.get("root_path", ""), scope)
         try:
-            held = lease.held
+            held = gate.lease.held
             refusal = None if held.open and gate.clock() < held.deadline else await self._refusal(method, scope)
             if refusal is None:
                 if self._closer and kind == "websocket":

@@ -16,6 +16,7 @@ from maintenance.lease import Held, Lease
 from maintenance.model import Request, Snapshot
 from maintenance.policy import Rules, refuses
 from maintenance.response import Response, render
+from maintenance.runtime import REAL
 from maintenance.state import MaintenanceState
 
 Bypass = Callable[[Request], bool]
@@ -57,6 +58,12 @@ class Wire:
     client: Callable[[Any], str | None]
 
 
+class NoLease:
+    """Stands for the lease until the default state is looked for: nothing passes without asking."""
+
+    held: Final = Held(Snapshot(enabled=False, source="default"), float("-inf"), open=False)
+
+
 class Gate:
     """What a middleware asks. Computed at construction, looked up by each request."""
 
@@ -83,22 +90,16 @@ class Gate:
         self._rules = Rules(exempt, default_exempt=default_exempt)
         self._bypasses = _callables("bypass", bypass)
         self._respond: Respond | None = next(iter(_callables("respond", respond)), None)
-        self._tracks = in_flight
-        self.in_flight: InFlight | None = None
-        self.lease: Lease | None = None
+        self.state = state
+        self.clock = REAL.clock
+        self.in_flight = InFlight(self.clock if state is None else state.clock) if in_flight else None
+        self.lease: Lease | NoLease = NoLease()
+        if state is not None:
+            self._follow(state)
 
-    def resolve(self) -> Lease:
-        """Find the state, and be counted by it.
-
-        Raises:
-            ConfigurationError: There is no default state, and no database is named.
-        """
-        state = self._given or default.default_state()
-        if self._tracks and self.in_flight is None:
-            self.in_flight = InFlight(state.clock)
+    def _follow(self, state: MaintenanceState) -> None:
         state.attach(self)
         self.state, self.clock, self.lease = state, state.clock, state.lease
-        return state.lease
 
     @property
     def ready(self) -> MaintenanceState | None:
@@ -111,18 +112,26 @@ class Gate:
         return None if self._rules.exempts(method, asked.path, asked.whole) else asked
 
     def held(self) -> Held | None:
-        """What a request rests on; None where somebody must wait for it, in `settle`."""
-        lease = self.lease or self.resolve()
-        held = lease.held
+        """What a request rests on; None where somebody must wait for it, in `settle`.
+
+        Raises:
+            ConfigurationError: There is no default state, and no database is named.
+        """
+        held = self.lease.held
         if self.clock() < held.deadline:
             return held
-        if self._given is None and self.state.closed:
-            self.resolve()  # init_maintenance() was called again
-        return self.state.settled()
+        if self._given is None and (self.state is None or self.state.closed):
+            self._follow(default.default_state())  # the first request, or the first after init_maintenance()
+        return self.following.settled()
 
     def settle(self) -> Held:
         """Wait for what a request rests on."""
-        return self.state.settle()
+        return self.following.settle()
+
+    @property
+    def following(self) -> MaintenanceState:
+        """The state that is followed."""
+        return self.state or default.default_state()
 
     def answer(self, asked: Asked, held: Held) -> Response | None:
         """The refusal, or None where the request passes."""
@@ -136,7 +145,7 @@ class Gate:
     def load(self, snapshot: Snapshot, now: float) -> Load | None:
         """What is in flight under a flag; None where it is not tracked."""
         if self.in_flight is None:
-            return None if not self._tracks else Load()
+            return None
         return load(self.in_flight.entries(), lambda entry: self._counts(snapshot, entry), now=now)
 
     def clear(self) -> None:

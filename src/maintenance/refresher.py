@@ -119,7 +119,7 @@ class Refresher:
     def join(self, timeout: float) -> None:
         """Wait for the end of a retired thread, for `timeout` seconds at most."""
         # A store that is away cannot be told, and waiting would only cost the time-out.
-        if self._session is not None and not self._failures:
+        if self.started and not self._failures:
             self._ended.wait(timeout)
 
     def abandon(self) -> None:

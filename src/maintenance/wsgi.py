@@ -55,21 +55,25 @@ class MaintenanceMiddleware(Middleware):
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer one request."""
         gate = self._gate
-        lease = gate.lease or gate.resolve()
+        held = gate.lease.held
         flight = gate.in_flight
-        key = None if flight is None else flight.enter(*_asked(environ))
+        if flight is None:
+            if held.open and gate.clock() < held.deadline:
+                return self._app(environ, start_response)
+            refusal = self._refusal(environ)
+            return self._app(environ, start_response) if refusal is None else _send(refusal, environ, start_response)
+        key = flight.enter(
+            environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ
+        )
         try:
-            held = lease.held
+            held = gate.lease.held
             refusal = None if held.open and gate.clock() < held.deadline else self._refusal(environ)
             if refusal is None:
-                body = self._app(environ, start_response)
-                return body if flight is None else closing(body, environ, partial(flight.leave, key))
+                return closing(self._app(environ, start_response), environ, flight, key)
         except BaseException:
-            if flight is not None:
-                flight.leave(key)
-            raise
-        if flight is not None:
             flight.leave(key)
+            raise
+        flight.leave(key)
         return _send(refusal, environ, start_response)
 
     def _refusal(self, environ: "WSGIEnvironment") -> Response | None:

@@ -1,34 +1,59 @@
-"""WSGI response bodies that tell when they are closed."""
+"""WSGI response bodies that tell when they are closed (PEP 3333)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+from maintenance.in_flight import InFlight
 
 
 class _Complete(list[bytes]):
     """A body in one piece: servers look at its length, and so it stays a list."""
 
-    close: Callable[[], None]
+    __slots__ = ("flight", "key")
+    flight: InFlight
+    key: int
+
+    def close(self) -> None:
+        self.flight.leave(self.key)
 
 
 class _Stream:
-    """A body that comes in pieces."""
+    """A body that comes in pieces, with a close of its own or without."""
 
-    __slots__ = ("_body", "close")
+    __slots__ = ("_body", "_flight", "_key")
 
-    def __init__(self, body: Iterable[bytes], close: Callable[[], None]) -> None:
-        self._body = body
-        self.close = close
+    def __init__(self, body: Iterable[bytes], flight: InFlight, key: int) -> None:
+        self._body, self._flight, self._key = body, flight, key
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
 
+    def close(self) -> None:
+        try:
+            if (close := getattr(self._body, "close", None)) is not None:
+                close()
+        finally:
+            self._flight.leave(self._key)
 
-def closing(body: Iterable[bytes], environ: dict[str, Any], left: Callable[[], object]) -> Iterable[bytes]:
-    """The same body, whose `close` (PEP 3333) also calls `left`.
+
+def closing(body: Iterable[bytes], environ: dict[str, Any], flight: InFlight, key: int) -> Iterable[bytes]:
+    """The same body, whose `close` also lets its request leave.
 
     A result of ``wsgi.file_wrapper`` stays what it is, so that the server can still use sendfile; where its close
-    cannot be hooked, `left` is called at once.
+    cannot be hooked, its request leaves at once.
     """
+    kind = type(body)
+    if kind is list or kind is tuple:
+        complete = _Complete(body)
+        complete.flight, complete.key = flight, key
+        return complete
+    wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(wrapper, type) and isinstance(body, wrapper):
+        return _hooked(body, flight, key)
+    return _Stream(body, flight, key)
+
+
+def _hooked(body: Any, flight: InFlight, key: int) -> Iterable[bytes]:
     theirs = getattr(body, "close", None)
 
     def close() -> None:
@@ -36,24 +61,11 @@ def closing(body: Iterable[bytes], environ: dict[str, Any], left: Callable[[], o
             if theirs is not None:
                 theirs()
         finally:
-            left()
+            flight.leave(key)
 
-    if type(body) in (list, tuple):
-        complete = _Complete(body)
-        complete.close = close
-        return complete
-    wrapper = environ.get("wsgi.file_wrapper")
-    return _hooked(body, close, left) if _is_made_by(wrapper, body) else _Stream(body, close)
-
-
-def _is_made_by(wrapper: object, body: object) -> bool:
-    return isinstance(wrapper, type) and isinstance(body, wrapper)
-
-
-def _hooked(body: Any, close: Callable[[], None], left: Callable[[], object]) -> Iterable[bytes]:
     try:
         body.close = close
     except AttributeError:
-        left()
-    wrapped: Iterable[bytes] = body
-    return wrapped
+        flight.leave(key)
+    file: Iterable[bytes] = body
+    return file
