@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -132,7 +133,7 @@ def in_child(action: Callable[[], object]) -> int:
     try:
         action()
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - nothing of the parent's may run in the child
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -140,8 +141,20 @@ def in_child(action: Callable[[], object]) -> int:
 
 
 def succeeded(*pids: int) -> bool:
-    """Wait for forked children; whether each one's action returned."""
-    return [os.waitpid(pid, 0)[1] for pid in pids] == [0] * len(pids)
+    """Wait for forked children; whether each one's action returned. One that hangs is ended, and has not."""
+    return [_status(pid) for pid in pids] == [0] * len(pids)
+
+
+def _status(pid: int) -> int:
+    deadline = time.monotonic() + LONG
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            return os.waitpid(pid, 0)[1]
+        time.sleep(0.005)
 
 
 @contextmanager
@@ -152,7 +165,7 @@ def in_thread(action: Callable[[], object]) -> Iterator[list[BaseException | obj
     def run() -> None:
         try:
             results.append(action())
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - the test looks at it
             results.append(exc)
 
     thread = threading.Thread(target=run)
@@ -247,7 +260,7 @@ def test_a_wrong_row_is_told_and_a_write_repairs_it(
 ) -> None:
     before = session.write(ON).snapshot(read_at=0.0).revision
     spoil(by_hand)
-    with pytest.raises(StoreError, match="value_bool|details"):
+    with pytest.raises(StoreError, match=r"value_bool|details"):
         session.read().snapshot(read_at=0.0)
     assert session.write(ON).snapshot(read_at=0.0).revision > before
     assert session.read().snapshot(read_at=0.0).enabled is True
@@ -327,7 +340,13 @@ def test_a_report_comes_back_whole_and_the_next_one_replaces_it(session: Session
     first = instance()
     session.report(first)
     assert [replace(one, silent_for=0.0) for one in other.fleet().instances] == [first]
-    told = {"revision": 2**40, "in_flight": 3, "websockets": 2, "oldest": "GET /größe", "oldest_age": 1.5}
+    told: dict[str, Any] = {
+        "revision": 2**40,
+        "in_flight": 3,
+        "websockets": 2,
+        "oldest": "GET /größe",
+        "oldest_age": 1.5,
+    }
     second = replace(first, **told)
     session.report(second)
     [found] = other.fleet().instances

@@ -3,6 +3,7 @@
 Importing this package loads no driver; building a store does.
 """
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from maintenance.errors import ConfigurationError
@@ -100,7 +101,7 @@ class Store(Protocol):
         """
 
 
-_STORES: Final[dict[str, type[Store]]] = {
+_STORES: Final[dict[str, Callable[[str], Store]]] = {
     "postgresql": PostgresStore,
     "postgres": PostgresStore,
     "sqlite": SQLiteStore,

@@ -82,6 +82,8 @@ class SQLiteSession:
         self._name = name
         self._path = path
         self._inode: tuple[int, int] | None = None
+        self._version: object = None
+        self._seen: list[Any] = []
         with _call, self._wrapped():
             # Only `interrupt` comes from another thread while a call is under way.
             self._connection = sqlite3.connect(
