@@ -7,7 +7,7 @@ from maintenance.middleware import Middleware
 from maintenance.policy import WEBSOCKET, relative
 from maintenance.response import Response
 from maintenance.state import MaintenanceState
-from maintenance.websocket import App, Closer, Receive, Scope, Send, encoded, in_thread, refuse_websocket
+from maintenance.websocket import App, Closer, Message, Receive, Scope, Send, encoded, in_thread, refuse_websocket
 
 
 def _headers(scope: Any) -> dict[str, str]:
@@ -64,8 +64,9 @@ class MaintenanceMiddleware(Middleware):
         flight = gate.in_flight
         key = None if flight is None else flight.enter(method, scope["path"], scope.get("root_path", ""), scope)
         try:
-            held = gate.lease.held
-            refusal = None if held.open and gate.clock() < held.deadline else await self._refusal(method, scope)
+            # The clock first: what is held a moment later may be newer, never older, than the reading.
+            now, held = gate.clock(), gate.lease.held
+            refusal = None if held.open and now < held.deadline else await self._refusal(method, scope)
             if refusal is None:
                 if self._closer and kind == "websocket":
                     await self._closer.run(self._app, scope, receive, send)
@@ -88,12 +89,21 @@ class MaintenanceMiddleware(Middleware):
         return gate.answer(asked, held)
 
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = self._gate.ready if scope["type"] == "lifespan" else None
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        state = self._gate.ready
         if state is not None:
             state.start()
-        await self._app(scope, receive, send)
-        if state is not None:
-            await in_thread(state.leave)
+
+        async def leaving(message: Message) -> None:
+            state = self._gate.ready
+            if state is not None and message["type"].startswith("lifespan.shutdown."):
+                # Before the server hears of it: then it ends, and cancels whatever still runs.
+                await in_thread(state.leave)
+            await send(message)
+
+        await self._app(scope, receive, leaving)
 
 
 async def _refuse(response: Response, scope: Scope, _: Receive, send: Send) -> None:
