@@ -1,0 +1,94 @@
+"""The command line: ``maintenance on|off|status|watch|fleet|forget|migrate|sql|demo``."""
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from maintenance.cli import options
+from maintenance.cli.ask import fleet, forget, migrate, sql, status
+from maintenance.cli.errors import Ended
+from maintenance.cli.flip import INTERRUPTED, flip
+from maintenance.cli.text import printable, scrub
+from maintenance.cli.watch import watch
+from maintenance.errors import ConfigurationError, MaintenanceError
+
+__all__ = ["main"]
+
+FAILED: Final = 1
+USAGE: Final = 2
+BROKEN_PIPE: Final = 141
+"""What a shell says of a program that SIGPIPE has ended."""
+
+
+def _demo(_: argparse.Namespace) -> int:
+    from maintenance.demo import run  # noqa: PLC0415 - servers and clients, for this command only
+
+    return run()
+
+
+_COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
+    "on": flip,
+    "off": flip,
+    "status": status,
+    "watch": watch,
+    "fleet": fleet,
+    "forget": forget,
+    "migrate": migrate,
+    "sql": sql,
+    "demo": _demo,
+}
+
+# What the library would log, the commands say themselves.
+_silence: Final = logging.NullHandler()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Without the program's name; None for those of this process.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: The arguments are wrong, or ask for help.
+    """
+    logging.getLogger("maintenance").addHandler(_silence)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a message is shown whatever the terminal can
+    try:
+        status = _run(options.parse(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more when it ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return status
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        return _COMMANDS[args.command](args)
+    except ConfigurationError as exc:
+        options.complain(args.command, str(exc))
+        return USAGE
+    except Ended as exc:
+        return _end(exc, exc.status)
+    except MaintenanceError as exc:
+        return _end(exc, FAILED)
+    except KeyboardInterrupt:
+        return _end("interrupted", INTERRUPTED)
+
+
+def _end(why: object, status: int) -> int:
+    sys.stdout.flush()
+    print(f"maintenance: {printable(scrub(str(why)))}", file=sys.stderr)
+    return status

@@ -1,0 +1,134 @@
+"""What a wait looks like: a live table on a terminal, plain lines elsewhere, JSON for machines."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, Protocol
+
+from maintenance.cli.standings import Standing, Standings, standing_json, why
+from maintenance.cli.text import name, number, printable, span, to_json
+from maintenance.proof import Proof
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_ORDER: Final = ("waiting", "fenced", "presumed dead", "left", "gone", "confirmed")
+_STYLES: Final = {"waiting": "yellow", "confirmed": "green", "fenced": "cyan", "presumed dead": "magenta"}
+_FRAME: Final = 8
+"""Lines of a terminal that the table leaves to its own frame and to what stands around it."""
+
+
+class Screen(Protocol):
+    """Where a wait is shown."""
+
+    def show(self, proof: Proof, changed: Sequence[Standing], *, problem: bool) -> None:
+        """Show a judgement.
+
+        Args:
+            proof: The judgement.
+            changed: The instances that stand differently than before.
+            problem: Whether `Proof.problem` is another one than before.
+        """
+
+
+class Lines:
+    """Plain lines, each written once, so that a log of them reads well."""
+
+    def show(self, proof: Proof, changed: Sequence[Standing], *, problem: bool) -> None:
+        """See `Screen.show`."""
+        if problem:
+            print(f"  {span(proof.elapsed):>7}  {printable(proof.problem or 'that is settled')}", flush=True)
+        for it in changed:
+            print(f"  {span(proof.elapsed):>7}  {it.word:<13}  {name(it.instance)}: {printable(why(it))}", flush=True)
+
+
+class JsonLines:
+    """One JSON object a line."""
+
+    def show(self, proof: Proof, changed: Sequence[Standing], *, problem: bool) -> None:
+        """See `Screen.show`."""
+        if problem:
+            print(to_json({"event": "problem", "problem": proof.problem, "elapsed": proof.elapsed}), flush=True)
+        for it in changed:
+            print(to_json({"event": "instance", "elapsed": proof.elapsed, **standing_json(it)}), flush=True)
+
+
+class Drawn:
+    """Draws nothing by itself: the live table looks at what is known several times a second."""
+
+    def show(self, proof: Proof, changed: Sequence[Standing], *, problem: bool) -> None:
+        """See `Screen.show`."""
+
+
+class Watch:
+    """What `MaintenanceState.prove` reports its progress to."""
+
+    def __init__(self) -> None:
+        """Know nothing yet, and show it nowhere."""
+        self.standings = Standings()
+        self.screen: Screen = Drawn()
+        self.proof: Proof | None = None
+
+    def __call__(self, proof: Proof) -> None:
+        """Take a judgement, and show what is new in it."""
+        problem = proof.problem != (self.proof.problem if self.proof else None)
+        self.proof = proof
+        self.screen.show(proof, self.standings.update(proof), problem=problem)
+
+
+@contextlib.contextmanager
+def shown(watch: Watch, *, json: bool) -> Iterator[None]:
+    """Show a wait in the way that suits whoever reads it."""
+    if json or not _is_terminal() or find_spec("rich") is None:
+        watch.screen = JsonLines() if json else Lines()
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - only on a terminal, and only where it is installed
+    from rich.live import Live  # noqa: PLC0415
+
+    console = Console(file=sys.stdout)
+    with Live(
+        console=console,
+        get_renderable=lambda: table(watch, height=console.height),
+        refresh_per_second=8,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ):
+        yield
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+def table(watch: Watch, *, height: int) -> "Table":
+    """Who stands how, as rich draws it, with whoever is waited for on top.
+
+    Args:
+        watch: What is known.
+        height: Of the terminal, in lines.
+    """
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Table(caption=Text(_caption(watch)), caption_justify="left", expand=True)
+    for heading in ("process", "standing", "why"):
+        drawn.add_column(heading, overflow="ellipsis", no_wrap=True)
+    ordered = sorted(watch.standings.known.values(), key=lambda it: _ORDER.index(it.word))
+    room = max(height - _FRAME, 3)
+    for it in ordered[:room]:
+        cells = (name(it.instance), it.word, printable(it.why))
+        drawn.add_row(*(Text(cell, _STYLES.get(it.word, "")) for cell in cells))
+    if len(ordered) > room:
+        drawn.add_row(f"and {len(ordered) - room} more")
+    return drawn
+
+
+def _caption(watch: Watch) -> str:
+    if watch.proof is None:
+        return "asking the store"
+    waiting, known = len(watch.standings.waiting), len(watch.standings.known)
+    said = f"{span(watch.proof.elapsed)}: {waiting} of {number(known, 'process')} to go"
+    return f"{said}; {printable(watch.proof.problem)}" if watch.proof.problem else said

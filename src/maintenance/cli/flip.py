@@ -1,0 +1,89 @@
+"""``maintenance on`` and ``maintenance off``, and the wait for the fleet."""
+
+import argparse
+import datetime as dt
+from dataclasses import asdict
+
+from maintenance.cli import options
+from maintenance.cli.display import Watch, shown
+from maintenance.cli.errors import Ended
+from maintenance.cli.standings import NOBODY, result_json, summary, why
+from maintenance.cli.store import note, watching
+from maintenance.cli.text import ended, flag_json, name, number, printable, span, to_json, word
+from maintenance.model import Snapshot
+from maintenance.proof import Proof
+from maintenance.state import MaintenanceState
+
+NOT_PROVEN = 4
+INTERRUPTED = 130
+
+
+def flip(args: argparse.Namespace) -> int:
+    """Write the flag; where asked for, wait until it has provably arrived."""
+    enabled = args.command == "on"
+    now = dt.datetime.now(dt.UTC)
+    details = options.details(args, now=now)
+    state = watching(args, create=enabled)
+    try:
+        snapshot = state.set(enabled, updated_by=args.updated_by, **asdict(details))
+    except KeyboardInterrupt:
+        raise Ended(
+            "interrupted while it was written: `maintenance status` tells whether it was", INTERRUPTED
+        ) from None
+    _tell(snapshot, state.store.name, json=args.json, waits=args.wait)
+    if ended(snapshot, now=now):
+        note("the expected end lies in the past; nothing switches off by itself")
+    return _wait(state, snapshot, args) if args.wait else 0
+
+
+def _tell(snapshot: Snapshot, store: str, *, json: bool, waits: bool) -> None:
+    if json:
+        event = {"event": "flag"} if waits else {}
+        print(to_json({**event, **flag_json(snapshot, store)}), flush=True)
+        return
+    print(f"maintenance is {word(snapshot)} in {store} (revision {snapshot.revision})", flush=True)
+    if waits:
+        print(f"waiting for every process; Ctrl-C ends the wait and leaves it {word(snapshot)}", flush=True)
+
+
+def _wait(state: MaintenanceState, snapshot: Snapshot, args: argparse.Namespace) -> int:
+    watch = Watch()
+    try:
+        with shown(watch, json=args.json):
+            proof = state.prove(
+                snapshot,
+                drain=args.drain,
+                timeout=args.timeout,
+                expect=args.expect,
+                presume_dead=args.presume_dead,
+                progress=watch,
+            )
+    except KeyboardInterrupt:
+        proof = watch.proof or Proof(proven=False, revision=snapshot.revision)
+        _conclude(proof, watch, snapshot, args, interrupted=True)
+        stays = f"maintenance stays {word(snapshot)} (revision {snapshot.revision})"
+        raise Ended(f"interrupted: the wait has ended; {stays}", INTERRUPTED) from None
+    _conclude(proof, watch, snapshot, args, interrupted=False)
+    if proof:
+        return 0
+    raise Ended(_verdict(proof, watch, snapshot), NOT_PROVEN)
+
+
+def _conclude(proof: Proof, watch: Watch, snapshot: Snapshot, args: argparse.Namespace, *, interrupted: bool) -> None:
+    standings = watch.standings
+    if args.json:
+        print(to_json(result_json(proof, standings, snapshot, interrupted=interrupted)), flush=True)
+    else:
+        print(summary(proof, standings, snapshot, drain=args.drain), flush=True)
+        for standing in standings.waiting:
+            print(f"  {name(standing.instance)}: {printable(why(standing))}", flush=True)
+    if proof and not standings.known:
+        note(NOBODY)
+
+
+def _verdict(proof: Proof, watch: Watch, snapshot: Snapshot) -> str:
+    obstacles = [proof.problem] if proof.problem else []
+    if waiting := watch.standings.waiting:
+        obstacles.append(f"{number(len(waiting), 'process')} not accounted for")
+    stays = "" if proof.final else f"; maintenance stays {word(snapshot)}"
+    return f"NOT PROVEN within {span(proof.elapsed)}: {'; '.join(obstacles)}{stays}"

@@ -1,0 +1,69 @@
+"""Which store a command speaks to."""
+
+import argparse
+import os
+import sys
+from urllib.parse import unquote_to_bytes
+
+from maintenance.default import database_url
+from maintenance.errors import ConfigurationError, StoreError
+from maintenance.state import MaintenanceState
+from maintenance.stores import Store, open_store
+
+
+def named(args: argparse.Namespace) -> Store:
+    """The store that the arguments or the environment name; nothing is connected yet.
+
+    Raises:
+        ConfigurationError: They name none, or one that no other process can see.
+    """
+    store = open_store(args.database or _from_environment())
+    if store.name == "memory://":
+        raise ConfigurationError(
+            "memory:// is the memory of this very command, which no server sees: "
+            "write --database postgresql://user@host/database or sqlite:///path"
+        )
+    return store
+
+
+def _from_environment() -> str:
+    try:
+        return database_url()
+    except ConfigurationError:
+        raise ConfigurationError(
+            "no database is named: write --database URL, or set MAINTENANCE_DATABASE_URL or DATABASE_URL"
+        ) from None
+
+
+def watching(args: argparse.Namespace, *, create: bool = False) -> MaintenanceState:
+    """A state that asks and flips, and never counts as one that serves.
+
+    Args:
+        args: As parsed.
+        create: Whether an SQLite file may be made where there is none.
+
+    Raises:
+        ConfigurationError: No store is named.
+        StoreError: There is no such SQLite file.
+    """
+    store = named(args)
+    if is_missing(store):
+        if not create:
+            raise StoreError(
+                f"{store.name}: there is no such file: check the path, or make it with "
+                f"`maintenance migrate --database {store.name}`"
+            )
+        note(f"{store.name} did not exist and is made now: no server can have been using it")
+    return MaintenanceState(store, register=False)
+
+
+def is_missing(store: Store) -> bool:
+    """Whether a store is an SQLite file that does not exist."""
+    scheme, _, path = store.name.partition(":///")
+    return scheme == "sqlite" and not os.path.exists(os.fsdecode(unquote_to_bytes(path)))
+
+
+def note(text: str) -> None:
+    """Say what the person should know, and no machine has to read."""
+    sys.stdout.flush()
+    print(f"note: {text}", file=sys.stderr, flush=True)
