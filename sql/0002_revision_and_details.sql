@@ -54,8 +54,12 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF TG_OP <> 'UPDATE' OR NEW IS DISTINCT FROM OLD THEN
-        PERFORM pg_notify('platform_settings', CASE TG_OP WHEN 'DELETE' THEN OLD.key ELSE NEW.key END);
+    IF TG_OP <> 'INSERT' AND OLD IS DISTINCT FROM NEW THEN
+        PERFORM pg_notify('platform_settings', OLD.key);
+    END IF;
+    -- PostgreSQL delivers the same notification of one transaction once.
+    IF TG_OP <> 'DELETE' AND NEW IS DISTINCT FROM OLD THEN
+        PERFORM pg_notify('platform_settings', NEW.key);
     END IF;
     RETURN NULL;
 END
