@@ -2,12 +2,13 @@
 
 from typing import Any, Final
 
+from maintenance.asgi_io import App, Receive, Scope, Send, in_thread, refuse_http, refuse_websocket
 from maintenance.gate import Wire
 from maintenance.middleware import Middleware
 from maintenance.policy import WEBSOCKET, relative
 from maintenance.response import Response
 from maintenance.state import MaintenanceState
-from maintenance.websocket import App, Closer, Message, Receive, Scope, Send, encoded, in_thread, refuse_websocket
+from maintenance.websocket import Closer
 
 
 def _headers(scope: Any) -> dict[str, str]:
@@ -76,7 +77,7 @@ class MaintenanceMiddleware(Middleware):
         finally:
             if flight is not None:
                 flight.leave(key)
-        await (refuse_websocket if kind == "websocket" else _refuse)(refusal, scope, receive, send)
+        await (refuse_websocket if kind == "websocket" else refuse_http)(refusal, scope, receive, send)
 
     async def _refusal(self, method: str, scope: Scope) -> Response | None:
         gate = self._gate
@@ -89,23 +90,11 @@ class MaintenanceMiddleware(Middleware):
         return gate.answer(asked, held)
 
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
-            return
-        state = self._gate.ready
+        state = self._gate.ready if scope["type"] == "lifespan" else None
         if state is not None:
             state.start()
-
-        async def leaving(message: Message) -> None:
-            state = self._gate.ready
-            if state is not None and message["type"].startswith("lifespan.shutdown."):
-                # Before the server hears of it: then it ends, and cancels whatever still runs.
-                await in_thread(state.leave)
-            await send(message)
-
-        await self._app(scope, receive, leaving)
-
-
-async def _refuse(response: Response, scope: Scope, _: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": response.status, "headers": encoded(response)})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+        await self._app(scope, receive, send)
+        state = self._gate.ready if scope["type"] == "lifespan" else None
+        if state is not None:
+            # Not awaited: in this very step the server heard that the app is done, and at the next it ends the loop.
+            state.leave()

@@ -73,7 +73,8 @@ class Follower:
             return self._lease.held
         if self.booting:
             return None if self._runtime.clock() < self._boot_until else self._lease.run_out()
-        return self._lease.run_out() if self._lease.failing else None
+        begun = self.refresher is not None and self.refresher.begun
+        return self._lease.run_out() if self._lease.failing and begun else None
 
     def settle(self) -> Held:
         """Wait, within the bounds of the contract, for what a request past the deadline rests on.
@@ -143,7 +144,9 @@ class Follower:
             after=self._attempted,
         )
 
-    def _attempted(self) -> None:
+    def _attempted(self, refresher: Refresher) -> None:
+        if refresher is not self.refresher:
+            return  # one that is leaving
         with self._lock:
             self._outcomes += 1
             waiters, self._waiters = self._waiters, []

@@ -22,6 +22,8 @@ from maintenance.state import MaintenanceState
 Bypass = Callable[[Request], bool]
 Respond = Callable[[Snapshot, Request], Response]
 
+_NEVER: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
+
 _logger: Final = logging.getLogger("maintenance")
 
 
@@ -117,8 +119,8 @@ class Gate:
         Raises:
             ConfigurationError: There is no default state, and no database is named.
         """
-        held = self.lease.held
-        if self.clock() < held.deadline:
+        now, held = self.clock(), self.lease.held
+        if now < held.deadline:
             return held
         if self._given is None and (self.state is None or self.state.closed):
             self._follow(default.default_state())  # the first request, or the first after init_maintenance()
@@ -178,7 +180,7 @@ class Gate:
         standard = render(
             snapshot,
             self._wire.accept(asked.raw),
-            now=dt.datetime.now(dt.UTC),
+            now=_NEVER if snapshot.until is None else dt.datetime.now(dt.UTC),
             spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
         )
         if self._respond is None:

@@ -60,7 +60,7 @@ class Refresher:
         *,
         runtime: Runtime,
         measure: Callable[[Snapshot], Load | None],
-        after: Callable[[], None],
+        after: "Callable[[Refresher], None]",
     ) -> None:
         """Remember; nothing is started or connected yet.
 
@@ -70,7 +70,7 @@ class Refresher:
             settings: How.
             runtime: The clock and the threads.
             measure: What is in flight under a flag; None where requests are not tracked.
-            after: Called after each try, good or bad.
+            after: Called with this refresher after each try, good or bad.
         """
         self._store, self._lease, self._settings = store, lease, settings
         self._runtime, self._measure, self._after = runtime, measure, after
@@ -87,6 +87,7 @@ class Refresher:
         self._ended = runtime.event()
         self._stopping = False
         self._failures = 0
+        self._next_here = float("-inf")
         self._draining = False
         self._reported: Instance | None = None
         self._reported_at = float("-inf")
@@ -129,11 +130,13 @@ class Refresher:
 
     def attempt_here(self) -> None:
         """Try in the caller's thread, once for all callers, for a process in which the thread does not run."""
+        now = self._runtime.clock()
         with self._lock:
-            if self.begun or self.trying_since is not None:
+            if self.begun or self.trying_since is not None or now < self._next_here:
                 return
-            self.trying_since = self._runtime.clock()
+            self.trying_since = now
         self._attempt()
+        self._next_here = self._runtime.clock() + (self._pause() if self._lease.failing else 0.0)
 
     def _attempt(self) -> None:
         """Try once: connect where needed, read, install, acknowledge. Never raises."""
@@ -144,15 +147,11 @@ class Refresher:
                 self._cycle(self._session)
         except FlagError as exc:
             self._lease.fail(str(exc))
-        except StoreError as exc:
-            self._fail(str(exc))
-        except Exception:
-            # Whatever it was: without this thread, a process would serve its last answer for ever.
-            _logger.exception("maintenance: a refresh failed as it never should; the next one is under way")
-            self._fail("an unexpected error, which the log shows")
+        except Exception as exc:  # noqa: BLE001 - without this thread, an answer would stand for ever
+            self._stumble(exc)
         finally:
             self.trying_since = None
-            self._after()
+            self._after(self)
 
     def _run(self) -> None:
         self.begun = True
@@ -168,9 +167,13 @@ class Refresher:
         load = self._measure(self._lease.known)
         return self._session is None or load is None or load.total == 0
 
-    def _fail(self, error: str) -> None:
+    def _stumble(self, exc: Exception) -> None:
         self._failures += 1
-        self._lease.fail(error)
+        if isinstance(exc, StoreError):
+            self._lease.fail(str(exc))
+        else:
+            _logger.error("maintenance: a refresh failed as it never should; others follow", exc_info=exc)
+            self._lease.fail(f"an unexpected {type(exc).__name__}, which the log shows")
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -195,7 +198,8 @@ class Refresher:
     def _install(self, reading: Reading, sent: float, ticket: int) -> None:
         snapshot = reading.snapshot(read_at=sent)
         unfit = self._unfit(reading)
-        taken = self._lease.install(snapshot, ticket=ticket, renew=unfit is None, lagging=not reading.primary)
+        renew = unfit is None and not self._stopping
+        taken = self._lease.install(snapshot, ticket=ticket, renew=renew, lagging=not reading.primary)
         if unfit:
             self._lease.fail(unfit)
         elif not taken:
@@ -203,8 +207,6 @@ class Refresher:
 
     def _unfit(self, reading: Reading) -> str | None:
         """Why an answer renews no lease."""
-        if self._stopping:
-            return "this process is leaving"
         if not reading.primary:
             return "a standby answered, which may not have heard of the last change"
         if self._settings.when_stale == "block" and self._settings.register and not self.registered:
@@ -264,10 +266,11 @@ class Refresher:
             while not self._wait(self._session, due - self._runtime.clock()):
                 pass
             self._failures = 0
-        except StoreError as exc:
+        except Exception as exc:  # noqa: BLE001 - without this thread, an answer would stand for ever
+            self._stumble(exc)
+        if self._failures:
             # Ended by the server. The failures stay counted until a rest has ended well, or a server that
             # accepts and hangs up would be asked as fast as it can refuse.
-            self._fail(str(exc))
             self._waker.wait(self._pause())
 
     def _wait(self, session: Session, left: float) -> bool:

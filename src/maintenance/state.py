@@ -64,6 +64,8 @@ class MaintenanceState:
         Raises:
             ConfigurationError: An option, the URL or ``MAINTENANCE_MODE`` is wrong.
         """
+        if when_stale == "block" and not register:
+            raise ConfigurationError("when_stale is 'block' and register is False: only what is registered may admit")
         self.store = open_store(store) if isinstance(store, str) else store
         self._settings = Settings(ttl=_seconds("ttl", ttl), when_stale=_policy(when_stale), register=register)
         self._boot_timeout = _seconds("boot_timeout", boot_timeout)
@@ -98,8 +100,8 @@ class MaintenanceState:
 
     def snapshot(self) -> Snapshot:
         """What is known. Reads memory, except before the first read, for which it waits as a first request does."""
-        held = self.lease.held
-        if self.clock() < held.deadline or self.closed:
+        now, held = self.clock(), self.lease.held
+        if now < held.deadline or self.closed:
             return held.snapshot
         if self.follower.refresher is None and self._is_recent():
             return self.lease.known  # primed, perhaps in a process that is about to fork: no thread yet

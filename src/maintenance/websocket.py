@@ -1,60 +1,21 @@
-"""WebSockets under ASGI: refused before they are accepted, and closed when a flip arrives."""
+"""The open WebSockets of an ASGI middleware, closed when a flip arrives."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
-import anyio.to_thread
 
+from maintenance.asgi_io import App, Message, Receive, Scope, Send
 from maintenance.gate import Asked, Gate
 from maintenance.model import Snapshot
 from maintenance.policy import WEBSOCKET
-from maintenance.response import Response
 from maintenance.runtime import REAL
 from maintenance.state import MaintenanceState
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Result = TypeVar("Result")
-
-TRY_AGAIN_LATER: Final = 1013
-"""The close code of a refusal (IANA WebSocket Close Code Number Registry)."""
-
 SERVICE_RESTART: Final = 1012
-"""The close code of an open WebSocket that a flip ends (same registry)."""
-
-_limiters: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("maintenance")
-
-
-async def in_thread(function: Callable[[], Result]) -> Result:
-    """Run what may wait in a thread, out of a limiter of its own: the app's threads are the app's."""
-    try:
-        limiter = _limiters.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(40)
-        _limiters.set(limiter)
-    return await anyio.to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
-
-
-def encoded(response: Response) -> list[tuple[bytes, bytes]]:
-    """A response's headers as ASGI wants them."""
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-
-
-async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse before accepting: with the response where the server can, else with a close code."""
-    await receive()  # websocket.connect
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "maintenance"})
-        return
-    await send({"type": "websocket.http.response.start", "status": response.status, "headers": encoded(response)})
-    await send({"type": "websocket.http.response.body", "body": response.body})
+"""The close code of an open WebSocket that a flip ends (IANA WebSocket Close Code Number Registry)."""
 
 
 class Closer:
@@ -73,14 +34,14 @@ class Closer:
         if asked is None:
             await app(scope, receive, send)
             return
-        if self._follows is not gate.state:
-            self._follows = gate.state
-            gate.state.on_change(self._flipped)
+        if self._follows is not gate.following:
+            self._follows = gate.following
+            self._follows.on_change(self._flipped)
         socket = _Open(asked, receive, send)
         self._open[id(socket)] = socket
         try:
             # A flip may have arrived since this one was let in, and before it stood in the table.
-            if gate.refuses(asked, gate.state.lease.held.snapshot):
+            if gate.refuses(asked, gate.lease.held.snapshot):
                 socket.end()
             await app(scope, socket.receive, socket.send)
         finally:

@@ -1,7 +1,6 @@
 """The adapter for WSGI (PEP 3333)."""
 
 from collections.abc import Iterable
-from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,25 +54,21 @@ class MaintenanceMiddleware(Middleware):
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer one request."""
         gate = self._gate
-        held = gate.lease.held
         flight = gate.in_flight
-        if flight is None:
-            if held.open and gate.clock() < held.deadline:
-                return self._app(environ, start_response)
-            refusal = self._refusal(environ)
-            return self._app(environ, start_response) if refusal is None else _send(refusal, environ, start_response)
-        key = flight.enter(
-            environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ
-        )
+        key = None if flight is None else flight.enter(*_asked(environ))
         try:
-            held = gate.lease.held
-            refusal = None if held.open and gate.clock() < held.deadline else self._refusal(environ)
+            # The clock first: what is held a moment later may be newer, never older, than the reading.
+            now, held = gate.clock(), gate.lease.held
+            refusal = None if held.open and now < held.deadline else self._refusal(environ)
             if refusal is None:
-                return closing(self._app(environ, start_response), environ, flight, key)
+                body: Iterable[bytes] = self._app(environ, start_response)
+                return body if flight is None else closing(body, environ, flight, key)
         except BaseException:
-            flight.leave(key)
+            if flight is not None:
+                flight.leave(key)
             raise
-        flight.leave(key)
+        if flight is not None:
+            flight.leave(key)
         return _send(refusal, environ, start_response)
 
     def _refusal(self, environ: "WSGIEnvironment") -> Response | None:

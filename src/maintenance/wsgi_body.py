@@ -11,7 +11,7 @@ class _Complete(list[bytes]):
 
     __slots__ = ("flight", "key")
     flight: InFlight
-    key: int
+    key: int | None
 
     def close(self) -> None:
         self.flight.leave(self.key)
@@ -22,7 +22,7 @@ class _Stream:
 
     __slots__ = ("_body", "_flight", "_key")
 
-    def __init__(self, body: Iterable[bytes], flight: InFlight, key: int) -> None:
+    def __init__(self, body: Iterable[bytes], flight: InFlight, key: int | None) -> None:
         self._body, self._flight, self._key = body, flight, key
 
     def __iter__(self) -> Iterator[bytes]:
@@ -36,7 +36,7 @@ class _Stream:
             self._flight.leave(self._key)
 
 
-def closing(body: Iterable[bytes], environ: dict[str, Any], flight: InFlight, key: int) -> Iterable[bytes]:
+def closing(body: Iterable[bytes], environ: dict[str, Any], flight: InFlight, key: int | None) -> Iterable[bytes]:
     """The same body, whose `close` also lets its request leave.
 
     A result of ``wsgi.file_wrapper`` stays what it is, so that the server can still use sendfile; where its close
@@ -53,7 +53,7 @@ def closing(body: Iterable[bytes], environ: dict[str, Any], flight: InFlight, ke
     return _Stream(body, flight, key)
 
 
-def _hooked(body: Any, flight: InFlight, key: int) -> Iterable[bytes]:
+def _hooked(body: Any, flight: InFlight, key: int | None) -> Iterable[bytes]:
     theirs = getattr(body, "close", None)
 
     def close() -> None:

@@ -1,0 +1,58 @@
+"""What an ASGI adapter says to its server, and how it waits without blocking the event loop."""
+
+import functools
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from maintenance.response import Response
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Result = TypeVar("Result")
+
+TRY_AGAIN_LATER: Final = 1013
+"""The close code of a refusal (IANA WebSocket Close Code Number Registry)."""
+
+_limiters: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("maintenance")
+
+
+async def in_thread(function: Callable[[], Result]) -> Result:
+    """Run what may wait in a thread, out of a limiter of its own: the app's threads are the app's."""
+    try:
+        limiter = _limiters.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(40)
+        _limiters.set(limiter)
+    return await anyio.to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
+
+
+def _encoded(response: Response) -> list[tuple[bytes, bytes]]:
+    return [_pair(name, value) for name, value in response.headers]
+
+
+@functools.lru_cache(maxsize=512)  # of all the headers, only Retry-After differs from one refusal to the next
+def _pair(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")
+
+
+async def refuse_http(response: Response, scope: Scope, _: Receive, send: Send) -> None:
+    """Send a refusal; without its body where only the headers were asked for."""
+    await send({"type": "http.response.start", "status": response.status, "headers": _encoded(response)})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+
+
+async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse before accepting: with the response where the server can, else with a close code."""
+    await receive()  # websocket.connect
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "maintenance"})
+        return
+    await send({"type": "websocket.http.response.start", "status": response.status, "headers": _encoded(response)})
+    await send({"type": "websocket.http.response.body", "body": response.body})
