@@ -104,6 +104,10 @@ def _check_until(value: object) -> None:
         raise TypeError(f"until is a {type(value).__name__}: write an aware datetime or None")
     if value.utcoffset() is None:
         raise ValueError(f"until is {value}, which names no time zone: write it with one, such as tzinfo=UTC")
+    try:
+        value.astimezone(dt.UTC)
+    except OverflowError:
+        raise ValueError(f"until is {value}, which is outside the years 1 to 9999 in UTC: write another") from None
 
 
 def _check_retry_after(value: object) -> None:

@@ -36,6 +36,8 @@ class Rules:
         """
         if isinstance(exempt, str | bytes):
             raise ConfigurationError(f"exempt is {exempt!r}: write a tuple, such as ({exempt!r},)")
+        if not isinstance(exempt, Iterable):
+            raise ConfigurationError(f"exempt is {exempt!r}: write a tuple, such as ('/metrics',)")
         rules = [_parse(rule) for rule in ((*DEFAULT_EXEMPT, *exempt) if default_exempt else exempt)]
         self._any = tuple(path for method, path in rules if method is None)
         self._only = {
