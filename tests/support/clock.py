@@ -1,0 +1,59 @@
+"""Time that stands still until a test moves it, and threads that a test lets run, hang or fail."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from maintenance.runtime import REAL, Runtime
+
+
+@dataclass(slots=True)
+class Clock:
+    """A clock that a test moves."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(slots=True)
+class Waits:
+    """Makes events whose waits take no real time: each one moves the clock by all that it was allowed."""
+
+    clock: Clock
+    waited: list[float] = field(default_factory=list)
+    meanwhile: Callable[[], object] = lambda: None
+
+    def event(self) -> "_Event":
+        return _Event(self)
+
+
+class _Event:
+    def __init__(self, waits: Waits) -> None:
+        self._waits, self._set = waits, False
+
+    def set(self) -> None:
+        self._set = True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None, "a request waits without an end"
+        self._waits.waited.append(timeout)
+        self._waits.meanwhile()
+        if not self._set:
+            self._waits.clock.now += timeout
+        return self._set
+
+
+def refuse(_: Callable[[], None]) -> None:
+    """Starts no thread, as during shutdown or where there are too many."""
+    raise RuntimeError("can't start new thread")
+
+
+def hang(_: Callable[[], None]) -> None:
+    """Starts a thread that never gets to run."""
+
+
+def runtime(clock: Clock, **changed: Any) -> Runtime:
+    """The real machine with the test's clock; other things of it as told."""
+    return replace(REAL, **{"clock": clock, **changed})

@@ -1,0 +1,123 @@
+"""A store in memory that fails when it is told to, in the ways that a real one fails."""
+
+from collections.abc import Callable
+from typing import Any
+
+from maintenance.errors import StoreError
+from maintenance.model import Change, Fleet, Instance, Reading, Row
+from maintenance.stores import MemoryStore, Session, Waker
+
+
+class FaultyStore:
+    """A `MemoryStore` behind a network and a server that a test breaks.
+
+    Attributes:
+        error: What every call raises from now on; None where the store answers.
+        report_error: What every `Session.report` raises.
+        standby: Whether a standby answers.
+        meanwhile: Called between the moment a read is sent and its answer.
+        connects: How often somebody connected.
+        reads: How often somebody read.
+        reports: What was reported, in order.
+        open: How many sessions are open.
+    """
+
+    name = "faulty://"
+
+    def __init__(self) -> None:
+        self.inner = MemoryStore()
+        self.error: Exception | None = None
+        self.report_error: Exception | None = None
+        self.standby = False
+        self.intact = True
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.connects = self.reads = self.open = 0
+        self.reports: list[Instance] = []
+
+    def connect(self, *, listen: bool = False) -> "FaultySession":
+        self.connects += 1
+        self.fail()
+        self.open += 1
+        return FaultySession(self, self.inner.connect(listen=listen))
+
+    def migrate(self) -> None:
+        self.inner.migrate()
+
+    def fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def away(self, said: str = "the server is away") -> None:
+        self.error = StoreError(said)
+
+    def back(self) -> None:
+        self.error = None
+
+
+class FaultySession:
+    """A session of a `FaultyStore`."""
+
+    def __init__(self, store: FaultyStore, inner: Session) -> None:
+        self._store, self._inner, self._closed = store, inner, False
+        self.interrupted = self.abandoned = False
+
+    @property
+    def listening(self) -> bool:
+        return self._inner.listening
+
+    def read(self, instance: str | None = None) -> Reading:
+        self._store.reads += 1
+        self._store.fail()
+        found = self._inner.read(instance)
+        self._store.meanwhile()
+        return Reading(found.row, not self._store.standby, found.registered, found.drain)
+
+    def write(self, change: Change) -> Row:
+        self._store.fail()
+        return self._inner.write(change)
+
+    def report(self, instance: Instance) -> None:
+        self._store.fail()
+        if self._store.report_error is not None:
+            raise self._store.report_error
+        self._store.reports.append(instance)
+        self._inner.report(instance)
+
+    def remove(self, instance: str) -> bool:
+        self._store.fail()
+        return self._inner.remove(instance)
+
+    def fleet(self) -> Fleet:
+        self._store.fail()
+        found = self._inner.fleet()
+        reading = Reading(found.reading.row, not self._store.standby, found.reading.registered, found.reading.drain)
+        return Fleet(reading, found.instances, self._store.intact)
+
+    def ask_drain(self, revision: int) -> None:
+        self._store.fail()
+        self._inner.ask_drain(revision)
+
+    def vouch(self) -> None:
+        self._store.fail()
+        self._store.intact = True
+
+    def wait(self, timeout: float, waker: Waker) -> bool:
+        self._store.fail()
+        return self._inner.wait(timeout, waker)
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        self._inner.abandon()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._store.open -= 1
+
+
+def in_memory(store: Any) -> MemoryStore:
+    """The table of a store in memory, faulty or not."""
+    return store.inner if isinstance(store, FaultyStore) else store
