@@ -145,7 +145,9 @@ class PostgresSession:
         """See `Session.write`."""
         details = Jsonb(change.details.to_json())
         values = {"key": KEY, "enabled": change.enabled, "details": details, "updated_by": change.updated_by}
-        return Row(*self._one(_DURABLE + _WRITE, values))
+        # Committed by a message of its own: a write that is given up while it waits must not happen later.
+        with self._wrapped(), self._connection.transaction():
+            return Row(*self._one(_DURABLE + _WRITE, values))
 
     def report(self, instance: Instance) -> None:
         """See `Session.report`."""
