@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from maintenance.errors import ConfigurationError, RegistrationError, StoreError
 from maintenance.model import CHANNEL, KEY, Change, Fleet, Instance, Reading, Row
+from maintenance.runtime import REAL
 from maintenance.stores import Waker
 
 # Measured: with these a listener on a dead network is freed in 3 s and a query in 3.4 s. No `options`: PgBouncer
@@ -69,7 +70,6 @@ _DURABLE: Final = (
     "WHERE current_setting('synchronous_commit') IN ('off', 'local');"
 )
 _UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
-_FORBIDDEN: Final = (pg.InsufficientPrivilege, pg.ReadOnlySqlTransaction)
 
 _inherited: list[object] = []
 
@@ -108,9 +108,11 @@ class PostgresSession:
         # A handle of its own: the connection's number may be another file's by the time `interrupt` runs.
         self._socket = socket.socket(fileno=os.dup(self._connection.fileno()))
         try:
-            direct = self._probe()
-            if listen and direct:
-                self.listening = self._try_listen()
+            # `connect_timeout` ends with the login: a server that falls silent after it would hang this for ever.
+            with REAL.watchdog(statement_timeout, self.interrupt):
+                direct = self._probe()
+                if listen and direct:
+                    self.listening = self._try_listen()
         except StoreError:
             self.close()
             raise
@@ -154,9 +156,10 @@ class PostgresSession:
         try:
             self._run(_DURABLE + _REPORT, asdict(instance))
         except StoreError as exc:
-            if isinstance(exc.__cause__, _UNPREPARED + _FORBIDDEN):
-                raise RegistrationError(f"instances cannot register: {exc}") from exc.__cause__
-            raise
+            # Whatever forbids to write, a full disk or a trigger, what can be read is still true.
+            if self._connection.closed:
+                raise
+            raise RegistrationError(f"instances cannot register: {exc}") from exc.__cause__
 
     def remove(self, instance: str) -> bool:
         """See `Session.remove`."""
