@@ -82,8 +82,15 @@ class Details:
             raise TypeError(f"details is {stored!r}: write a JSON object, such as {{}}")
         said = {field.name: stored[field.name] for field in fields(cls) if stored.get(field.name) is not None}
         if "until" in said:
-            said["until"] = dt.datetime.fromisoformat(said["until"])
+            said["until"] = _stored_time(said["until"])
         return cls(**said)
+
+
+def _stored_time(stored: Any) -> dt.datetime:
+    try:
+        return dt.datetime.fromisoformat(stored)
+    except (TypeError, ValueError):
+        raise ValueError(f"until is {stored!r}: write an ISO 8601 time, such as '2031-05-01T12:30:00+00:00'") from None
 
 
 def _check_text(name: str, value: object) -> None:
