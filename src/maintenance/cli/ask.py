@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
-from maintenance.cli.store import named, note, watching
+from maintenance.cli.store import named, warn, watching
 from maintenance.cli.text import (
     HEADINGS,
     columns,
+    emit,
     flag,
     flag_json,
     instance_json,
@@ -20,7 +21,6 @@ from maintenance.cli.text import (
     row,
     short,
     span,
-    to_json,
     word,
 )
 from maintenance.errors import ConfigurationError, MaintenanceError
@@ -41,7 +41,7 @@ def status(args: argparse.Namespace) -> int:
     state = watching(args)
     snapshot = state.refresh()
     if args.json:
-        print(to_json(flag_json(snapshot, state.store.name)))
+        emit(flag_json(snapshot, state.store.name))
     else:
         print("\n".join(flag(snapshot, state.store.name, now=dt.datetime.now(dt.UTC))))
     return IS_ON if snapshot.enabled else 0
@@ -55,7 +55,7 @@ def fleet(args: argparse.Namespace) -> int:
     if args.json:
         instances = [instance_json(instance) for instance in found.instances]
         said = {"flag": asdict(snapshot), "intact": found.intact, "instances": instances, "store": state.store.name}
-        print(to_json(said))
+        emit(said)
         return 0
     print(f"maintenance is {word(snapshot)} in {state.store.name} (revision {snapshot.revision})")
     if found.instances:
@@ -78,9 +78,9 @@ def _counted(found: Fleet, snapshot: Snapshot) -> str:
 
 def _warn(found: Fleet) -> None:
     if not found.intact:
-        note(EMPTIED)
+        warn(EMPTIED)
     elif not found.instances:
-        note("no process is registered in this database. Is it the one that the app uses?")
+        warn("no process is registered in this database. Is it the one that the app uses?")
 
 
 def forget(args: argparse.Namespace) -> int:
@@ -90,7 +90,7 @@ def forget(args: argparse.Namespace) -> int:
     chosen = matched(args.ids, instances) if args.ids else [it for it in instances if it.silent_for >= args.silent]
     forgotten = [instance for instance in chosen if state.forget(instance.id)]
     if args.json:
-        print(to_json({"forgotten": [instance_json(it) for it in forgotten], "store": state.store.name}))
+        emit({"forgotten": [instance_json(it) for it in forgotten], "store": state.store.name})
     for instance in () if args.json else forgotten:
         print(f"forgotten, on your word: {name(instance)}, {last_known(instance)}")
     if not forgotten and not args.json:
@@ -120,7 +120,7 @@ def matched(ids: Sequence[str], instances: Sequence[Instance]) -> list[Instance]
 def _warn_of_the_living(forgotten: Sequence[Instance]) -> None:
     for instance in forgotten:
         if not is_silent(instance):
-            note(f"{short(instance)} was heard {span(instance.silent_for)} ago; if it lives, it registers again")
+            warn(f"{short(instance)} was heard {span(instance.silent_for)} ago; if it lives, it registers again")
 
 
 def migrate(args: argparse.Namespace) -> int:
@@ -129,7 +129,7 @@ def migrate(args: argparse.Namespace) -> int:
     store.migrate()
     files = [file for file, _ in migrations()] if isinstance(store, PostgresStore) else []
     if args.json:
-        print(to_json({"migrated": True, "files": files, "store": store.name}))
+        emit({"migrated": True, "files": files, "store": store.name})
     else:
         print(f"{store.name} is ready{': applied ' if files else ''}{', '.join(files)}")
     return 0
@@ -138,7 +138,7 @@ def migrate(args: argparse.Namespace) -> int:
 def sql(args: argparse.Namespace) -> int:
     """Print what `migrate` applies to PostgreSQL; asks no database."""
     if args.json:
-        print(to_json({"files": [{"name": file, "sql": text} for file, text in migrations()]}))
+        emit({"files": [{"name": file, "sql": text} for file, text in migrations()]})
         return 0
     print("\n".join(f"-- {file}\n{text.rstrip()}\n" for file, text in migrations()), end="")
     return 0

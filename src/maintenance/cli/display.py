@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Protocol
 
 from maintenance.cli.standings import Standing, Standings, standing_json, why
-from maintenance.cli.text import name, number, printable, span, to_json
+from maintenance.cli.text import emit, name, number, printable, span
 from maintenance.proof import Proof
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class JsonLines:
     def show(self, proof: Proof, changed: Sequence[Standing], *, problem: bool) -> None:
         """See `Screen.show`."""
         if problem:
-            print(to_json({"event": "problem", "problem": proof.problem, "elapsed": proof.elapsed}), flush=True)
+            emit({"event": "problem", "problem": proof.problem, "elapsed": proof.elapsed})
         for it in changed:
-            print(to_json({"event": "instance", "elapsed": proof.elapsed, **standing_json(it)}), flush=True)
+            emit({"event": "instance", "elapsed": proof.elapsed, **standing_json(it)})
 
 
 class Drawn:
@@ -73,9 +73,9 @@ class Watch:
 
     def __call__(self, proof: Proof) -> None:
         """Take a judgement, and show what is new in it."""
-        problem = proof.problem != (self.proof.problem if self.proof else None)
-        self.proof = proof
-        self.screen.show(proof, self.standings.update(proof), problem=problem)
+        before, self.proof = self.proof, proof
+        changed = self.standings.update(proof)
+        self.screen.show(proof, changed, problem=proof.problem != (None if before is None else before.problem))
 
 
 @contextlib.contextmanager

@@ -8,10 +8,11 @@ from maintenance.cli import options
 from maintenance.cli.display import Watch, shown
 from maintenance.cli.errors import Ended
 from maintenance.cli.standings import NOBODY, result_json, summary, why
-from maintenance.cli.store import note, watching
-from maintenance.cli.text import ended, flag_json, name, number, printable, span, to_json, word
+from maintenance.cli.store import warn, watching
+from maintenance.cli.text import emit, ended, flag_json, name, number, printable, span, word
 from maintenance.model import Snapshot
 from maintenance.proof import Proof
+from maintenance.refresher import HEARTBEAT
 from maintenance.state import MaintenanceState
 
 NOT_PROVEN = 4
@@ -32,14 +33,16 @@ def flip(args: argparse.Namespace) -> int:
         ) from None
     _tell(snapshot, state.store.name, json=args.json, waits=args.wait)
     if ended(snapshot, now=now):
-        note("the expected end lies in the past; nothing switches off by itself")
+        warn("the expected end lies in the past; nothing switches off by itself")
+    if args.presume_dead is not None and args.presume_dead < 2 * HEARTBEAT:
+        warn(f"a process that lives may be silent for {span(2 * HEARTBEAT)}, and --presume-dead takes it for dead")
     return _wait(state, snapshot, args) if args.wait else 0
 
 
 def _tell(snapshot: Snapshot, store: str, *, json: bool, waits: bool) -> None:
     if json:
         event = {"event": "flag"} if waits else {}
-        print(to_json({**event, **flag_json(snapshot, store)}), flush=True)
+        emit({**event, **flag_json(snapshot, store)})
         return
     print(f"maintenance is {word(snapshot)} in {store} (revision {snapshot.revision})", flush=True)
     if waits:
@@ -59,7 +62,7 @@ def _wait(state: MaintenanceState, snapshot: Snapshot, args: argparse.Namespace)
                 progress=watch,
             )
     except KeyboardInterrupt:
-        proof = watch.proof or Proof(proven=False, revision=snapshot.revision)
+        proof = Proof(proven=False, revision=snapshot.revision) if watch.proof is None else watch.proof
         _conclude(proof, watch, snapshot, args, interrupted=True)
         stays = f"maintenance stays {word(snapshot)} (revision {snapshot.revision})"
         raise Ended(f"interrupted: the wait has ended; {stays}", INTERRUPTED) from None
@@ -72,13 +75,13 @@ def _wait(state: MaintenanceState, snapshot: Snapshot, args: argparse.Namespace)
 def _conclude(proof: Proof, watch: Watch, snapshot: Snapshot, args: argparse.Namespace, *, interrupted: bool) -> None:
     standings = watch.standings
     if args.json:
-        print(to_json(result_json(proof, standings, snapshot, interrupted=interrupted)), flush=True)
+        emit(result_json(proof, standings, snapshot, interrupted=interrupted))
     else:
         print(summary(proof, standings, snapshot, drain=args.drain), flush=True)
         for standing in standings.waiting:
             print(f"  {name(standing.instance)}: {printable(why(standing))}", flush=True)
     if proof and not standings.known:
-        note(NOBODY)
+        warn(NOBODY)
 
 
 def _verdict(proof: Proof, watch: Watch, snapshot: Snapshot) -> str:

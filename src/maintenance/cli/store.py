@@ -53,7 +53,7 @@ def watching(args: argparse.Namespace, *, create: bool = False) -> MaintenanceSt
                 f"{store.name}: there is no such file: check the path, or make it with "
                 f"`maintenance migrate --database {store.name}`"
             )
-        note(f"{store.name} did not exist and is made now: no server can have been using it")
+        warn(f"{store.name} did not exist and is made now: no server can have been using it")
     return MaintenanceState(store, register=False)
 
 
@@ -63,7 +63,7 @@ def is_missing(store: Store) -> bool:
     return scheme == "sqlite" and not os.path.exists(os.fsdecode(unquote_to_bytes(path)))
 
 
-def note(text: str) -> None:
+def warn(text: str) -> None:
     """Say what the person should know, and no machine has to read."""
     sys.stdout.flush()
-    print(f"note: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Words and numbers for people, and JSON for machines. Pure."""
+"""Words and numbers for people, and JSON for machines."""
 
 import datetime as dt
 import json
@@ -49,6 +49,11 @@ def number(count: int, noun: str) -> str:
 def to_json(value: object) -> str:
     """One line of JSON; times in UTC."""
     return json.dumps(value, default=_plain)
+
+
+def emit(value: object) -> None:
+    """Print one line of JSON at once: whatever ends the command, no reader sees half of it."""
+    print(f"{to_json(value)}\n", end="", flush=True)
 
 
 def _plain(value: object) -> str:

@@ -27,7 +27,7 @@ def watch(args: argparse.Namespace) -> int:
     with suppress(KeyboardInterrupt):
         try:
             for event in events(state):
-                print(_line(event, state.store.name, json=args.json), flush=True)
+                print(f"{_line(event, state.store.name, json=args.json)}\n", end="", flush=True)
         finally:
             state.close()
     return 0

@@ -90,8 +90,8 @@ def _claim(state: MaintenanceState) -> None:
     state.prove(snapshot, timeout=0)  # removes what an earlier demo on this machine has left behind
     others = state.fleet().instances
     if others or snapshot.enabled:
-        why = f"serves {len(others)} other processes" if others else "has maintenance switched on"
-        raise MaintenanceError(f"{state.store.name} {why}, and the demo would switch it: name another database")
+        why = f"has other processes registered ({len(others)})" if others else "has maintenance switched on"
+        raise MaintenanceError(f"{state.store.name} {why}, which the demo would switch too: name another database")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,9 @@ from maintenance.errors import MaintenanceError
 PATIENCE: Final = 30.0
 """Seconds within which a step must hold: three times the TTL."""
 
+GRACE: Final = 5.0
+"""Seconds that a server has to end."""
+
 ADMIN: Final = "/api/v1/admin/maintenance"
 
 
@@ -87,28 +90,21 @@ class Server:
         )
         told = self._process.stdout.readline() if self._process.stdout else ""
         if not told:
+            self.kill()
             raise MaintenanceError(f"server {self.name} did not start; what it said stands above")
         self._port = int(told)
 
     def kill(self) -> None:
         """End the process as a crash would: with no word to anybody."""
         self._running().kill()
-        self._reap()
+        self._running().communicate()
 
     def stop(self) -> None:
         """Let the process end, which takes it out of the fleet."""
-        process = self._running()
-        if process.stdin:
-            process.stdin.close()
         try:
-            process.wait(5)
+            self._running().communicate(timeout=GRACE)  # closes its stdin
         except subprocess.TimeoutExpired:
-            process.kill()
-        self._reap()
-
-    def _reap(self) -> None:
-        with self._running() as process:
-            process.wait()
+            self.kill()
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """Send one request.
