@@ -61,13 +61,12 @@ def default_state() -> MaintenanceState:
         ConfigurationError: No database is named.
     """
     global _state  # noqa: PLW0603
-    state = _state
-    if state is None or state.closed:
+    # A closed one stays: what has stopped admitting must not begin again with whatever the environment names.
+    if _state is None:
         with _lock:
-            if _state is None or _state.closed:
+            if _state is None:
                 _state = MaintenanceState(database_url())
-            state = _state
-    return state
+    return _state
 
 
 def current_state() -> MaintenanceState | None:

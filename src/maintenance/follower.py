@@ -68,6 +68,8 @@ class Follower:
 
     def settled(self) -> Held | None:
         """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
+        if self._lease.closed:
+            return self._lease.held
         self._ensure_running()
         if self._lease.runs():
             return self._lease.held
@@ -112,13 +114,14 @@ class Follower:
         refresher.wake()
         if refresher.started:
             done.wait(max(patience, 0.0))
-        if not refresher.begun:
-            refresher.attempt_here()
+        if not refresher.begun and not refresher.attempt_here() and not refresher.started:
+            done.wait(max(patience, 0.0))  # another request tries
 
     def _concluded(self, *, first: bool) -> Held:
         if first and not self._lease.runs() and not self._lease.failing:
             self._lease.fail(f"no answer within {PATIENCE:g} s")
-        return self.settled() or self._lease.run_out()
+        # Nothing at all was learned where the process left meanwhile: then its next life is waited for.
+        return self.settled() or (self.settle() if self.booting else self._lease.run_out())
 
     def _ensure_running(self) -> None:
         refresher = self.refresher
@@ -149,10 +152,14 @@ class Follower:
             return  # one that is leaving
         with self._lock:
             self._outcomes += 1
+        self._release()
+        self._after()
+
+    def _release(self) -> None:
+        with self._lock:
             waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.set()
-        self._after()
 
     def wake(self) -> None:
         """Have the store read now, where this process reads at all."""
@@ -168,6 +175,7 @@ class Follower:
         self._lease.expire()
         with self._lock:
             self.refresher, self._outcomes = None, 0
+        self._release()
         refresher.join(LEAVE_LIMIT)
 
     def forked(self) -> None:

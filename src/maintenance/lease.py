@@ -43,7 +43,7 @@ class Lease:
         self._tickets = itertools.count(1)
         self._newest = 0
         self._expired = 0
-        self._closed = False
+        self.closed = False
         self.until = float("-inf")
         self.failing = False
         self.error: str | None = None
@@ -51,7 +51,7 @@ class Lease:
         self.held = self._hold()
 
     def _hold(self) -> Held:
-        if self._closed:
+        if self.closed:
             return self._blocked()
         return Held(self.known, self.until, open=not self.known.enabled)
 
@@ -97,9 +97,13 @@ class Lease:
             return self._blocked()
         now = self._clock()
         with self._lock:
-            if now >= self.held.deadline and not self._closed:
+            if now >= self.held.deadline and not self.closed:
                 self.held = replace(self.held, deadline=now + GRACE)
             return self.held
+
+    def outlived(self) -> Held:
+        """What code is told once the lease has run out: as `run_out`, and no request rests on it for having asked."""
+        return self._blocked() if self._when_stale == "block" else self.held
 
     def _blocked(self) -> Held:
         # When it will be over is not known, so neither the message nor the end is this answer's.
@@ -122,7 +126,7 @@ class Lease:
     def close(self) -> None:
         """Admit nothing from now on."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             self.held = self._hold()
 
 

@@ -122,21 +122,30 @@ class Refresher:
         # A store that is away cannot be told, and waiting would only cost the time-out.
         if self.started and not self._failures:
             self._ended.wait(timeout)
+        if not self.started and self.trying_since is None and self._may_end():
+            self._leave()
 
     def abandon(self) -> None:
         """In the child of a fork: let the parent's conversation be."""
         if self._session is not None:
             self._session.abandon()
 
-    def attempt_here(self) -> None:
-        """Try in the caller's thread, once for all callers, for a process in which the thread does not run."""
+    def attempt_here(self) -> bool:
+        """Try in the caller's thread, once for all callers, for a process in which the thread does not run.
+
+        Returns:
+            False where another caller is trying: its outcome can be waited for.
+        """
         now = self._runtime.clock()
         with self._lock:
-            if self.begun or self.trying_since is not None or now < self._next_here:
-                return
+            if self.trying_since is not None:
+                return False
+            if self.begun or now < self._next_here:
+                return True
             self.trying_since = now
         self._attempt()
         self._next_here = self._runtime.clock() + (self._pause() if self._lease.failing else 0.0)
+        return True
 
     def _attempt(self) -> None:
         """Try once: connect where needed, read, install, acknowledge. Never raises."""

@@ -5,7 +5,6 @@ import contextlib
 import datetime as dt
 import functools
 import logging
-import math
 import os
 import socket
 import weakref
@@ -27,6 +26,9 @@ from maintenance.stores import Session, Store, open_store
 
 WRITE_LIMIT: Final = 10.0
 """Seconds after which a write that hangs is ended."""
+
+LONGEST: Final = 1_000_000.0
+"""The longest time that an option may say, in seconds (11 days): poll(2) takes 24 days, and no lease is that long."""
 
 Callback = TypeVar("Callback", bound=Callable[[Snapshot], object])
 
@@ -66,7 +68,7 @@ class MaintenanceState:
         """
         if when_stale == "block" and not register:
             raise ConfigurationError("when_stale is 'block' and register is False: only what is registered may admit")
-        self.store = open_store(store) if isinstance(store, str) else store
+        self.store = open_store(store) if isinstance(store, str) else _store(store)
         self._settings = Settings(ttl=_seconds("ttl", ttl), when_stale=_policy(when_stale), register=register)
         self._boot_timeout = _seconds("boot_timeout", boot_timeout)
         self._runtime = runtime
@@ -92,11 +94,11 @@ class MaintenanceState:
 
     def settled(self) -> Held | None:
         """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
-        return self.lease.held if self.closed else self.follower.settled()
+        return self.follower.settled()
 
     def settle(self) -> Held:
         """Wait, within the bounds of the contract, for what a request past the deadline rests on."""
-        return self.lease.held if self.closed else self.follower.settle()
+        return self.follower.settle()
 
     def snapshot(self) -> Snapshot:
         """What is known. Reads memory, except before the first read, for which it waits as a first request does."""
@@ -106,7 +108,7 @@ class MaintenanceState:
         if self.follower.refresher is None and self._is_recent():
             return self.lease.known  # primed, perhaps in a process that is about to fork: no thread yet
         waiting = self.follower.booting and self.lease.known.source != "store"
-        return (self.settled() or (self.settle() if waiting else self.lease.run_out())).snapshot
+        return (self.settled() or (self.settle() if waiting else self.lease.outlived())).snapshot
 
     @property
     def enabled(self) -> bool:
@@ -204,7 +206,7 @@ class MaintenanceState:
             The proof, true where it is proven; else it names each laggard.
 
         Raises:
-            ValueError: An argument is wrong.
+            TypeError, ValueError: An argument is wrong; nothing was asked.
         """
         if snapshot.source != "store":
             raise ValueError("the snapshot was never in a store: write prove(state.set(...)) or prove(state.refresh())")
@@ -369,9 +371,15 @@ def _said(snapshot: Snapshot) -> Snapshot:
 def _seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(f"{name} is {value!r}: write seconds, such as 10.0")
-    if not (value > 0 and math.isfinite(value)):
-        raise ConfigurationError(f"{name} is {value!r}: write seconds above 0, such as 10.0")
+    if not 0 < value <= LONGEST:
+        raise ConfigurationError(f"{name} is {value!r}: write seconds above 0 and at most {LONGEST:g}, such as 10.0")
     return float(value)
+
+
+def _store(value: Store) -> Store:
+    if not callable(getattr(value, "connect", None)):
+        raise ConfigurationError(f"store is {value!r}: write a Store, or a URL such as postgresql://user@host/database")
+    return value
 
 
 def _policy(value: object) -> WhenStale:
