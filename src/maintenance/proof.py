@@ -50,6 +50,26 @@ class Question:
     presume_dead: float | None = None
     is_gone: Callable[[Instance], bool] = lambda _: False
 
+    def __post_init__(self) -> None:
+        """Refuse a number that would prove nothing, or everything.
+
+        Raises:
+            TypeError, ValueError: `expect` or `presume_dead` is wrong.
+        """
+        if self.expect is not None and not isinstance(self.expect, int):
+            raise TypeError(f"expect is {self.expect!r}: write how many instances, as an int, or None")
+        _check_number("expect", self.expect, least=0)
+        _check_number("presume_dead", self.presume_dead, least=1)
+
+
+def _check_number(name: str, value: object, *, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r}: write a number, or None")
+    if not value >= least:  # which a NaN is not either
+        raise ValueError(f"{name} is {value!r}: write {least} or more, or None")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
@@ -190,7 +210,11 @@ class Prover:
 
         Returns:
             The last judgement.
+
+        Raises:
+            TypeError, ValueError: `timeout` is wrong.
         """
+        _check_number("timeout", timeout, least=0)
         try:
             while True:
                 began = self._runtime.clock()
