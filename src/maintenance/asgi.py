@@ -84,7 +84,8 @@ class MaintenanceMiddleware(Middleware):
         asked = gate.ask(method, scope["path"], scope.get("root_path", ""), scope)
         if asked is None:
             return None
-        held = gate.held()
+        # A default state that is not there yet is built in the thread too: that loads a driver.
+        held = None if gate.state is None else gate.held()
         if held is None:
             held = await in_thread(gate.settle)
         return gate.answer(asked, held)

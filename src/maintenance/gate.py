@@ -128,7 +128,7 @@ class Gate:
 
     def settle(self) -> Held:
         """Wait for what a request rests on."""
-        return self.following.settle()
+        return self.held() or self.following.settle()
 
     @property
     def following(self) -> MaintenanceState:
@@ -162,10 +162,9 @@ class Gate:
         return asked is not None and self.refuses(asked, snapshot)
 
     def _bypassed(self, asked: Asked) -> bool:
-        request = self._request(asked) if self._bypasses else None
         for bypass in self._bypasses:
             try:
-                passes = bypass(request)
+                passes = bypass(self._request(asked))
                 if inspect.isawaitable(passes):
                     raise TypeError("a bypass must be a plain function, and this one returned an awaitable")  # noqa: TRY301
             except Exception:
@@ -198,6 +197,10 @@ class Gate:
 
 def _completed(response: Response, standard: Response) -> Response:
     """A user's response with what every refusal needs: a Retry-After, no caching, and its exact length."""
+    if not isinstance(response.body, bytes):
+        raise TypeError(f"the body of a Response is {type(response.body).__name__}: write bytes")
+    for name, value in response.headers:
+        f"{name}{value}".encode("latin-1")  # or no server could send it
     given = tuple(pair for pair in response.headers if pair[0].lower() != "content-length")
     names = {name.lower() for name, _ in given}
     needed = {"retry-after", "cache-control"} - names
