@@ -112,7 +112,7 @@ class Follower:
         if refresher is None or outcomes != self._outcomes or self._lease.runs():
             return
         refresher.wake()
-        if refresher.started:
+        if refresher.started and (refresher.begun or self.booting):
             done.wait(max(patience, 0.0))
         if not refresher.begun and not refresher.attempt_here() and not refresher.started:
             done.wait(max(patience, 0.0))  # another request tries

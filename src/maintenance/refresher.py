@@ -129,6 +129,7 @@ class Refresher:
         """In the child of a fork: let the parent's conversation be."""
         if self._session is not None:
             self._session.abandon()
+        self._waker.close()
 
     def attempt_here(self) -> bool:
         """Try in the caller's thread, once for all callers, for a process in which the thread does not run.
