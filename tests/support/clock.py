@@ -45,6 +45,22 @@ class _Event:
         return self._set
 
 
+class Bell:
+    """A waker without sockets, for a refresher whose thread does not run."""
+
+    def __init__(self) -> None:
+        self.rings = 0
+
+    def wake(self) -> None:
+        self.rings += 1
+
+    def wait(self, timeout: float, *, fd: int | None = None) -> bool:
+        raise AssertionError("no thread runs, so nobody waits")
+
+    def close(self) -> None:
+        pass
+
+
 def refuse(_: Callable[[], None]) -> None:
     """Starts no thread, as during shutdown or where there are too many."""
     raise RuntimeError("can't start new thread")
@@ -55,5 +71,6 @@ def hang(_: Callable[[], None]) -> None:
 
 
 def runtime(clock: Clock, **changed: Any) -> Runtime:
-    """The real machine with the test's clock; other things of it as told."""
-    return replace(REAL, **{"clock": clock, **changed})
+    """The real machine with the test's clock; other things of it as told. Without a real thread, no real waker."""
+    waker = {"waker": Bell} if changed.get("start") in (refuse, hang) else {}
+    return replace(REAL, **{"clock": clock, **waker, **changed})

@@ -1,0 +1,394 @@
+"""Who waits for the store, and for how long: with a clock that moves only while somebody waits."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from maintenance import MaintenanceState
+from maintenance.follower import LEAVE_LIMIT, PATIENCE, SHORT_PATIENCE
+from maintenance.lease import GRACE, Held
+from tests.support.clock import Bell, Clock, Waits, hang, refuse, runtime
+from tests.support.faulty import FaultyStore
+from tests.support.waiting import eventually
+
+TTL = 10.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def waits(clock: Clock) -> Waits:
+    return Waits(clock)
+
+
+@pytest.fixture
+def store() -> FaultyStore:
+    return FaultyStore()
+
+
+Make = Callable[..., MaintenanceState]
+
+
+@pytest.fixture
+def hanging(store: FaultyStore, clock: Clock, waits: Waits) -> Make:
+    """A process whose thread hangs in a read that never comes back."""
+
+    def made(**options: Any) -> MaintenanceState:
+        state = MaintenanceState(
+            store, ttl=TTL, runtime=runtime(clock, start=hang, event=waits.event), register=False, **options
+        )
+        state.start()
+        assert state.follower.refresher is not None
+        state.follower.refresher.begun = True
+        state.follower.refresher.trying_since = clock.now
+        return state
+
+    return made
+
+
+def read(state: MaintenanceState) -> None:
+    """What the thread does when the read comes back."""
+    assert state.follower.refresher is not None
+    state.follower.refresher._attempt()
+
+
+def open_until(held: Held, clock: Clock) -> bool:
+    return held.open and clock.now < held.deadline
+
+
+# The first read
+
+
+@pytest.mark.parametrize(("word", "passes"), [(None, True), ("off", True), ("on", False)])
+def test_every_first_request_waits_for_boot_timeout_and_then_the_environment_stands(
+    hanging: Make, waits: Waits, clock: Clock, monkeypatch: pytest.MonkeyPatch, word: str | None, *, passes: bool
+) -> None:
+    if word:
+        monkeypatch.setenv("MAINTENANCE_MODE", word)
+    state = hanging(boot_timeout=3.0)
+    assert state.settled() is None
+    assert state.settle().open is passes
+    assert waits.waited == [3.0]
+    assert state.lease.known.source == ("environment" if word else "default")
+    clock.now += GRACE
+    assert state.settled() is not None  # the time for booting is over, for whoever comes later too
+
+
+@pytest.mark.parametrize("word", [None, "off"])
+def test_block_admits_nothing_before_the_first_read_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, store: FaultyStore, clock: Clock, waits: Waits, word: str | None
+) -> None:
+    if word:
+        monkeypatch.setenv("MAINTENANCE_MODE", word)
+    machine = runtime(clock, start=hang, event=waits.event)
+    state = MaintenanceState(store, when_stale="block", boot_timeout=3.0, runtime=machine)
+    store.away()
+    assert not state.settle().open
+    assert waits.waited == [3.0]
+    clock.now += GRACE
+    assert not state.settle().open
+
+
+def test_a_first_request_gets_what_the_first_read_brings(hanging: Make, waits: Waits, store: FaultyStore) -> None:
+    MaintenanceState(store).set(True)
+    state = hanging()
+    waits.meanwhile = lambda: read(state)
+    held = state.settle()
+    assert (held.open, held.snapshot.source) == (False, "store")
+
+
+def test_a_first_read_that_fails_ends_the_wait_of_every_first_request(
+    hanging: Make, waits: Waits, store: FaultyStore, clock: Clock
+) -> None:
+    state = hanging(boot_timeout=60.0)
+    store.away()
+    waits.meanwhile = lambda: read(state)
+    assert state.settle().open
+    assert clock.now == 1000.0  # nobody waited for longer than the failure took
+    assert not state.follower.booting
+
+
+def test_a_request_that_waits_while_the_process_closes_is_let_go_and_starts_nothing(
+    hanging: Make, waits: Waits, clock: Clock
+) -> None:
+    state = hanging(boot_timeout=60.0)
+
+    def close() -> None:
+        waits.meanwhile = lambda: None
+        state.close()
+
+    waits.meanwhile = close
+    held = state.settle()
+    assert not held.open
+    assert state.follower.refresher is None
+    assert waits.waited == [60.0, LEAVE_LIMIT]
+    assert clock.now == 1000.0 + LEAVE_LIMIT
+
+
+def test_a_first_request_that_waits_while_the_process_leaves_waits_for_its_next_life(
+    hanging: Make, waits: Waits, clock: Clock, store: FaultyStore
+) -> None:
+    MaintenanceState(store).set(True)
+    state = hanging()
+
+    def leave() -> None:
+        waits.meanwhile = lambda: None
+        state.leave()
+        waits.meanwhile = lambda: read(state)
+
+    waits.meanwhile = leave
+    assert not state.settle().open
+    assert clock.now == 1000.0 + LEAVE_LIMIT
+
+
+# Later
+
+
+@pytest.fixture
+def stale(hanging: Make, clock: Clock) -> MaintenanceState:
+    """A process that has read once, and whose lease has run out while a read hangs."""
+    state = hanging()
+    read(state)
+    clock.now += TTL
+    assert state.follower.refresher is not None
+    state.follower.refresher.trying_since = clock.now
+    return state
+
+
+def test_one_request_waits_a_second_and_the_store_counts_as_away_then(
+    stale: MaintenanceState, waits: Waits, clock: Clock
+) -> None:
+    assert stale.settled() is None
+    assert open_until(stale.settle(), clock)
+    assert waits.waited == [PATIENCE]
+    assert stale.lease.error == "no answer within 1 s"
+
+
+def test_nobody_waits_while_the_store_is_away(stale: MaintenanceState, waits: Waits, clock: Clock) -> None:
+    stale.settle()
+    for _ in range(3):
+        clock.now += GRACE
+        held = stale.settled()
+        assert held is not None
+        assert open_until(held, clock)
+        assert stale.settle().open
+    assert waits.waited == [PATIENCE]
+
+
+def test_those_that_come_meanwhile_wait_a_tenth_of_a_second_from_when_the_read_was_sent(
+    stale: MaintenanceState, waits: Waits, clock: Clock
+) -> None:
+    def another() -> None:
+        waits.meanwhile = lambda: None
+        clock.now += 0.04
+        assert open_until(stale.settle(), clock)
+
+    waits.meanwhile = another
+    stale.settle()
+    assert waits.waited == [PATIENCE, pytest.approx(SHORT_PATIENCE - 0.04)]
+
+
+def test_a_read_sent_long_ago_is_not_waited_for_by_those_that_come_meanwhile(
+    stale: MaintenanceState, waits: Waits, clock: Clock
+) -> None:
+    def another() -> None:
+        waits.meanwhile = lambda: None
+        clock.now += 0.5
+        stale.settle()
+
+    waits.meanwhile = another
+    stale.settle()
+    assert waits.waited == [PATIENCE, 0.0]
+
+
+def test_a_later_request_may_wait_long_again_once_the_store_was_back(
+    stale: MaintenanceState, waits: Waits, clock: Clock
+) -> None:
+    stale.settle()
+    read(stale)
+    clock.now += TTL
+    assert stale.settled() is None
+    stale.settle()
+    assert waits.waited == [PATIENCE, PATIENCE]
+
+
+def test_a_request_gets_what_arrives_while_it_waits(
+    stale: MaintenanceState, waits: Waits, store: FaultyStore, clock: Clock
+) -> None:
+    MaintenanceState(store).set(True)
+    waits.meanwhile = lambda: read(stale)
+    assert not stale.settle().open
+    assert clock.now == 1000 + TTL
+
+
+def test_a_request_that_comes_as_the_answer_does_waits_for_nothing(
+    stale: MaintenanceState, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = stale.follower._patience
+
+    def late() -> Any:
+        read(stale)
+        return patience()
+
+    monkeypatch.setattr(stale.follower, "_patience", late)
+    assert stale.settle().open
+    assert waits.waited == []
+
+
+def test_block_answers_503_to_all_that_come_while_the_store_is_away(
+    store: FaultyStore, clock: Clock, waits: Waits
+) -> None:
+    state = MaintenanceState(store, ttl=TTL, when_stale="block", runtime=runtime(clock, start=hang, event=waits.event))
+    state.start()
+    assert state.follower.refresher is not None
+    state.follower.refresher.begun = True
+    read(state)
+    assert open_until(state.lease.held, clock)
+    clock.now += TTL
+    assert not state.settle().open
+    assert not state.settle().open
+    assert waits.waited == [PATIENCE]
+
+
+# Where no thread runs
+
+
+@pytest.fixture(params=["none can be started", "it never gets to run"])
+def threadless(request: pytest.FixtureRequest, store: FaultyStore, clock: Clock, waits: Waits) -> MaintenanceState:
+    start = refuse if "none" in request.param else hang
+    return MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=start, event=waits.event))
+
+
+def test_the_first_request_reads_and_those_after_it_rest_on_that(
+    threadless: MaintenanceState, store: FaultyStore
+) -> None:
+    MaintenanceState(store, register=False).set(True)
+    assert not threadless.settle().open
+    assert [threadless.settled() is not None for _ in range(3)] == [True] * 3
+    assert store.reads == 1
+    assert [one.revision for one in store.reports] == [None, 2]
+
+
+def test_the_next_request_past_the_ttl_reads_and_waits_for_no_thread(
+    threadless: MaintenanceState, store: FaultyStore, clock: Clock, waits: Waits
+) -> None:
+    assert threadless.settle().open
+    waits.waited.clear()
+    MaintenanceState(store, register=False).set(True)
+    clock.now = threadless.lease.until
+    assert not threadless.settle().open
+    assert store.reads == 2
+    assert store.connects == 2  # its own, kept, and the flip's
+    assert waits.waited == []
+
+
+def test_a_store_that_was_away_is_asked_again_with_pauses(
+    threadless: MaintenanceState, store: FaultyStore, clock: Clock
+) -> None:
+    store.away()
+    assert threadless.settle().open
+    asked = store.connects
+    MaintenanceState(store.inner, register=False).set(True)
+    assert threadless.lease.run_out().open
+    store.back()
+    clock.now += 5.0
+    assert not threadless.settle().open
+    assert store.connects == asked + 1
+    assert threadless.status().last_error is None
+
+
+def test_block_does_not_ask_a_store_that_is_away_at_each_request(store: FaultyStore, clock: Clock) -> None:
+    state = MaintenanceState(store, ttl=TTL, when_stale="block", runtime=runtime(clock, start=refuse))
+    store.away()
+    assert not any(state.settle().open for _ in range(20))
+    assert store.connects == 1
+    clock.now += 5.0
+    assert not state.settle().open
+    assert store.connects == 2
+
+
+def test_concurrent_first_requests_all_wait_for_the_one_read(store: FaultyStore) -> None:
+    state = MaintenanceState(store, runtime=runtime(Clock(), start=refuse))
+    MaintenanceState(store, register=False).set(True)
+    held_up, go_on, answers = threading.Event(), threading.Event(), []
+
+    def slow() -> None:
+        held_up.set()
+        go_on.wait(10)
+
+    store.meanwhile = slow
+    threads = [threading.Thread(target=lambda: answers.append(state.settle().open)) for _ in range(4)]
+    threads[0].start()
+    assert held_up.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    eventually(lambda: len(state.follower._waiters) == 4)
+    assert answers == []  # none leaks through
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert answers == [False] * 4
+    assert store.reads == 1
+
+
+def test_leaving_removes_the_row_without_a_thread_too(threadless: MaintenanceState, store: FaultyStore) -> None:
+    threadless.settle()
+    assert len(store.inner.connect().fleet().instances) == 1
+    refused = threadless.follower.refresher is not None and not threadless.follower.refresher.started
+    threadless.leave()
+    assert (len(store.inner.connect().fleet().instances) == 0) is refused
+    assert (store.open == 0) is refused
+
+
+def test_leaving_without_a_thread_leaves_the_row_while_something_is_in_flight(store: FaultyStore) -> None:
+    from maintenance.wsgi import MaintenanceMiddleware
+
+    state = MaintenanceState(store, runtime=runtime(Clock(), start=refuse))
+    gate = MaintenanceMiddleware(None, state)._gate
+    state.settle()
+    assert gate.in_flight is not None
+    gate.in_flight.enter("GET", "/", "", {})
+    state.leave()
+    assert len(store.inner.connect().fleet().instances) == 1
+
+
+def test_a_thread_that_could_not_start_once_may_start_later(store: FaultyStore, clock: Clock) -> None:
+    start = [refuse]
+
+    def begin(run: Callable[[], None]) -> None:
+        start[0](run)
+
+    state = MaintenanceState(store, runtime=runtime(clock, start=begin, waker=Bell))
+    state.settle()
+    assert state.follower.refresher is not None
+    assert not state.follower.refresher.started
+    start[0] = hang
+    clock.now += TTL
+    state.settled()
+    assert state.follower.refresher.started
+
+
+# Forks
+
+
+def test_a_child_forked_without_hooks_is_noticed_by_its_pid(store: FaultyStore, clock: Clock) -> None:
+    pid = [100]
+    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=refuse, pid=lambda: pid[0]))
+    state.settle()
+    parents = state.follower.refresher
+    assert parents is not None
+    session = parents._session
+    pid[0] = 101
+    state.leave()  # says nothing in the parent's name
+    assert len(store.inner.connect().fleet().instances) == 1
+    clock.now += TTL
+    MaintenanceState(store, register=False).set(True)
+    assert not state.settle().open
+    assert state.follower.refresher is not parents
+    assert session.abandoned  # type: ignore[union-attr]
+    assert {one.pid for one in store.inner.connect().fleet().instances} == {100, 101}
