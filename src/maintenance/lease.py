@@ -48,12 +48,10 @@ class Lease:
         self.failing = False
         self.error: str | None = None
         self.known = before
-        self.held = self._hold()
+        self.held = self._hold(before, self.until)
 
-    def _hold(self) -> Held:
-        if self.closed:
-            return self._blocked()
-        return Held(self.known, self.until, open=not self.known.enabled)
+    def _hold(self, known: Snapshot, until: float) -> Held:
+        return self._blocked() if self.closed else Held(known, until, open=not known.enabled)
 
     def ticket(self) -> int:
         """A place in the order of answers: taken before a read is sent, and after a write has returned."""
@@ -74,12 +72,14 @@ class Lease:
         with self._lock:
             if ticket < self._newest or (lagging and snapshot.revision < self.known.revision):
                 return False
-            self._newest = ticket
+            self._newest, until = ticket, self.until
             if renew and ticket > self._expired:
-                self.until = snapshot.read_at + self._ttl
+                until = snapshot.read_at + self._ttl
                 self.failing, self.error = False, None
-            self.known = snapshot
-            self.held = self._hold()
+            # In this order, because nobody locks to look: who finds the answer known, and acknowledges it, or finds
+            # the lease running, and admits a request, must find the answer held.
+            self.held = self._hold(snapshot, until)
+            self.known, self.until = snapshot, until
             return True
 
     def fail(self, error: str) -> None:
@@ -116,7 +116,7 @@ class Lease:
             self._expired = next(self._tickets)
             self.until = float("-inf")
             self.failing = False
-            self.held = self._hold()
+            self.held = self._hold(self.known, self.until)
 
     def forked(self) -> None:
         """In the child of a fork, where the parent's other threads cannot give back what they had locked."""
@@ -126,8 +126,8 @@ class Lease:
     def close(self) -> None:
         """Admit nothing from now on."""
         with self._lock:
-            self.closed = True
-            self.held = self._hold()
+            self.held = self._blocked()
+            self.closed = True  # after it: whoever finds it closed rests on what is held, whatever the time
 
 
 def fallback(environment: str | None, *, now: float) -> Snapshot:
