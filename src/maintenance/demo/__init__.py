@@ -173,6 +173,7 @@ def _stay(servers: Sequence[Server], state: MaintenanceState) -> None:
         for server in servers:
             if server.ended:
                 gone = server.pid
+                server.kill()  # lets go of what is left of it
                 server.start()
                 _say(f"{server.name} (pid {gone}) has ended; it is back as pid {server.pid}, and remembers")
         time.sleep(0.1)

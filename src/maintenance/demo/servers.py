@@ -41,8 +41,7 @@ class Server:
         """
         self.name = name
         self._port = 0
-        inherited = {key: value for key, value in os.environ.items() if key != "MAINTENANCE_MODE"}
-        self._environment = {**inherited, "MAINTENANCE_DATABASE_URL": database}
+        self._environment = {**os.environ, "MAINTENANCE_DATABASE_URL": database}
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -95,7 +94,7 @@ class Server:
         self._port = int(told)
 
     def kill(self) -> None:
-        """End the process as a crash would: with no word to anybody."""
+        """End the process as a crash would, with no word to anybody; nothing where it has ended."""
         self._running().kill()
         self._running().communicate()
 
