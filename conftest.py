@@ -11,7 +11,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
 
-from maintenance.default import current_state
+from maintenance import default
 from maintenance.stores import PostgresStore, Store, open_store
 from tests.support.postgres import Server, database, server
 
@@ -102,15 +102,11 @@ def sample_environment(
         patch.setenv("MAINTENANCE_DATABASE_URL", url)
         patch.setenv("DJANGO_SETTINGS_MODULE", "tests.support.django_settings")
         patch.chdir(tmp_path_factory.mktemp("samples"))
-        # A default state that another page or test has left follows another database.
-        _close_default_state()
+        # What another page or test has left follows another database.
+        patch.setattr(default, "_state", None)
         yield
-        _close_default_state()
-
-
-def _close_default_state() -> None:
-    if (state := current_state()) is not None:
-        state.close()
+        if (state := default.current_state()) is not None:
+            state.close()
 
 
 pytest_collect_file = (
