@@ -61,6 +61,31 @@ class Bell:
         pass
 
 
+@dataclass(slots=True)
+class Sleeper:
+    """A waker whose waits take no real time: each moves the clock by all of it, unless it was woken before."""
+
+    clock: Clock
+    slept: list[float] = field(default_factory=list)
+    woken: bool = False
+    closed: bool = False
+    meanwhile: Callable[[], object] = lambda: None
+
+    def wake(self) -> None:
+        self.woken = True
+
+    def wait(self, timeout: float, *, fd: int | None = None) -> bool:
+        self.slept.append(timeout)
+        self.meanwhile()
+        woken, self.woken = self.woken, False
+        if not woken:
+            self.clock.now += timeout
+        return woken
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def refuse(_: Callable[[], None]) -> None:
     """Starts no thread, as during shutdown or where there are too many."""
     raise RuntimeError("can't start new thread")

@@ -15,7 +15,9 @@ class FaultyStore:
         error: What every call raises from now on; None where the store answers.
         report_error: What every `Session.report` raises.
         standby: Whether a standby answers.
+        wait_error: What the next `Session.wait` raises, once.
         meanwhile: Called between the moment a read is sent and its answer.
+        at_report: Called before a report is written.
         connects: How often somebody connected.
         reads: How often somebody read.
         reports: What was reported, in order.
@@ -31,6 +33,8 @@ class FaultyStore:
         self.standby = False
         self.intact = True
         self.meanwhile: Callable[[], object] = lambda: None
+        self.at_report: Callable[[], object] = lambda: None
+        self.wait_error: Exception | None = None
         self.connects = self.reads = self.open = 0
         self.reports: list[Instance] = []
 
@@ -80,6 +84,7 @@ class FaultySession:
         self._store.fail()
         if self._store.report_error is not None:
             raise self._store.report_error
+        self._store.at_report()
         self._store.reports.append(instance)
         self._inner.report(instance)
 
@@ -102,6 +107,9 @@ class FaultySession:
         self._store.intact = True
 
     def wait(self, timeout: float, waker: Waker) -> bool:
+        error, self._store.wait_error = self._store.wait_error, None
+        if error is not None:
+            raise error
         self._store.fail()
         return self._inner.wait(timeout, waker)
 

@@ -1,0 +1,407 @@
+"""One life of the background thread, step by step, with a clock that moves only while it rests."""
+
+import logging
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from maintenance import MaintenanceState
+from maintenance.errors import RegistrationError, StoreError
+from maintenance.in_flight import Load
+from maintenance.lease import Lease, fallback
+from maintenance.model import Change, Details, Row
+from maintenance.refresher import DRAIN_REPORT, HEARTBEAT, LOOK, Refresher, Settings
+from maintenance.runtime import REAL
+from tests.support.clock import Clock, Sleeper, runtime
+from tests.support.faulty import FaultyStore
+from tests.support.waiting import eventually
+
+TTL = 10.0
+ON = Change(enabled=True, details=Details())
+
+
+class Life:
+    """A refresher whose steps the test takes itself."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock, self.store = Clock(), FaultyStore()
+        self.waker = Sleeper(self.clock)
+        self.load: Load | None = Load()
+        self.tries = 0
+        self.high = 1.0
+        self.settings = Settings(**{"ttl": TTL, "when_stale": "serve", "register": True, **settings})
+        machine = runtime(
+            self.clock, waker=lambda: self.waker, uniform=lambda low, high: low + self.high * (high - low)
+        )
+        self.lease = Lease(
+            fallback(None, now=0.0), ttl=self.settings.ttl, when_stale=self.settings.when_stale, runtime=machine
+        )
+        self.refresher = Refresher(
+            self.store, self.lease, self.settings, runtime=machine, measure=lambda _: self.load, after=self._tried
+        )
+
+    def _tried(self, _: Refresher) -> None:
+        self.tries += 1
+
+    def attempt(self) -> None:
+        self.refresher._attempt()
+
+    def rest(self) -> float:
+        """Rest, and say for how long."""
+        began = self.clock.now
+        self.refresher._rest()
+        return self.clock.now - began
+
+    def flip(self) -> int:
+        row = self.store.inner.connect().write(ON)
+        assert isinstance(row.revision, int)
+        return row.revision
+
+    @property
+    def registered(self) -> list[str]:
+        return [one.id for one in self.store.inner.connect().fleet().instances]
+
+
+@pytest.fixture
+def life() -> Life:
+    return Life()
+
+
+@pytest.fixture
+def make() -> Callable[..., Life]:
+    return Life
+
+
+# What a try does, in which order
+
+
+def test_it_registers_before_it_reads_and_acknowledges_only_what_is_installed(life: Life) -> None:
+    revision, seen = life.flip(), []
+    life.store.meanwhile = lambda: seen.append(("read", life.registered == [life.refresher.instance]))
+    life.store.at_report = lambda: seen.append(("report", life.lease.known.revision))
+    life.attempt()
+    assert seen == [("report", 0), ("read", True), ("report", revision)]
+    assert [one.revision for one in life.store.reports] == [None, revision]
+
+
+def test_the_lease_runs_from_before_the_read_was_sent(life: Life) -> None:
+    def slow() -> None:
+        life.clock.now += 2.0
+
+    life.store.meanwhile = slow
+    life.attempt()
+    assert life.lease.until == 1000.0 + TTL
+
+
+def test_a_read_that_an_own_write_overtakes_is_not_taken_and_repeated_at_once(life: Life) -> None:
+    life.attempt()
+    own = Row(True, {}, 2).snapshot(read_at=life.clock.now)
+    life.store.meanwhile = lambda: life.lease.install(own, ticket=life.lease.ticket(), renew=False)
+    life.waker.woken = False
+    life.attempt()
+    assert life.lease.known.enabled
+    assert life.rest() == 0.0  # woken by itself
+
+
+def test_a_row_that_somebody_removed_is_there_again_before_the_read_that_a_lease_rests_on(life: Life) -> None:
+    life.attempt()
+    life.store.inner.connect().remove(life.refresher.instance)
+    registered_when_read: list[bool] = []
+    life.store.meanwhile = lambda: registered_when_read.append(bool(life.registered))
+    life.attempt()
+    assert registered_when_read == [False, True]
+    assert [one.revision for one in life.store.reports] == [None, 1, None, 1]
+
+
+def test_a_heartbeat_a_minute_and_nothing_else_while_nothing_changes(life: Life) -> None:
+    life.attempt()
+    life.store.reports.clear()
+    life.clock.now += HEARTBEAT - 1
+    life.attempt()
+    assert life.store.reports == []
+    life.clock.now += 1
+    life.attempt()
+    assert [one.revision for one in life.store.reports] == [1]
+
+
+def test_one_that_only_watches_says_nothing_and_reads(make: Callable[..., Life]) -> None:
+    life = make(register=False)
+    revision = life.flip()
+    life.attempt()
+    assert life.store.reports == []
+    assert (life.lease.known.revision, life.lease.runs()) == (revision, True)
+
+
+def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life) -> None:
+    life.store.report_error = RegistrationError("instances cannot register: run `maintenance migrate`")
+    life.attempt()
+    assert life.lease.runs()
+    assert (life.refresher.registered, life.lease.error) == (False, None)
+    assert life.refresher.registration_error == "instances cannot register: run `maintenance migrate`"
+    life.store.report_error = None
+    life.attempt()
+    assert (life.refresher.registered, life.refresher.registration_error) == (True, None)
+
+
+def test_block_admits_nothing_where_it_cannot_register(make: Callable[..., Life]) -> None:
+    life = make(when_stale="block")
+    life.store.report_error = RegistrationError("instances cannot register")
+    life.attempt()
+    assert not life.lease.runs()
+    assert life.lease.error == "instances cannot register"
+    assert life.lease.known.source == "store"  # it knows, and still admits nothing
+    life.store.report_error = None
+    life.attempt()
+    assert life.lease.runs()
+
+
+def test_block_renews_no_lease_while_its_row_is_away(make: Callable[..., Life]) -> None:
+    life = make(when_stale="block")
+    life.attempt()
+    life.store.inner.connect().remove(life.refresher.instance)
+    life.store.report_error = RegistrationError("instances cannot register")
+    life.clock.now += 1
+    life.attempt()
+    assert life.lease.until == 1000.0 + TTL
+
+
+def test_a_standby_updates_the_answer_and_never_the_lease(life: Life) -> None:
+    life.store.standby = True
+    life.flip()
+    life.attempt()
+    assert life.lease.known.enabled
+    assert not life.lease.runs()
+    assert "a standby answered" in str(life.lease.error)
+    assert life.refresher._session is not None  # and it is asked again over the same connection
+
+
+def test_a_wrong_row_is_a_failed_read_over_a_good_connection(life: Life) -> None:
+    life.attempt()
+    life.store.inner.row = None
+    life.clock.now += 1
+    life.attempt()
+    assert life.lease.until == 1000.0 + TTL
+    assert "has no row" in str(life.lease.error)
+    assert life.store.connects == 1
+    assert life.rest() == 2.5  # and soon asked again
+
+
+def test_a_store_that_is_away_is_let_go_of_and_connected_to_anew(life: Life) -> None:
+    life.attempt()
+    life.store.away()
+    life.attempt()
+    assert (life.lease.error, life.store.open) == ("the server is away", 0)
+    life.store.back()
+    life.attempt()
+    assert (life.lease.error, life.store.open, life.tries) == (None, 1, 3)
+
+
+def test_whatever_fails_is_logged_and_tried_again(life: Life, caplog: pytest.LogCaptureFixture) -> None:
+    life.store.error = ZeroDivisionError("a bug of ours")
+    life.attempt()
+    assert life.lease.error == "an unexpected ZeroDivisionError, which the log shows"
+    assert "ZeroDivisionError: a bug of ours" in caplog.text
+    assert (life.tries, life.refresher.trying_since) == (1, None)
+    life.store.back()
+    life.attempt()
+    assert life.lease.runs()
+
+
+# When the next one comes
+
+
+@pytest.mark.parametrize("ttl", [0.5, 2.0, 10.0, 60.0])
+@pytest.mark.parametrize("high", [0.0, 1.0])
+def test_reads_come_ahead_of_the_lease_s_end_and_retries_within_its_bounds(
+    make: Callable[..., Life], ttl: float, high: float
+) -> None:
+    life = make(ttl=ttl)
+    life.high = high
+    life.attempt()
+    assert life.rest() == pytest.approx(ttl * (0.8 if high else 0.6))
+    limit = max(min(ttl, 5.0) / 2, 0.2)
+    assert life.settings.limit == limit
+    life.store.away()
+    pauses = []
+    for _ in range(12):
+        life.attempt()
+        pauses.append(life.rest())
+    assert pauses[0] == pytest.approx(min(limit, 0.1) * (1.0 if high else 0.5))
+    assert all(later >= earlier - 1e-9 for earlier, later in pairwise(pauses))
+    assert pauses[-1] == pytest.approx(limit * (1.0 if high else 0.5))
+    assert limit + pauses[-1] <= max(min(ttl, 5.0), 0.4)
+
+
+def test_a_try_that_hangs_is_ended_by_the_watchdog() -> None:
+    life, watched = Life(), []
+    machine = runtime(life.clock, watchdog=lambda seconds, action: watched.append(seconds) or REAL.watchdog(60, action))
+    life.refresher._runtime = machine
+    life.attempt()
+    assert watched == [2.5]
+
+
+def test_a_rest_that_the_server_ends_is_a_failure_and_the_next_try_comes_after_a_pause(life: Life) -> None:
+    life.attempt()
+    life.store.wait_error = StoreError("terminated")
+    assert life.rest() == pytest.approx(0.1)
+    assert life.lease.error == "terminated"
+    assert life.store.open == 0
+
+
+def test_a_server_that_accepts_and_hangs_up_is_not_asked_as_fast_as_it_can(life: Life) -> None:
+    pauses = []
+    for _ in range(4):
+        life.attempt()
+        life.store.wait_error = StoreError("terminated")
+        pauses.append(life.rest())
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8])
+    life.attempt()
+    life.rest()
+    assert life.refresher._failures == 0
+
+
+def test_whatever_fails_in_a_rest_ends_no_thread(life: Life, caplog: pytest.LogCaptureFixture) -> None:
+    life.attempt()
+    life.store.wait_error = RuntimeError("dictionary changed size during iteration")
+    life.rest()
+    assert "RuntimeError: dictionary changed size" in caplog.text
+    life.attempt()
+    assert life.lease.runs()
+
+
+def test_a_rest_ends_when_it_is_woken(life: Life) -> None:
+    life.attempt()
+    life.refresher.wake()
+    assert life.rest() == 0.0
+
+
+# The drain
+
+
+def ask_drain(life: Life) -> None:
+    life.store.inner.connect().ask_drain(life.flip())
+
+
+def test_while_somebody_waits_for_it_the_end_of_the_last_request_is_told_at_once(life: Life) -> None:
+    life.load = Load(in_flight=2, total=3, websockets=1, oldest="GET /slow", oldest_age=4.0)
+    ask_drain(life)
+    life.attempt()
+    told = life.store.reports[-1]
+    assert (told.in_flight, told.websockets, told.oldest, told.oldest_age) == (2, 1, "GET /slow", 4.0)
+
+    def end_at_the_third() -> None:
+        if len(life.waker.slept) == 3:
+            life.load = Load()
+
+    life.waker.meanwhile = end_at_the_third
+    life.rest()
+    *looks, last = life.waker.slept
+    assert looks == [LOOK] * 3
+    assert last == pytest.approx(0.8 * TTL - 3 * LOOK)  # it looks no more
+    assert life.store.reports[-1].in_flight == 0
+
+
+def test_a_drain_that_goes_on_is_told_once_a_second_and_only_where_it_changed(life: Life) -> None:
+    life.load = Load(in_flight=9, total=9)
+    ask_drain(life)
+    life.attempt()
+    life.store.reports.clear()
+    counts = iter([9] * 10 + [8] * 60 + [7] * 60 + [0] * 10)
+    life.refresher._measure = lambda _: Load(in_flight=next(counts))
+    session = life.refresher._session
+    assert session is not None
+    while life.refresher._draining:
+        life.refresher._follow_drain(session)
+        life.clock.now += LOOK
+    told = [(one.in_flight) for one in life.store.reports]
+    assert told == [8, 7, 0]
+    assert DRAIN_REPORT == 1.0
+
+
+def test_a_drain_is_told_by_the_next_read_too(life: Life) -> None:
+    life.load = Load(in_flight=1, total=1)
+    ask_drain(life)
+    life.attempt()
+    life.load = Load()
+    life.attempt()
+    assert life.store.reports[-1].in_flight == 0
+    count = len(life.store.reports)
+    life.attempt()
+    assert len(life.store.reports) == count
+
+
+def test_where_requests_are_not_tracked_it_says_so(life: Life) -> None:
+    life.load = None
+    ask_drain(life)
+    life.attempt()
+    assert life.store.reports[-1].in_flight is None
+    assert not life.refresher._draining
+
+
+# The end
+
+
+def test_a_retired_thread_renews_no_lease_and_ends_once_nothing_is_in_flight(life: Life) -> None:
+    life.load = Load(total=1)
+    life.attempt()
+    life.refresher.retire()
+    life.clock.now += 1
+    life.attempt()
+    assert life.lease.until == 1000.0 + TTL
+    assert not life.refresher._may_end()
+    life.waker.woken = False
+    began = life.clock.now
+
+    def end() -> None:
+        life.load = Load()
+
+    life.waker.meanwhile = end
+    life.refresher._rest()
+    assert life.clock.now - began == pytest.approx(LOOK)
+    life.refresher._run()
+    assert (life.registered, life.store.open, life.waker.closed) == ([], 0, True)
+    assert life.refresher._ended.wait(0)
+
+
+def test_a_row_that_cannot_be_removed_stays_behind_and_is_told(life: Life, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "maintenance")
+    life.attempt()
+    life.store.away()
+    life.refresher.retire()
+    life.refresher._run()
+    assert f"the row of instance {life.refresher.instance} stays behind: the server is away" in caplog.text
+    assert life.store.open == 0
+
+
+def test_one_that_never_registered_has_nothing_to_remove(make: Callable[..., Life]) -> None:
+    life = make(register=False)
+    life.attempt()
+    life.store.away()  # or this would be asked, and logged
+    life.refresher.retire()
+    life.refresher._run()
+    assert life.store.open == 0
+
+
+def test_leaving_does_not_wait_for_a_store_that_is_away() -> None:
+    store = FaultyStore()
+    store.away()
+    state = MaintenanceState(store)
+    state.settle()
+    refresher = state.follower.refresher
+    assert refresher is not None
+    waited: list[float] = []
+    refresher._ended.wait = waited.append  # type: ignore[method-assign]
+    state.leave()
+    assert waited == []
+    eventually(lambda: refresher._waker._reader.fileno() == -1, what="the thread's end")  # type: ignore[attr-defined]
+
+
+def test_a_thread_is_started_once() -> None:
+    started: list[Any] = []
+    life = Life()
+    life.refresher._runtime = runtime(life.clock, start=started.append)
+    life.refresher.start()
+    life.refresher.start()
+    assert len(started) == 1
