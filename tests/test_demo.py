@@ -125,8 +125,8 @@ def test_what_it_invites_to_run_works(folder, monkeypatch):
         codes = [subprocess.run(["bash", "-c", line], capture_output=True, check=False).returncode for line in commands]
         playing.send_signal(signal.SIGINT)
         assert playing.wait(20) == 0
-    assert [line.split(" --database")[0].split()[-1] for line in commands] == ["on", "fleet", "status", "off"]
-    assert codes == [0, 0, 3, 0]
+    assert [line.split(" --database")[0].split()[-1] for line in commands] == ["on", "fleet", "off"]
+    assert codes == [0, 0, 0]
     assert len(curls) == 2
 
 
@@ -167,6 +167,14 @@ def test_in_this_process(folder, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.setenv("DEMO_ONCE", "1")
     assert main(["demo"]) == 0
+
+
+def test_on_postgresql_in_this_process(database_url, monkeypatch):
+    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", database_url)
+    output = Acting({"Ctrl-C ends it": lambda: signal.raise_signal(signal.SIGINT)})
+    monkeypatch.setattr(sys, "stdout", output)
+    assert main(["demo"]) == 0
+    assert "The servers end." in output.getvalue()
 
 
 def test_sigterm_in_this_process(folder, monkeypatch):
@@ -308,6 +316,7 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[MaintenanceState]:
 
 def ask(method: str, path: str, body: str = "") -> tuple[int, str]:
     environ: dict[str, object] = {"REQUEST_METHOD": method, "PATH_INFO": path, "CONTENT_LENGTH": str(len(body))}
+    environ["SCRIPT_NAME"] = ""
     environ["wsgi.input"] = io.BytesIO(body.encode())
     environ["QUERY_STRING"] = ""
     setup_testing_defaults(environ)

@@ -25,9 +25,10 @@ def watch(args: argparse.Namespace) -> int:
     if not args.json:
         print(f"watching {state.store.name}; Ctrl-C ends it", flush=True)
     with suppress(KeyboardInterrupt):
+        told = events(state)
         try:
-            for event in events(state):
-                print(f"{_line(event, state.store.name, json=args.json)}\n", end="", flush=True)
+            while True:
+                print(f"{_line(next(told), state.store.name, json=args.json)}\n", end="", flush=True)
         finally:
             state.close()
     return 0

@@ -35,7 +35,6 @@ def run() -> int:
     """
     with _sigterm_unwinds(), _database() as url:
         state = MaintenanceState(url, register=False)
-        own = VARIABLE not in os.environ
         _claim(state)
         with _left_as_found(state), Server("A", url) as a, Server("B", url) as b:
             _introduce(a, b, state.store.name)
@@ -43,8 +42,8 @@ def run() -> int:
             if os.environ.get("DEMO_ONCE"):
                 _say("Every step held.")
             else:
-                _invite(a, b, state.store.name if own else None)
                 with contextlib.suppress(KeyboardInterrupt):
+                    _invite(a, b, None if os.environ.get(VARIABLE) else state.store.name)
                     _stay((a, b), state)
                 _say("\nThe servers end.")
     return 0
@@ -74,9 +73,9 @@ def _database() -> Iterator[str]:
         if url.startswith("memory:"):
             raise ConfigurationError(f"{VARIABLE} is memory://, which two processes cannot share: unset it")
         yield url
-        return
-    with tempfile.TemporaryDirectory(prefix="maintenance-demo-") as folder:
-        yield f"sqlite:///{quote(folder)}/maintenance.db"
+    else:
+        with tempfile.TemporaryDirectory(prefix="maintenance-demo-") as folder:
+            yield f"sqlite:///{quote(folder)}/maintenance.db"
 
 
 def _claim(state: MaintenanceState) -> None:
@@ -150,8 +149,8 @@ def _invite(a: Server, b: Server, database: str | None) -> None:
     _say(f"  curl -i {b.url}/\n")
     if not database:
         _say(f"  # where {VARIABLE} is set as it is here:")
-    for line in ("on --for 5m --message 'Back in a minute.' --wait", "fleet", "status", "off --wait"):
-        _say(f"  {command} {line.split(' ')[0]}{option}{line[len(line.split(' ')[0]) :]}")
+    for name, more in (("on", " --for 5m --message 'Back in a minute.' --wait"), ("fleet", ""), ("off", " --wait")):
+        _say(f"  {command} {name}{option}{more}")
     _say(f"  kill -9 {b.pid}\n\nCtrl-C ends it.\n")
 
 
