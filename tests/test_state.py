@@ -1,0 +1,513 @@
+"""What a process's own code calls, over the real stores; and what is refused before anything is written."""
+
+import datetime as dt
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from maintenance import ConfigurationError, MaintenanceState, Snapshot, StoreError
+from maintenance.lease import GRACE
+from maintenance.model import Row
+from maintenance.state import LONGEST, _forked_all, _leave_all
+from maintenance.stores import MemoryStore, PostgresStore, Store
+from maintenance.wsgi import MaintenanceMiddleware
+from tests.support.clients import call_wsgi
+from tests.support.clock import Clock, hang, refuse, runtime
+from tests.support.faulty import FaultyStore
+from tests.support.plain_apps import wsgi
+from tests.support.waiting import eventually
+
+NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def faulty() -> FaultyStore:
+    return FaultyStore()
+
+
+@pytest.fixture
+def still(faulty: FaultyStore, clock: Clock) -> MaintenanceState:
+    """A state with no thread and a clock of the test's."""
+    return MaintenanceState(faulty, runtime=runtime(clock, start=refuse))
+
+
+@pytest.fixture
+def state(store: Store) -> Iterator[MaintenanceState]:
+    """A state over each kind of store."""
+    state = MaintenanceState(store)
+    yield state
+    state.close()
+
+
+def registered(store: Store) -> set[str]:
+    session = store.connect()
+    try:
+        return {one.id for one in session.fleet().instances}
+    finally:
+        session.close()
+
+
+# What is refused at construction
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        *[({name: value}, says) for name in ("ttl", "boot_timeout") for value, says in [
+            (0, f"{name} is 0: write seconds above 0"),
+            (-1.0, f"{name} is -1.0: write seconds above 0"),
+            (float("nan"), f"{name} is nan"),
+            (float("inf"), f"{name} is inf"),
+            (10**400, f"{name} is 1000"),
+            (LONGEST * 2, f"{name} is 2000000.0: write seconds above 0 and at most 1e\\+06"),
+            (True, f"{name} is True: write seconds, such as 10.0"),
+            ("10", f"{name} is '10': write seconds"),
+            (None, f"{name} is None"),
+        ]],
+        ({"when_stale": "panic"}, "when_stale is 'panic': write 'serve' or 'block'"),
+        ({"when_stale": None}, "when_stale is None"),
+        ({"when_stale": ["serve"]}, "when_stale is"),
+        ({"when_stale": "block", "register": False}, "only what is registered may admit"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_refused_with_what_to_write(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        MaintenanceState("memory://", **wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"memory://", object()])
+def test_a_wrong_store_is_refused_with_what_to_write(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="write a Store, or a URL such as postgresql://"):
+        MaintenanceState(wrong)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@x@h/d",
+        "postgresql://me:hunter2#3@h/d",
+        "postgresql://[me:hunter2@h/d",
+        "postgresql://me:hunter2@h:port/d?connect_timeout",
+        "postgresql+asyncpg://me:hunter2@h/d",
+        "mysql://me:hunter2@h/d",
+        "hunter2",
+    ],
+)
+def test_a_wrong_url_never_shows_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="write") as caught:
+        MaintenanceState(url)
+    assert "hunter2" not in repr(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_wrong_variable_is_refused_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAINTENANCE_MODE", "perhaps")
+    with pytest.raises(ConfigurationError, match="MAINTENANCE_MODE is 'perhaps'"):
+        MaintenanceState("memory://")
+
+
+def test_making_a_state_connects_to_nothing_and_starts_nothing(faulty: FaultyStore) -> None:
+    before = threading.active_count()
+    state = MaintenanceState(faulty)
+    state.close()
+    state.leave()
+    assert (faulty.connects, threading.active_count()) == (0, before)
+
+
+# set()
+
+
+def test_a_flip_writes_the_store_first_and_returns_what_was_written(state: MaintenanceState, store: Store) -> None:
+    told = state.set(
+        True, message="m", until=NOON, retry_after=7, mode="read_only", actor="me", updated_by=None, reason="r"
+    )
+    assert (told.enabled, told.mode, told.message, told.until) == (True, "read_only", "m", NOON)
+    assert (told.retry_after, told.actor, told.reason, told.source) == (7, "me", "r", "store")
+    assert state.lease.known.revision == told.revision
+    assert MaintenanceState(store).refresh().revision == told.revision
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ((1,), TypeError, "enabled is 1: write True or False"),
+        (("on",), TypeError, "enabled is 'on'"),
+        ((True, {"mode": "half"}), ValueError, "mode is 'half'"),
+        ((True, {"until": dt.datetime(2026, 1, 1)}), ValueError, "names no time zone"),  # noqa: DTZ001
+        ((True, {"retry_after": -1}), ValueError, "retry_after is -1"),
+        ((True, {"message": 5}), TypeError, "message is a int"),
+        ((True, {"updated_by": "me"}), ValueError, "updated_by is 'me': write a UUID, or None"),
+        ((True, {"updated_by": 5}), TypeError, "updated_by is a int"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_written(
+    faulty: FaultyStore, arguments: tuple[Any, ...], error: type, says: str
+) -> None:
+    enabled, *more = arguments
+    with pytest.raises(error, match=says):
+        MaintenanceState(faulty).set(enabled, **(more[0] if more else {}))
+    assert faulty.connects == 0
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_who_flips_may_be_a_uuid_or_its_text(faulty: FaultyStore, *, as_text: bool) -> None:
+    by = uuid4()
+    told = MaintenanceState(faulty).set(True, updated_by=str(by) if as_text else by)
+    assert told.updated_by == by
+    assert isinstance(told.updated_by, UUID)
+
+
+def test_a_write_that_did_not_happen_raises_and_changes_no_memory(still: MaintenanceState, faulty: FaultyStore) -> None:
+    still.refresh()
+    before, held = still.lease.known, still.lease.held
+    told: list[Snapshot] = []
+    still.on_change(told.append)
+    faulty.away()
+    with pytest.raises(StoreError, match="away"):
+        still.set(True)
+    assert (still.lease.known, still.lease.held, told) == (before, held, [])
+
+
+def test_an_own_write_counts_at_once_and_renews_no_lease(still: MaintenanceState, clock: Clock) -> None:
+    still.settle()
+    until = still.lease.until
+    clock.now += 5
+    still.set(True)
+    assert still.enabled
+    assert still.lease.held.deadline == until
+
+
+def test_a_hung_write_is_ended_from_another_thread(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psycopg
+
+    monkeypatch.setattr("maintenance.state.WRITE_LIMIT", 0.2)
+    state = MaintenanceState(PostgresStore(migrated_url, statement_timeout=60))
+    with psycopg.connect(migrated_url) as connection:
+        connection.execute("LOCK TABLE platform_settings")
+        with pytest.raises(StoreError):
+            state.set(True)
+    assert not state.lease.known.enabled
+    assert not state.refresh().enabled
+
+
+# prime() and refresh()
+
+
+def test_priming_reads_now_and_starts_no_thread_and_no_lease(state: MaintenanceState, store: Store) -> None:
+    MaintenanceState(store).set(True)
+    assert state.prime().enabled
+    assert state.follower.refresher is None
+    assert not state.lease.runs()
+    assert registered(store) == set()
+    assert state.enabled  # memory alone, while it is recent
+    assert state.follower.refresher is None
+    assert state.status().condition == "fresh"
+
+
+def test_what_was_primed_is_asked_for_again_once_it_is_old(
+    still: MaintenanceState, clock: Clock, faulty: FaultyStore
+) -> None:
+    still.prime()
+    clock.now += 10.0
+    MaintenanceState(faulty).set(True)
+    assert still.status().condition == "stale"
+    assert not still.enabled  # code that asks does not wait
+    assert still.follower.refresher is not None
+    assert not still.settle().open
+
+
+def test_priming_never_raises_what_the_store_raises(
+    still: MaintenanceState, faulty: FaultyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty.away()
+    assert still.prime().source == "default"
+    assert still.status().last_error == "the server is away"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "never read, requests get the last known answer, off: the server is away" in caplog.text
+
+
+def test_refreshing_raises_it(still: MaintenanceState, faulty: FaultyStore) -> None:
+    faulty.away()
+    with pytest.raises(StoreError, match="away"):
+        still.refresh()
+    faulty.back()
+    faulty.inner.row = None
+    with pytest.raises(StoreError, match="has no row"):
+        still.refresh()
+    assert faulty.open == 0
+
+
+def test_refreshing_brings_what_is_there(still: MaintenanceState, faulty: FaultyStore) -> None:
+    MaintenanceState(faulty).set(True, message="hi")
+    assert still.refresh().message == "hi"
+    assert still.lease.known.message == "hi"
+
+
+def test_a_flip_while_a_refresh_is_under_way_stands(still: MaintenanceState, faulty: FaultyStore) -> None:
+    def flip() -> None:
+        faulty.meanwhile = lambda: None
+        still.set(True)
+        faulty.inner.row = Row(False, {}, 99)
+
+    read = faulty.inner.row
+    faulty.meanwhile = flip
+    assert still.refresh().enabled
+    assert read is not None
+    assert still.refresh().revision == 99
+
+
+def test_a_standby_may_be_asked_and_never_takes_back_what_is_known(
+    still: MaintenanceState, faulty: FaultyStore
+) -> None:
+    still.set(True)
+    faulty.standby = True
+    faulty.inner.row = Row(False, {}, 1)
+    assert still.refresh().enabled
+
+
+# snapshot() and enabled
+
+
+def test_before_the_first_read_code_that_asks_waits_as_a_request_does(
+    still: MaintenanceState, faulty: FaultyStore
+) -> None:
+    MaintenanceState(faulty).set(True)
+    assert still.enabled
+    assert faulty.reads == 1
+    assert still.snapshot().source == "store"
+    assert faulty.reads == 1
+
+
+def test_code_that_asks_lets_no_request_rest_on_an_old_answer(
+    still: MaintenanceState, clock: Clock, faulty: FaultyStore
+) -> None:
+    still.settle()
+    for _ in range(30):
+        clock.now += 0.5
+        assert not still.enabled
+    assert not clock.now < still.lease.held.deadline
+    MaintenanceState(faulty).set(True)
+    assert not still.settle().open
+
+
+def test_under_block_code_that_asks_hears_that_nothing_is_admitted(faulty: FaultyStore, clock: Clock) -> None:
+    state = MaintenanceState(faulty, when_stale="block", runtime=runtime(clock, start=hang))
+    state.start()
+    assert state.follower.refresher is not None
+    state.follower.refresher._attempt()
+    assert not state.enabled
+    clock.now += 10.0
+    assert state.enabled
+
+
+def test_while_the_store_is_away_code_that_asks_hears_what_requests_get(
+    still: MaintenanceState, clock: Clock, faulty: FaultyStore
+) -> None:
+    still.set(True)
+    still.settle()
+    faulty.away()
+    clock.now += 11.0
+    assert still.settle().snapshot.enabled
+    clock.now += GRACE
+    assert still.enabled
+
+
+# status()
+
+
+def test_a_status_says_how_the_process_stands(state: MaintenanceState, store: Store) -> None:
+    before = state.status()
+    assert (before.condition, before.instance, before.registered, before.listening) == (
+        "never read",
+        None,
+        False,
+        False,
+    )
+    assert (before.ttl, before.when_stale, before.store, before.in_flight) == (10.0, "serve", store.name, 0)
+    state.settle()
+    now = eventually(lambda: told if (told := state.status()).registered else None)
+    assert (now.condition, now.last_error, now.registration_error) == ("fresh", None, None)
+    assert now.instance in registered(store)
+    assert now.since >= before.since
+    assert eventually(lambda: state.status().listening)
+
+
+def test_a_status_counts_all_in_flight_and_none_where_one_middleware_does_not_track(
+    still: MaintenanceState,
+) -> None:
+    tracked = MaintenanceMiddleware(wsgi, still)._gate.in_flight
+    assert tracked is not None
+    tracked.enter("GET", "/health", "", {})
+    assert still.status().in_flight == 1
+    MaintenanceMiddleware(wsgi, still, in_flight=False)
+    assert still.status().in_flight is None
+
+
+# on_change()
+
+
+def test_a_change_is_told_once_for_each_flip_from_wherever_it_comes(
+    still: MaintenanceState, faulty: FaultyStore
+) -> None:
+    still.refresh()
+    told: list[Snapshot] = []
+    assert still.on_change(told.append) is not None
+    still.set(True, message="a")
+    still.set(True, message="a", updated_by=uuid4())  # nothing that was said has changed
+    still.refresh()
+    MaintenanceState(faulty).set(True, message="b")
+    still.refresh()
+    still.refresh()
+    assert [one.message for one in told] == ["a", "b"]
+
+
+def test_a_callback_that_fails_is_logged_and_hinders_nobody(
+    still: MaintenanceState, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Snapshot] = []
+
+    @still.on_change
+    def bad(snapshot: Snapshot) -> None:
+        raise ValueError("mine")
+
+    still.on_change(told.append)
+    assert still.set(True).enabled
+    assert [one.enabled for one in told] == [True]
+    assert "an on_change callback failed" in caplog.text
+    assert "ValueError: mine" in caplog.text
+
+
+def test_a_callback_may_flip_and_close(still: MaintenanceState) -> None:
+    @still.on_change
+    def back(snapshot: Snapshot) -> None:
+        if snapshot.enabled:
+            still.set(False)
+            still.close()
+
+    still.set(True)
+    assert not still.lease.known.enabled
+    assert still.closed
+
+
+# leave() and close()
+
+
+def test_leaving_removes_the_row_and_the_next_request_brings_it_back(state: MaintenanceState, store: Store) -> None:
+    app = MaintenanceMiddleware(wsgi, state)
+    assert call_wsgi(app).status == 200
+    first = eventually(lambda: registered(store))
+    state.leave()
+    assert registered(store) == set()
+    assert not state.lease.runs()
+    assert call_wsgi(app).status == 200
+    second = eventually(lambda: registered(store))
+    assert len(second) == 1
+    assert not first & second
+
+
+def test_closing_admits_nothing_and_removes_the_row(state: MaintenanceState, store: Store) -> None:
+    app = MaintenanceMiddleware(wsgi, state)
+    assert call_wsgi(app).status == 200
+    eventually(lambda: registered(store))
+    state.close()
+    state.close()
+    assert registered(store) == set()
+    assert call_wsgi(app).status == 503
+    assert call_wsgi(app, "/health").status == 200
+    assert state.enabled
+    state.start()
+    assert state.follower.refresher is None
+    assert not state.set(False).enabled  # a flip is still one
+    assert call_wsgi(app).status == 503
+
+
+def test_the_row_stays_until_what_is_in_flight_has_ended(state: MaintenanceState, store: Store) -> None:
+    gate = MaintenanceMiddleware(wsgi, state)._gate
+    assert gate.in_flight is not None
+    state.settle()
+    mine = eventually(lambda: registered(store))
+    key = gate.in_flight.enter("POST", "/slow", "", {})
+    state.close()
+    assert registered(store) == mine
+    gate.in_flight.leave(key)
+    eventually(lambda: registered(store) == set())
+
+
+def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store) -> None:
+    state.settle()
+    eventually(lambda: registered(store))
+    _leave_all()
+    assert registered(store) == set()
+
+
+# Forks
+
+
+def test_a_child_reads_for_itself_and_leaves_its_parent_alone(tmp_path: Any, sqlite_url: str) -> None:
+    state = MaintenanceState(sqlite_url)
+    gate = MaintenanceMiddleware(wsgi, state)._gate
+    assert gate.in_flight is not None
+    gate.in_flight.enter("GET", "/the-parent-s", "", {})
+    state.settle()
+    mine = eventually(lambda: registered(state.store))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        try:
+            said = f"{state.lease.runs()} {state.status().in_flight} {state.settle().open} {state.status().instance}"
+            os.write(writer, said.encode())
+            eventually(lambda: state.status().registered)
+            state.leave()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    runs, in_flight, is_open, instance = os.read(reader, 200).decode().split()
+    os.close(reader)
+    os.close(writer)
+    assert (runs, in_flight, is_open) == ("False", "0", "True")
+    assert {instance}.isdisjoint(mine)
+    assert registered(state.store) == mine
+    assert state.lease.runs()
+    state.close()
+
+
+def test_each_state_is_told_of_a_fork(still: MaintenanceState) -> None:
+    still.settle()
+    assert still.lease.runs()
+    before = still._lock
+    _forked_all()
+    assert not still.lease.runs()
+    assert still.follower.refresher is None
+    assert still._lock is not before
+    assert still.settle().open
+
+
+# fleet() and forget()
+
+
+def test_the_fleet_is_who_has_registered_and_one_can_be_forgotten(store: Store, state: MaintenanceState) -> None:
+    state.settle()
+    eventually(lambda: state.status().registered)
+    watcher = MaintenanceState(store, register=False)
+    seen = watcher.fleet()
+    assert [one.pid for one in seen.instances] == [os.getpid()]
+    assert watcher.forget(seen.instances[0].id)
+    assert not watcher.forget(seen.instances[0].id)
+
+
+def test_a_memory_store_shared_by_two_states_is_one_flag() -> None:
+    store = MemoryStore()
+    MaintenanceState(store).set(True)
+    assert MaintenanceState(store).refresh().enabled
