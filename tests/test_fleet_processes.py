@@ -17,7 +17,7 @@ def running():
 
 
 def plan(**happens) -> Plan:
-    nothing = {"when": "before", "frozen": [], "cut": [], "killed": [], "forked": [], "drain": False}
+    nothing = {"when": "before", "frozen": [], "cut": [], "killed": [], "forked": [], "lingering": [], "drain": False}
     return Plan(**{**nothing, **happens})
 
 
@@ -41,9 +41,14 @@ def holds(running: Trial, what: Plan) -> Tally:
 
 def test_a_fleet_that_comes_and_goes_is_proven_by_acknowledgement(running: Trial) -> None:
     serving, blocking = of(running, "serve", 2), of(running, "block", 2)
-    made = holds(running, plan(killed=[serving[0], blocking[0]], forked=[serving[1], blocking[1]], drain=True))
+    made = holds(running, plan(killed=[serving[0], blocking[0]], forked=[serving[1], blocking[1]]))
     assert made.outcomes.keys() == {"proven by acknowledgement"}
     assert made.faults == {"killed": 2, "forked": 2}
+
+
+def test_a_drain_waits_for_the_handlers_that_are_still_running(running: Trial) -> None:
+    made = holds(running, plan(lingering=[*of(running, "serve", 3), *of(running, "block", 3)], drain=True))
+    assert made.outcomes.keys() == {"proven by acknowledgement"}
 
 
 def test_frozen_and_cut_off_processes_that_block_are_fenced(running: Trial) -> None:

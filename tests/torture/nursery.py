@@ -27,9 +27,6 @@ from tests.torture.slots import Sight, Slots
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
-SLOW: Final = 0.03
-"""The share of requests whose handler takes its time, so that a drain has something to wait for."""
-
 
 def _prctl(option: int, value: int) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
@@ -97,8 +94,7 @@ class Member:
     def _handle(self, environ: Any, start_response: Callable[..., object]) -> list[bytes]:
         admitted = self._clock.last
         self._slots.saw(self._slot, Sight(admitted, REAL.clock()))
-        if random.random() < SLOW:
-            time.sleep(random.uniform(0.01, 0.1))
+        time.sleep(self._slots.asked_linger(self._slot))
         start_response("200 OK", [])
         self._slots.saw(self._slot, Sight(admitted, REAL.clock()))
         return [b"page"]

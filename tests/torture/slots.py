@@ -10,7 +10,7 @@ RING: Final = 4096
 
 _HEADER: Final = 8
 _WORDS: Final = _HEADER + 2 * RING
-_PID, _FORK_INTO, _ENTRIES, _ADMITTED, _REFUSED = range(5)
+_PID, _FORK_INTO, _LINGER, _ENTRIES, _ADMITTED, _REFUSED = range(6)
 
 
 class Sight(NamedTuple):
@@ -59,12 +59,22 @@ class Slots:
 
     def asked_fork(self, slot: int) -> int | None:
         """The slot of the child that is wanted, once."""
-        word = slot * _WORDS + _FORK_INTO
-        asked = self._ints[word]
-        if not asked:
-            return None
-        self._ints[word] = 0
-        return asked - 1
+        asked = self._take(slot, _FORK_INTO)
+        return asked - 1 if asked else None
+
+    def ask_linger(self, slot: int, seconds: float) -> None:
+        """Have the next handler of a slot's process take so long."""
+        self._ints[slot * _WORDS + _LINGER] = int(seconds * 1000)
+
+    def asked_linger(self, slot: int) -> float:
+        """How long a handler shall take, once."""
+        return self._take(slot, _LINGER) / 1000
+
+    def _take(self, slot: int, word: int) -> int:
+        asked = self._ints[slot * _WORDS + word]
+        if asked:
+            self._ints[slot * _WORDS + word] = 0
+        return asked
 
     def saw(self, slot: int, sight: Sight) -> None:
         base = slot * _WORDS

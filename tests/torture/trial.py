@@ -28,6 +28,9 @@ PACE: Final = 0.02
 RELAYED: Final = 3
 """Processes behind each relay."""
 
+LINGER: Final = 1.0
+"""Seconds of a handler that a drain has to wait for."""
+
 GENEROUS: Final = 30.0
 """Seconds for whatever has nothing in its way; a machine may be busy."""
 
@@ -42,6 +45,7 @@ class Plan:
         cut: Relays that silently forward nothing, until after the proof.
         killed: Killed, and replaced.
         forked: Made to fork.
+        lingering: Have one handler that takes `LINGER`, begun before the flip.
         drain: Whether the proof waits for requests in flight.
     """
 
@@ -50,6 +54,7 @@ class Plan:
     cut: list[Relay]
     killed: list[Process]
     forked: list[Process]
+    lingering: list[Process]
     drain: bool
 
 
@@ -123,6 +128,7 @@ class Trial:
     def flip(self, plan: Plan) -> None:
         """One flip on, its proof, and one flip off, with everybody back in service."""
         self.tally.flips += 1
+        self._linger(plan.lingering)
         try:
             if plan.when == "before":
                 self._break(plan)
@@ -147,6 +153,12 @@ class Trial:
             # Closed before anything else can end it, so that nothing legitimate lies in it.
             self._judge.proven(since, REAL.clock(), drain=plan.drain)
         self._reopen()
+
+    def _linger(self, processes: list[Process]) -> None:
+        for process in processes:
+            self.fleet.slots.ask_linger(process.slot, self._chance.uniform(0.5, 1.0) * LINGER)
+        if processes:
+            time.sleep(5 * PACE)
 
     def _prove(self, snapshot: Snapshot, plan: Plan) -> Proof:
         # Longer than every lease, so that what can be fenced is; a fault that can be fenced by nothing waits for it.
@@ -263,6 +275,7 @@ class Trial:
             cut=chance.sample(ways, chance.randint(0, min(2, len(ways)))) if faulty else [],
             killed=[one for one in direct[:3] if one.parent] or direct[: chance.randint(0, 2)],
             forked=direct[3 : 3 + chance.randint(0, 1)],
+            lingering=chance.sample(self.fleet.members, chance.randint(0, 4)),
             drain=chance.random() < 0.3 and kind != "fenceable",
         )
 
