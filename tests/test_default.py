@@ -1,0 +1,297 @@
+"""The process's default state: where it comes from, and when."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import pytest
+
+import maintenance
+from maintenance import (
+    ConfigurationError,
+    MaintenanceState,
+    StoreError,
+    aset_maintenance,
+    default,
+    init_maintenance,
+    maintenance_enabled,
+    set_maintenance,
+)
+from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
+from maintenance.stores import MemoryStore, PostgresStore
+from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
+from tests.support.clients import acall_asgi, call_asgi, call_wsgi
+from tests.support.faulty import FaultyStore
+from tests.support.plain_apps import asgi, wsgi
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("_no_default")
+
+
+@pytest.fixture
+def _no_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(default, "_state", None)
+    yield
+    if default._state is not None:
+        default._state.close()
+
+
+ADAPTERS = pytest.mark.parametrize(
+    ("make", "ask"),
+    [(lambda: WSGIMiddleware(wsgi), call_wsgi), (lambda: ASGIMiddleware(asgi), call_asgi)],
+    ids=["wsgi", "asgi"],
+)
+
+
+def ask_wsgi() -> int:
+    return call_wsgi(WSGIMiddleware(wsgi)).status
+
+
+def ask_asgi() -> int:
+    return call_asgi(ASGIMiddleware(asgi)).status
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [ask_wsgi, ask_asgi, maintenance_enabled, lambda: set_maintenance(True), maintenance.fleet],
+    ids=["wsgi", "asgi", "enabled", "set", "fleet"],
+)
+def test_without_a_url_it_says_which_variables_to_set(ask: Callable[[], Any]) -> None:
+    with pytest.raises(ConfigurationError, match="set MAINTENANCE_DATABASE_URL or DATABASE_URL, or write init_maint"):
+        ask()
+
+
+def test_without_a_url_nothing_is_initialised() -> None:
+    with pytest.raises(ConfigurationError, match="MAINTENANCE_DATABASE_URL or DATABASE_URL"):
+        init_maintenance()
+    assert default.current_state() is None
+
+
+def test_the_own_variable_comes_before_the_platform_s(
+    migrated_url: str, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    assert init_maintenance().store.name.startswith("sqlite")
+    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", f" {migrated_url} ")
+    assert init_maintenance().store.name.startswith("postgresql")
+    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", "")
+    assert init_maintenance().store.name.startswith("sqlite")
+
+
+@ADAPTERS
+def test_wrapping_before_the_state_is_there_is_well(make: Callable[[], Any], ask: Any) -> None:
+    app = make()
+    init_maintenance("memory://")
+    assert ask(app).status == 200
+    set_maintenance(True)
+    assert maintenance_enabled()
+    assert ask(app).status == 503
+
+
+def test_what_is_exempt_passes_without_any_state() -> None:
+    assert call_wsgi(WSGIMiddleware(wsgi), "/health").status == 200
+    assert call_asgi(ASGIMiddleware(asgi), "/health").status == 200
+
+
+@ADAPTERS
+def test_a_second_init_replaces_the_first_for_apps_that_are_wrapped_already(make: Callable[[], Any], ask: Any) -> None:
+    app = make()
+    first = init_maintenance("memory://")
+    set_maintenance(True)
+    assert ask(app).status == 503
+    second = init_maintenance("memory://", ttl=3.0)
+    assert (first.closed, second.closed) == (True, False)
+    assert ask(app).status == 200
+    assert default.current_state() is second
+    set_maintenance(True)
+    assert ask(app).status == 503
+
+
+def test_a_state_that_was_closed_stays_so_whatever_the_environment_names(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = WSGIMiddleware(wsgi)
+    init_maintenance("memory://").close()
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    assert call_wsgi(app).status == 503
+    assert maintenance_enabled()
+
+
+def test_a_second_init_that_is_wrong_leaves_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = init_maintenance("memory://")
+    with pytest.raises(ConfigurationError, match="ttl is 0"):
+        init_maintenance("memory://", ttl=0)
+    assert default.current_state() is first
+    assert not first.closed
+
+
+def test_init_reads_once_and_goes_on_where_the_store_is_away() -> None:
+    store = FaultyStore()
+    MaintenanceState(store).set(True)
+    assert init_maintenance(store).lease.known.enabled
+    store.away()
+    assert init_maintenance(store).lease.known.source == "default"
+
+
+def test_threads_that_ask_first_at_once_share_one_state(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    together, found = threading.Barrier(8), []
+
+    def ask() -> None:
+        together.wait()
+        found.append(default.default_state())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(found) == 8
+    assert len(set(map(id, found))) == 1
+
+
+def test_another_state_may_be_named() -> None:
+    other = MaintenanceState(MemoryStore())
+    assert set_maintenance(True, mode="read_only", actor="me", state=other).mode == "read_only"
+    assert maintenance.fleet(other).reading.row is not None
+    assert other.refresh().actor == "me"
+    assert default.current_state() is None
+
+
+# aset_maintenance and aprove
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+class Held:
+    """A store whose writes last until they are let go."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.store = FaultyStore()
+        self.store.back()
+        self.state = MaintenanceState(self.store)
+        connect = self.store.connect
+
+        def slow(*, listen: bool = False) -> Any:
+            self.begun.set()
+            assert self.go_on.wait(10)
+            return connect(listen=listen)
+
+        self.store.connect = slow  # type: ignore[method-assign]
+
+
+@BACKENDS
+def test_an_async_flip_never_blocks_the_loop(backend: str) -> None:
+    held, beats = Held(), []
+
+    async def beat() -> None:
+        while not held.begun.is_set():
+            await anyio.sleep(0)
+        beats.extend([await anyio.sleep(0) for _ in range(50)])
+        held.go_on.set()
+
+    async def main() -> Any:
+        async with anyio.create_task_group() as group:
+            group.start_soon(beat)
+            return await aset_maintenance(True, message="hi", state=held.state)
+
+    told = anyio.run(main, backend=backend)
+    assert len(beats) == 50
+    assert (told.enabled, held.state.lease.known.message) == (True, "hi")
+
+
+@BACKENDS
+def test_an_async_flip_that_is_cancelled_ends_once_the_write_has(backend: str) -> None:
+    held = Held()
+
+    async def cancel(scope: anyio.CancelScope) -> None:
+        while not held.begun.is_set():
+            await anyio.sleep(0)
+        scope.cancel()
+        held.go_on.set()
+
+    async def main() -> bool:
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope() as scope:
+                group.start_soon(cancel, scope)
+                await aset_maintenance(True, state=held.state)
+        return scope.cancel_called
+
+    assert anyio.run(main, backend=backend)
+    assert held.state.lease.known.enabled
+
+
+@BACKENDS
+def test_an_async_flip_raises_what_a_flip_raises(backend: str) -> None:
+    store = FaultyStore()
+    store.away()
+
+    async def main() -> None:
+        with pytest.raises(StoreError, match="away"):
+            await aset_maintenance(True, state=MaintenanceState(store))
+        with pytest.raises(TypeError, match="enabled is 1"):
+            await aset_maintenance(1, state=MaintenanceState(store))  # type: ignore[arg-type]
+
+    anyio.run(main, backend=backend)
+
+
+@BACKENDS
+def test_an_async_proof_is_one(backend: str) -> None:
+    state = MaintenanceState(MemoryStore(), register=False)
+    seen: list[Any] = []
+
+    async def main() -> Any:
+        return await state.aprove(await aset_maintenance(True, state=state), progress=seen.append)
+
+    assert anyio.run(main, backend=backend)
+    assert len(seen) == 1
+    assert seen[0].proven
+
+
+@BACKENDS
+def test_an_async_proof_that_is_cancelled_stops_asking(backend: str) -> None:
+    store = FaultyStore()
+    state = MaintenanceState(store, register=False)
+    looks: list[Any] = []
+
+    async def main() -> None:
+        told = await aset_maintenance(True, state=state)
+        with anyio.CancelScope() as scope:
+
+            def look(proof: Any) -> None:
+                looks.append(proof)
+                anyio.from_thread.run_sync(scope.cancel)
+
+            await state.aprove(told, expect=99, progress=look)
+        assert scope.cancelled_caught
+
+    anyio.run(main, backend=backend)
+    eventually(lambda: store.open == 0, what="the end of the wait in its thread")
+    assert len(looks) == 1
+
+
+@BACKENDS
+def test_no_event_loop_builds_the_default_state(
+    backend: str, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated_url)
+    built: list[int] = []
+    original = PostgresStore.__init__
+
+    def build(self: PostgresStore, *args: Any, **options: Any) -> None:
+        built.append(threading.get_ident())
+        original(self, *args, **options)
+
+    monkeypatch.setattr(PostgresStore, "__init__", build)
+    app = ASGIMiddleware(asgi)
+
+    async def main() -> tuple[int, int]:
+        return (await acall_asgi(app)).status, threading.get_ident()
+
+    status, loop = anyio.run(main, backend=backend)
+    assert status == 200
+    assert len(built) == 1
+    assert built[0] != loop
