@@ -1,7 +1,7 @@
 """An app as WSGI and as ASGI, for real servers: each answer names its process, and an admin endpoint flips.
 
 The environment says what to build: `APP_OPTIONS` (JSON, those of `MaintenanceState`), `APP_LISTEN=0` (polling alone),
-`APP_MIDDLEWARE` (JSON, those of the ASGI middleware) and `APP_LOG` (a file that slow requests write their begin and end to).
+`APP_MIDDLEWARE` (JSON, those of the ASGI middleware) and `APP_LOG` (where slow requests write their begin and end).
 """
 
 import json

@@ -63,8 +63,8 @@ def _as_latin(path: str) -> str:
 
 
 def http_scope(path: str = "/", *, method: str = "GET", root: str = "", **more: Any) -> dict[str, Any]:
-    """An ASGI scope as uvicorn makes it: `path` is whole, the mount point in front."""
-    whole = f"{root}{path}"
+    """An ASGI scope as uvicorn makes it: its path is whole, the mount point in front."""
+    whole = f"{root.rstrip('/')}{path}"
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -82,8 +82,8 @@ def http_scope(path: str = "/", *, method: str = "GET", root: str = "", **more: 
     }
 
 
-async def acall_asgi(app: Any, path: str = "/", *, headers: Mapping[str, str] | None = None, **scope: Any) -> Answer:
-    """Ask an ASGI app in this process."""
+async def acall_asgi(app: Any, path: str = "/", *, headers: Mapping[str, str] | None = None, **options: Any) -> Answer:
+    """Ask an ASGI app in this process; `options` are those of `http_scope`."""
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
     sent: list[Any] = []
     requests = iter([{"type": "http.request", "body": b"", "more_body": False}])
@@ -94,7 +94,7 @@ async def acall_asgi(app: Any, path: str = "/", *, headers: Mapping[str, str] | 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await app(http_scope(path, **{"headers": raw, **scope}), receive, send)
+    await app(http_scope(path, headers=raw, **options), receive, send)
     named = {name.decode().lower(): value.decode("latin-1") for name, value in sent[0]["headers"]}
     return Answer(sent[0]["status"], named, b"".join(message.get("body", b"") for message in sent[1:]))
 
