@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import anyio
+import anyio.to_thread
 import httpx
 import psycopg
 import pytest
@@ -282,7 +283,7 @@ def test_fastapi_flips_and_is_reached_while_it_is_on(page: str, alone: Callable[
 @pytest.mark.parametrize("page", ["README.md", "docs/how-to/flask.md"])
 def test_flask_flips_and_is_reached_while_it_is_on(page: str, alone: Callable[[str], Any]) -> None:
     client = alone(sample(page, "\ndef switch():")).app.test_client()
-    told = [client.open(path, method=method, json=json) for method, path, json in ROUND]
+    told = [client.open(path, method=method, json=json, buffered=True) for method, path, json in ROUND]
     assert [answer.status_code for answer in told] == ANSWERED
     assert told[2].get_json()["detail"] == "Back at noon."
 
@@ -294,7 +295,7 @@ def test_django_flips_and_is_reached_while_it_is_on(
 ) -> None:
     urls = types.ModuleType("urls")
     urls.urlpatterns = alone(sample(page, "urlpatterns")).urlpatterns  # type: ignore[attr-defined]
-    wrap = sample("docs/how-to/django.md", f"get_{kind}_application()")
+    wrap = sample("docs/how-to/django.md", f"MaintenanceMiddleware(get_{kind}_application()")
     application = alone(wrap).application
     from django.test import override_settings
 
@@ -305,6 +306,25 @@ def test_django_flips_and_is_reached_while_it_is_on(
             with httpx.Client(transport=httpx.WSGITransport(application), base_url="http://test") as client:
                 told = [client.request(method, path, json=json).status_code for method, path, json in ROUND]
     assert told == ANSWERED
+
+
+def test_django_with_a_lifespan_leaves_the_fleet(alone: Callable[[str], Any], migrated_url: str) -> None:
+    application = alone(sample("docs/how-to/django.md", "with_lifespan")).application
+    instances = maintenance.init_maintenance().fleet
+    steps = iter([("lifespan.startup", 0), ("lifespan.shutdown", 1)])
+    told: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        step, registered = next(steps)
+        await anyio.to_thread.run_sync(eventually, lambda: len(instances().instances) >= registered)
+        return {"type": step}
+
+    async def send(message: dict[str, str]) -> None:
+        told.append(message["type"])
+
+    anyio.run(application, {"type": "lifespan"}, receive, send)
+    assert told == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert instances().instances == ()
 
 
 def test_a_browser_on_another_origin_can_read_the_503(alone: Callable[[str], Any]) -> None:
