@@ -42,6 +42,7 @@ class Lease:
         self._lock = runtime.lock()
         self._tickets = itertools.count(1)
         self._newest = 0
+        self._taken = 0
         self._expired = 0
         self.closed = False
         self.until = float("-inf")
@@ -57,22 +58,29 @@ class Lease:
         """A place in the order of answers: taken before a read is sent, and after a write has returned."""
         return next(self._tickets)
 
-    def install(self, snapshot: Snapshot, *, ticket: int, renew: bool, lagging: bool = False) -> bool:
+    def install(
+        self, snapshot: Snapshot, *, ticket: int, renew: bool, lagging: bool = False, asked: int | None = None
+    ) -> bool:
         """Take an answer, unless one with a later ticket is held.
+
+        One that was asked for before the answer that is held had come may have been overtaken by it, whatever the
+        tickets say: another connection carried it. What is held may be acknowledged, so nothing older replaces it.
 
         Args:
             snapshot: The answer.
             ticket: Its place in the order.
             renew: Whether the lease runs anew from `Snapshot.read_at`.
             lagging: Whether it comes from a standby, which may not have heard yet what is known here.
+            asked: A ticket from before it was asked for, where `ticket` is not.
 
         Returns:
             Whether it was taken.
         """
         with self._lock:
-            if ticket < self._newest or (lagging and snapshot.revision < self.known.revision):
+            overlaps = (ticket if asked is None else asked) < self._taken
+            if ticket < self._newest or ((lagging or overlaps) and snapshot.revision < self.known.revision):
                 return False
-            self._newest, until = ticket, self.until
+            self._newest, self._taken, until = ticket, next(self._tickets), self.until
             if renew and ticket > self._expired:
                 until = snapshot.read_at + self._ttl
                 self.failing, self.error = False, None

@@ -174,10 +174,10 @@ class MaintenanceState:
         details = Details(mode=mode, message=message, until=until, retry_after=retry_after, actor=actor, reason=reason)
         change = Change(enabled=enabled, details=details, updated_by=_uuid(updated_by))
         with self._conversation(WRITE_LIMIT) as session:
-            sent = self.clock()
+            asked, sent = self.lease.ticket(), self.clock()
             snapshot = session.write(change).snapshot(read_at=sent)
-        # A read that was sent before the write returned may not have seen it.
-        self.lease.install(snapshot, ticket=self.lease.ticket(), renew=False)
+        # A read that was sent before the write returned may not have seen it; one that has seen more stands.
+        self.lease.install(snapshot, asked=asked, ticket=self.lease.ticket(), renew=False)
         self.follower.wake()
         self._tell()
         return snapshot
