@@ -33,7 +33,7 @@ def summary(tally: Tally, seconds: float) -> str:
     lines += [f"  {count:6} {outcome}" for outcome, count in sorted(tally.outcomes.items())]
     for name, counts in (("instances", tally.instances), ("faults", tally.faults)):
         lines.append(f"  {name}: " + ", ".join(f"{count} {what}" for what, count in sorted(counts.items())))
-    lines.append(f"  requests: {tally.admitted // 2} let in, {tally.refused} refused")
+    lines.append(f"  requests: {tally.admitted} let in, {tally.refused} refused")
     return "\n".join([*lines, *(f"  VIOLATION {violation}" for violation in tally.violations)])
 
 

@@ -33,7 +33,7 @@ class Process:
         parent: The process that forked it; None for the nursery.
         pid: 0 until it runs.
         seen: How many of its slot's entries have been looked at.
-        refused: How many of its refusals have been counted.
+        answered: How many requests it had let in and refused at the last look.
     """
 
     slot: int
@@ -43,7 +43,7 @@ class Process:
     parent: "Process | None" = None
     pid: int = 0
     seen: int = 0
-    refused: int = 0
+    answered: tuple[int, int] = (0, 0)
 
     def signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
@@ -132,10 +132,11 @@ class Fleet:
             process.seen += 1
             yield sight
 
-    def newly_refused(self, process: Process) -> int:
-        """How many requests it has refused since the last look."""
-        before, process.refused = process.refused, self.slots.refused(process.slot)
-        return process.refused - before
+    def newly_answered(self, process: Process) -> tuple[int, int]:
+        """How many requests it has let in and refused since the last look."""
+        before, now = process.answered, (self.slots.admitted(process.slot), self.slots.refused(process.slot))
+        process.answered = now
+        return now[0] - before[0], now[1] - before[1]
 
     def _slot(self) -> int:
         slot = self._free.pop(0)

@@ -28,7 +28,7 @@ PACE: Final = 0.02
 RELAYED: Final = 3
 """Processes behind each relay."""
 
-LINGER: Final = 1.0
+LINGER: Final = 1.5
 """Seconds of a handler that a drain has to wait for."""
 
 GENEROUS: Final = 30.0
@@ -67,7 +67,7 @@ class Tally:
         outcomes: How many were proven, in which way, or were not, and why.
         instances: How instances were accounted for, over all proofs.
         faults: What was done.
-        admitted: Handlers seen, twice for each request.
+        admitted: Requests let in.
         refused: Requests answered 503.
         violations: What must never be.
     """
@@ -156,7 +156,7 @@ class Trial:
 
     def _linger(self, processes: list[Process]) -> None:
         for process in processes:
-            self.fleet.slots.ask_linger(process.slot, self._chance.uniform(0.5, 1.0) * LINGER)
+            self.fleet.slots.ask_linger(process.slot, self._chance.uniform(0.8, 1.0) * LINGER)
         if processes:
             time.sleep(5 * PACE)
 
@@ -250,10 +250,11 @@ class Trial:
     def _look(self) -> None:
         for process in [*self.fleet.members, *self._dead]:
             for sight in self.fleet.new(process):
-                self.tally.admitted += 1
                 for wrong in self._judge.wrong(sight):
                     self._expect(False, f"{process.when_stale} process {process.pid} {wrong}")
-            self.tally.refused += self.fleet.newly_refused(process)
+            admitted, refused = self.fleet.newly_answered(process)
+            self.tally.admitted += admitted
+            self.tally.refused += refused
         self.fleet.bury(self._dead)
         self._dead = []
 
