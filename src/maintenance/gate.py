@@ -4,6 +4,7 @@ import datetime as dt
 import inspect
 import logging
 import random
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -25,6 +26,8 @@ Respond = Callable[[Snapshot, Request], Response]
 _NEVER: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 _logger: Final = logging.getLogger("maintenance")
+
+_SENDABLE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class Asked(NamedTuple):
@@ -91,7 +94,7 @@ class Gate:
         self._wire = wire
         self._rules = Rules(exempt, default_exempt=default_exempt)
         self._bypasses = _callables("bypass", bypass)
-        self._respond: Respond | None = next(iter(_callables("respond", respond)), None)
+        self._respond: Respond | None = _one("respond", respond)
         self.state = state
         self.clock = REAL.clock
         self.in_flight = InFlight(self.clock if state is None else state.clock) if in_flight else None
@@ -197,15 +200,30 @@ class Gate:
 
 def _completed(response: Response, standard: Response) -> Response:
     """A user's response with what every refusal needs: a Retry-After, no caching, and its exact length."""
-    if not isinstance(response.body, bytes):
-        raise TypeError(f"the body of a Response is {type(response.body).__name__}: write bytes")
-    for name, value in response.headers:
-        f"{name}{value}".encode("latin-1")  # or no server could send it
+    _check_sendable(response)
     given = tuple(pair for pair in response.headers if pair[0].lower() != "content-length")
     names = {name.lower() for name, _ in given}
     needed = {"retry-after", "cache-control"} - names
     added = tuple(pair for pair in standard.headers if pair[0].lower() in needed)
     return replace(response, headers=(*given, *added, ("Content-Length", str(len(response.body)))))
+
+
+def _one(name: str, given: Any) -> Callable[..., Any] | None:
+    functions = _callables(name, given)
+    if len(functions) > 1:
+        raise ConfigurationError(f"{name} is {given!r}: write one function")
+    return next(iter(functions), None)
+
+
+def _check_sendable(response: Response) -> None:
+    """Refuse what would fail in the server, where nothing could be sent in its place any more."""
+    if not isinstance(response.status, int) or not isinstance(response.body, bytes):
+        raise TypeError(
+            f"write Response(503, headers, b'...'): a status as an int and a body as bytes, not {response!r}"
+        )
+    for header in response.headers:
+        if not all(isinstance(part, str) and _SENDABLE.fullmatch(part) for part in header):
+            raise ValueError(f"the header {header!r} cannot be sent: write str in Latin-1, without line breaks")
 
 
 def _callables(name: str, given: Any) -> tuple[Callable[..., Any], ...]:
