@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import pytest
 
 import maintenance
@@ -189,8 +190,8 @@ def test_an_async_flip_never_blocks_the_loop(backend: str) -> None:
 
     async def beat() -> None:
         while not held.begun.is_set():
-            await anyio.sleep(0)
-        beats.extend([await anyio.sleep(0) for _ in range(50)])
+            await anyio.lowlevel.checkpoint()
+        beats.extend([await anyio.lowlevel.checkpoint() for _ in range(50)])
         held.go_on.set()
 
     async def main() -> Any:
@@ -209,7 +210,7 @@ def test_an_async_flip_that_is_cancelled_ends_once_the_write_has(backend: str) -
 
     async def cancel(scope: anyio.CancelScope) -> None:
         while not held.begun.is_set():
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         scope.cancel()
         held.go_on.set()
 

@@ -1,0 +1,310 @@
+"""Who passes and what the others get: the options of both adapters, alike in both."""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from maintenance import ConfigurationError, MaintenanceState, Request, Response, Snapshot
+from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
+from maintenance.in_flight import Load
+from maintenance.policy import WEBSOCKET
+from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
+from tests.support.clients import Answer, call_asgi, call_wsgi
+from tests.support.clock import Clock, refuse, runtime
+from tests.support.faulty import FaultyStore
+from tests.support.plain_apps import asgi, wsgi
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def state(clock: Clock) -> MaintenanceState:
+    return MaintenanceState(FaultyStore(), runtime=runtime(clock, start=refuse))
+
+
+class Adapter:
+    """One of the two, wrapped around an app that answers 200."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def wrap(self, state: Any = None, **options: Any) -> Any:
+        return WSGIMiddleware(wsgi, state, **options) if self.name == "wsgi" else ASGIMiddleware(asgi, state, **options)
+
+    def ask(self, app: Any, path: str = "/", **options: Any) -> Answer:
+        return (call_wsgi if self.name == "wsgi" else call_asgi)(app, path, **options)
+
+
+@pytest.fixture(params=["wsgi", "asgi"])
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    return Adapter(request.param)
+
+
+async def _async(*_: Any) -> bool:
+    return True
+
+
+# What is refused at construction
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"state": "memory://"}, "state is 'memory://': write a MaintenanceState, or None"),
+        ({"exempt": "/x"}, r"exempt is '/x': write a tuple, such as \('/x',\)"),
+        ({"exempt": ("/",)}, "would exempt every path"),
+        ({"exempt": ("/a%2fb",)}, "write a decoded path without %"),
+        ({"bypass": 5}, "bypass is 5: write a function"),
+        ({"bypass": "me"}, "bypass holds 'm': write a function"),
+        ({"bypass": (lambda _: True, None)}, "bypass holds None: write a function"),
+        ({"bypass": _async}, "bypass is the async function .*: write a plain one"),
+        ({"bypass": (_async,)}, "bypass is the async function .*: write a plain one"),
+        ({"respond": _async}, "respond is the async function .*: write a plain one"),
+        ({"respond": 503}, "respond is 503: write a function"),
+        ({"respond": (lambda *_: None, lambda *_: None)}, "respond .*: write one function"),
+    ],
+    ids=["state", "exempt", "all", "percent", "int", "str", "None", "async", "asyncs", "respond", "number", "two"],
+)
+def test_a_wrong_option_is_refused_with_what_to_write(adapter: Adapter, wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        adapter.wrap(**wrong)
+
+
+# Bypass
+
+
+def test_a_bypass_is_asked_about_one_request_alike_in_both(adapter: Adapter, state: MaintenanceState) -> None:
+    asked: list[Request] = []
+    app = adapter.wrap(state, bypass=lambda request: bool(asked.append(request)))
+    state.set(True)
+    state.settle()
+    answer = adapter.ask(
+        app, "/x", root="/api", method="POST", headers={"X-Token": "t", "Accept": "text/plain", "Content-Type": "a/b"}
+    )
+    assert answer.status == 503
+    [request] = asked
+    assert (request.method, request.path, request.client) == ("POST", "/x", "192.0.2.1")
+    assert (request.headers["x-token"], request.headers["accept"]) == ("t", "text/plain")
+    with pytest.raises(TypeError):
+        request.headers["x-token"] = "u"  # type: ignore[index]
+
+
+def test_a_bypass_is_not_asked_while_nothing_is_refused(adapter: Adapter, state: MaintenanceState) -> None:
+    asked: list[Request] = []
+    app = adapter.wrap(state, bypass=asked.append)
+    adapter.ask(app)
+    state.set(True)
+    adapter.ask(app, "/health")
+    state.set(True, mode="read_only")
+    adapter.ask(app)
+    assert asked == []
+
+
+def test_one_of_several_is_enough(adapter: Adapter, state: MaintenanceState) -> None:
+    app = adapter.wrap(
+        state, bypass=[lambda request: request.client == "10.0.0.1", lambda request: "x-me" in request.headers]
+    )
+    state.set(True)
+    assert adapter.ask(app).status == 503
+    assert adapter.ask(app, headers={"X-Me": "1"}).status == 200
+
+
+class _AsyncCall:
+    async def __call__(self, request: Request) -> bool:
+        return True
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize(
+    "bypass",
+    [lambda _: 1 / 0, _AsyncCall(), lambda request: request.headers["x-not-there"]],
+    ids=["raises", "awaitable", "key"],
+)
+def test_a_bypass_that_fails_lets_nobody_in(
+    adapter: Adapter, state: MaintenanceState, caplog: pytest.LogCaptureFixture, bypass: Any
+) -> None:
+    app = adapter.wrap(state, bypass=[bypass, lambda request: "x-me" in request.headers])
+    state.set(True)
+    assert adapter.ask(app).status == 503
+    assert "a bypass failed, and lets nobody pass" in caplog.text
+    assert adapter.ask(app, headers={"X-Me": "1"}).status == 200  # the others are still asked
+
+
+# Respond
+
+
+def test_a_response_of_the_users_own_is_completed(adapter: Adapter, state: MaintenanceState) -> None:
+    asked: list[tuple[Snapshot, Request]] = []
+
+    def respond(snapshot: Snapshot, request: Request) -> Response:
+        asked.append((snapshot, request))
+        return Response(503, (("Content-Type", "text/x"), ("content-length", "999")), "schön".encode())
+
+    app = adapter.wrap(state, respond=respond)
+    state.set(True, message="hi", retry_after=77)
+    answer = adapter.ask(app, "/x")
+    assert (answer.status, answer.body) == (503, "schön".encode())
+    assert dict(answer.headers) == {
+        "content-type": "text/x", "retry-after": "77", "cache-control": "no-store", "content-length": "6",
+    }  # fmt: skip
+    assert (asked[0][0].message, asked[0][1].path) == ("hi", "/x")
+    head = adapter.ask(app, "/x", method="HEAD")
+    assert (dict(head.headers), head.body) == (dict(answer.headers), b"")
+
+
+def test_what_it_says_itself_stands(adapter: Adapter, state: MaintenanceState) -> None:
+    def respond(*_: Any) -> Response:
+        return Response(500, (("retry-after", "5"), ("CACHE-CONTROL", "private")), b"")
+
+    app = adapter.wrap(state, respond=respond)
+    state.set(True, retry_after=77)
+    answer = adapter.ask(app)
+    assert (answer.status, answer.headers["retry-after"], answer.headers["cache-control"]) == (500, "5", "private")
+
+
+@pytest.mark.parametrize(
+    "respond",
+    [
+        lambda *_: 1 / 0,
+        lambda *_: None,
+        lambda *_: "closed",
+        lambda *_: Response(503, (), "closed"),  # type: ignore[arg-type]
+        lambda *_: Response(503, (("X-Said", "\N{SNOWMAN}"),), b""),
+        lambda *_: Response(503, (("X-Said", 5),), b""),  # type: ignore[arg-type]
+        lambda *_: Response(503, (("X-Said", "a\r\nSet-Cookie: b"),), b""),
+        lambda *_: Response("503", (), b""),  # type: ignore[arg-type]
+    ],
+    ids=["raises", "None", "str", "body", "snowman", "number", "newline", "status"],
+)
+def test_a_response_that_no_server_could_send_is_replaced_by_the_standard_one(
+    adapter: Adapter, state: MaintenanceState, caplog: pytest.LogCaptureFixture, respond: Any
+) -> None:
+    app = adapter.wrap(state, respond=respond)
+    state.set(True, message="back soon")
+    answer = adapter.ask(app)
+    assert (answer.status, json.loads(answer.body)["detail"]) == (503, "back soon")
+    assert "respond failed; the standard response is sent" in caplog.text
+
+
+# Pass and refuse
+
+
+def test_head_has_the_same_headers_and_no_body(adapter: Adapter, state: MaintenanceState) -> None:
+    app = adapter.wrap(state)
+    state.set(True, retry_after=5)
+    get, head = adapter.ask(app), adapter.ask(app, method="HEAD")
+    assert dict(get.headers) == dict(head.headers)
+    assert (int(head.headers["content-length"]), head.body) == (len(get.body), b"")
+    assert get.headers["vary"] == "Accept"
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 200), ("HEAD", 200), ("OPTIONS", 200), ("POST", 503), ("DELETE", 503)]
+)
+def test_read_only_lets_reading_pass(adapter: Adapter, state: MaintenanceState, method: str, status: int) -> None:
+    app = adapter.wrap(state)
+    state.set(True, mode="read_only")
+    assert adapter.ask(app, method=method).status == status
+
+
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_what_is_old_is_asked_for_again(
+    adapter: Adapter, state: MaintenanceState, clock: Clock, *, in_flight: bool
+) -> None:
+    app = adapter.wrap(state, in_flight=in_flight)
+    assert adapter.ask(app).status == 200
+    MaintenanceState(state.store).set(True)
+    assert adapter.ask(app).status == 200  # the lease still runs
+    clock.now += 10.0
+    assert adapter.ask(app).status == 503
+
+
+def test_two_middlewares_may_share_a_state(adapter: Adapter, state: MaintenanceState) -> None:
+    one, other = adapter.wrap(state), adapter.wrap(state, default_exempt=False)
+    state.set(True)
+    assert (adapter.ask(one, "/health").status, adapter.ask(other, "/health").status) == (200, 503)
+    state.attach(one._gate)
+    one._gate.in_flight.enter("POST", "/", "", {})
+    other._gate.in_flight.enter("POST", "/", "", {})
+    assert state.status().in_flight == 2  # each counted once
+
+
+# What of the requests in flight a flag counts
+
+
+@pytest.fixture
+def loaded(state: MaintenanceState, clock: Clock) -> Any:
+    """A gate with one of each kind in flight."""
+    gate = WSGIMiddleware(wsgi, state, bypass=lambda request: "x-me" in request.headers)._gate
+    assert gate.in_flight is not None
+    for method, path, root, environ in [
+        ("GET", "/page", "/app", {}),
+        ("POST", "/form", "/app", {}),
+        ("POST", "/form", "/app", {"HTTP_X_ME": "1"}),
+        ("POST", "/admin/flip", "/app", {}),
+        (WEBSOCKET, "/live", "", {}),
+    ]:
+        gate.in_flight.enter(method, path, root, environ)
+        clock.now += 1
+    return gate
+
+
+@pytest.mark.parametrize(
+    ("flag", "load"),
+    [
+        (Snapshot(enabled=False), Load(5, 5, 1, "GET /page", 5.0)),
+        (Snapshot(enabled=True), Load(3, 5, 1, "GET /page", 5.0)),
+        (Snapshot(enabled=True, mode="read_only"), Load(2, 5, 1, "POST /form", 4.0)),
+    ],
+    ids=["off", "full", "read_only"],
+)
+def test_only_what_the_flag_refuses_counts(loaded: Any, clock: Clock, flag: Snapshot, load: Load) -> None:
+    assert loaded.load(flag, clock.now) == load
+
+
+def test_a_fork_forgets_the_parents(loaded: Any, clock: Clock, state: MaintenanceState) -> None:
+    state.forked()
+    assert loaded.load(Snapshot(enabled=True), clock.now) == Load()
+
+
+def test_where_nothing_is_tracked_there_is_nothing_to_forget(state: MaintenanceState) -> None:
+    gate = WSGIMiddleware(wsgi, state, in_flight=False)._gate
+    state.forked()
+    assert gate.load(Snapshot(enabled=True), 0.0) is None
+
+
+def test_what_cannot_be_asked_about_counts(loaded: Any, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    loaded.in_flight.enter("POST", "/odd", "", None)  # no environ: the app has spoilt it
+    assert loaded.load(Snapshot(enabled=True), clock.now).in_flight == 4
+    assert "a bypass failed" in caplog.text
+
+
+def test_an_app_may_write_to_its_environ_while_it_is_asked_about(state: MaintenanceState, clock: Clock) -> None:
+    gate = WSGIMiddleware(wsgi, state, bypass=lambda request: "x-me" in request.headers)._gate
+    assert gate.in_flight is not None
+    environ: dict[str, Any] = {f"HTTP_{number}": "x" for number in range(500)}
+    gate.in_flight.enter("POST", "/", "", environ)
+    over = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not over.is_set():
+            environ[f"app.{number % 5000}"] = environ.pop(f"app.{(number + 7) % 5000}", 0)
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        loads = {gate.load(Snapshot(enabled=True), clock.now).in_flight for _ in range(300)}  # type: ignore[union-attr]
+    finally:
+        over.set()
+        writer.join()
+    assert loads == {1}
