@@ -540,6 +540,38 @@ def test_a_server_that_falls_silent_right_after_the_login_holds_nothing_up_for_e
             assert time.monotonic() - began < 10.0
 
 
+class Forgetful(Relay):
+    """Loses the connections that it has, without a word to either end, and relays new ones."""
+
+    lost: frozenset[Any] = frozenset()
+
+    def lose(self) -> None:
+        with self._lock:
+            self.lost = frozenset(self._sockets)
+
+    def _pump(self, source: Any, sink: Any) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(65_536):
+                if source not in self.lost:
+                    sink.sendall(chunk)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("listen", [True, False])
+def test_a_connection_that_died_in_silence_is_given_up(listen: bool, postgres: Server, migrated_url: str) -> None:
+    """As behind a firewall that has forgotten it: no end ever comes, so only the watchdog ends the read."""
+    with Forgetful(postgres.port) as relay:
+        url = postgres.url(migrated_url.rpartition("/")[2], port=relay.port)
+        with site(PostgresStore(url, listen=listen), ttl=1.0) as one:  # type: ignore[arg-type]
+            assert one.get() == 200
+            relay.lose()
+            flip(migrated_url, on=True)
+            # The next read is due within 0.8 s, and is given up after 0.5 s more.
+            eventually(lambda: one.get() == 503, 5.0)
+            eventually(lambda: condition(one) == "fresh")
+
+
 class Standby(Server):
     """A hot standby that follows another server by streaming replication."""
 
