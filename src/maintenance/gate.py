@@ -215,12 +215,10 @@ def _one(name: str, given: Any) -> Callable[..., Any] | None:
     return next(iter(functions), None)
 
 
-def _check_sendable(response: Response) -> None:
+def _check_sendable(response: Any) -> None:
     """Refuse what would fail in the server, where nothing could be sent in its place any more."""
     if not isinstance(response.status, int) or not isinstance(response.body, bytes):
-        raise TypeError(
-            f"write Response(503, headers, b'...'): a status as an int and a body as bytes, not {response!r}"
-        )
+        raise TypeError(f"{response!r} cannot be sent: write Response(503, headers, b'...'), the body as bytes")
     for header in response.headers:
         if not all(isinstance(part, str) and _SENDABLE.fullmatch(part) for part in header):
             raise ValueError(f"the header {header!r} cannot be sent: write str in Latin-1, without line breaks")
