@@ -9,7 +9,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from maintenance import MaintenanceState
+from maintenance import MaintenanceState, Response
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
 from tests.support.clock import Clock, refuse, runtime
@@ -157,10 +157,6 @@ class Closeless:
         self.file = file
 
 
-def file_of(wrapper: Any) -> Any:
-    return lambda given: given["wsgi.file_wrapper"](io.BytesIO(b"abc"))
-
-
 def test_a_file_stays_what_it_is_and_its_close_is_hooked(state: MaintenanceState) -> None:
     wrapped = Wrapped(state, lambda given: given["wsgi.file_wrapper"](io.BytesIO(b"abc")))
     result = wrapped(**{"wsgi.file_wrapper": FileWrapper})
@@ -255,8 +251,6 @@ def test_paths_in_utf_8_are_read_as_such(state: MaintenanceState) -> None:
 
 
 def test_a_status_that_has_no_name_is_sent_without_one(state: MaintenanceState) -> None:
-    from maintenance import Response
-
     wrapped = Wrapped(state, [b""], respond=lambda *_: Response(599, (), b""))
     state.set(True)
     said: list[str] = []
