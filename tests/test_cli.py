@@ -506,6 +506,8 @@ def test_forget_removes_nobody_where_one_id_is_unknown_or_names_several(url, cap
     assert ended("forget", "a1", "ffff") == 1
     assert "no instance 'ffff' is registered: `maintenance fleet` shows who is" in capsys.readouterr().err
     assert ended("forget", "-") == 1
+    assert ended("forget", f"postgresql://u:{PASSWORD}@h/d") == 1
+    assert PASSWORD not in capsys.readouterr().err
     assert ended("forget", "a1", "a") == 2
     assert "begins the ids of 2 instances: write more of it" in capsys.readouterr().err
     assert len(MaintenanceState(url, register=False).fleet().instances) == 2
@@ -532,6 +534,7 @@ def test_watch_shows_what_is_then_each_change_until_ctrl_c(shared_url):
             assert said in line
         ended("on", "--database", shared_url, "--mode", "read_only")
         assert "  read_only  by " in read_until(watching, "maintenance is ON")
+        assert MaintenanceState(shared_url, register=False).fleet().instances == ()
         watching.send_signal(signal.SIGINT)
         out, err = watching.communicate(timeout=10)
         assert (out, err, watching.returncode) == ("", "", 0)

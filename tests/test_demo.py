@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from maintenance.cli import main
 from maintenance.demo import servers
 from maintenance.demo.app import app
 from maintenance.demo.servers import ADMIN, Server
+from maintenance.runtime import boot_id
 from maintenance.stores import MemoryStore, open_store
 from tests.support.command import Acting, instance, read_until, register, run, started
 from tests.support.ports import accepts, free_port
@@ -123,8 +125,10 @@ def test_what_it_invites_to_run_works(folder, monkeypatch):
         commands = [line.strip() for line in said.splitlines() if line.startswith("  ") and "--database" in line]
         curls = [line.strip() for line in said.splitlines() if line.startswith("  curl -X PUT")]
         codes = [subprocess.run(["bash", "-c", line], capture_output=True, check=False).returncode for line in commands]
-        playing.send_signal(signal.SIGINT)
-        assert playing.wait(20) == 0
+        os.killpg(playing.pid, signal.SIGINT)
+        out, err = playing.communicate(timeout=20)
+    assert (playing.returncode, err) == (0, "")
+    assert "The servers end." in out
     assert [line.split(" --database")[0].split()[-1] for line in commands] == ["on", "fleet", "off"]
     assert codes == [0, 0, 0]
     assert len(curls) == 2
@@ -169,8 +173,11 @@ def test_in_this_process(folder, monkeypatch):
     assert main(["demo"]) == 0
 
 
-def test_on_postgresql_in_this_process(database_url, monkeypatch):
-    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", database_url)
+def test_on_postgresql_in_this_process_also_where_a_killed_demo_has_left_its_row(migrated_url, monkeypatch):
+    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", migrated_url)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    register(open_store(migrated_url), instance(host=socket.gethostname(), boot=boot_id(), pid=dead.pid))
     output = Acting({"Ctrl-C ends it": lambda: signal.raise_signal(signal.SIGINT)})
     monkeypatch.setattr(sys, "stdout", output)
     assert main(["demo"]) == 0

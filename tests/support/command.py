@@ -44,6 +44,7 @@ def started(*arguments: str, env: Mapping[str, str] = {}) -> Iterator[subprocess
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # so that a test can press Ctrl-C as a terminal does: for the whole group
     ) as process:
         try:
             yield process
