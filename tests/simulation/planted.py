@@ -1,0 +1,181 @@
+"""Bugs that would break the proof, each one a small change of the real code, and the weather in which it shows.
+
+Each is a function over the real classes that a context manager puts in place; `PLANTED` says in which scenario to look.
+The same scenario with the true code is clean: that is tested, too.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from unittest.mock import patch
+
+from maintenance import proof
+from maintenance.lease import Lease
+from maintenance.refresher import Refresher
+from maintenance.wsgi import MaintenanceMiddleware, _asked, _send
+from maintenance.wsgi_body import closing
+from tests.simulation.scenario import run
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A bug.
+
+    Attributes:
+        targets: What is replaced: (owner, name, by what).
+        faults: Those of the scenario.
+        options: What else is decided there.
+        runs: Within how many it must be caught.
+    """
+
+    targets: tuple[tuple[Any, str, Any], ...]
+    faults: str
+    options: dict[str, Any] = field(default_factory=dict)
+    runs: int = 40
+
+
+@contextlib.contextmanager
+def planted(plant: Plant) -> Iterator[None]:
+    """Put a bug in place."""
+    with contextlib.ExitStack() as stack:
+        for owner, name, bug in plant.targets:
+            stack.enter_context(patch.object(owner, name, bug))
+        yield
+
+
+def _acknowledges_before_installing(self: Any, session: Any) -> None:
+    if not self.registered:
+        self._register(session)
+    sent, ticket, reading = self._read(session)
+    snapshot = reading.snapshot(read_at=sent)
+    if self.registered:
+        self._report(session, self._described(snapshot.revision, self._measure(snapshot)))
+    self._install(reading, sent, ticket)
+
+
+def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
+    ticket = self._lease.ticket()
+    reading = session.read(self.instance)
+    return self._runtime.clock(), ticket, reading
+
+
+_true_cycle = Refresher._cycle
+
+
+def _registers_after_admitting(self: Any, session: Any) -> None:
+    if not self.registered:
+        sent, ticket, reading = self._read(session)
+        self._lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=True)
+    _true_cycle(self, session)
+
+
+def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
+    gate = self._gate
+    now, held = gate.clock(), gate.lease.held
+    refusal = None if held.open and now < held.deadline else self._refusal(environ)
+    if refusal is not None:
+        return _send(refusal, environ, start_response)
+    key = next(gate.in_flight._keys)
+    gate.in_flight._entries[key] = (*_asked(environ)[:3], now, environ)
+    try:
+        body = self._app(environ, start_response)
+    except BaseException:
+        gate.in_flight.leave(key)
+        raise
+    return closing(body, environ, gate.in_flight, key)
+
+
+def _reads_the_clock_after_the_flag(self: Any, environ: Any, start_response: Any) -> Any:
+    gate = self._gate
+    held = gate.lease.held
+    refusal = None if held.open and gate.clock() < held.deadline else self._refusal(environ)
+    return self._app(environ, start_response) if refusal is None else _send(refusal, environ, start_response)
+
+
+_true_account, _true_judge = proof._account, proof.judge
+
+
+def _trusts_the_silent(instance: Any, question: Any, elapsed: float) -> Any:
+    return _true_account(replace(instance, when_stale="block"), question, elapsed)
+
+
+def _takes_emptied_for_empty(fleet: Any, question: Any, *, elapsed: float) -> Any:
+    return _true_judge(replace(fleet, intact=True), replace(question, expect=None), elapsed=elapsed)
+
+
+_true_unfit = Refresher._unfit
+
+
+def _renews_from_a_standby(self: Any, reading: Any) -> Any:
+    return _true_unfit(self, replace(reading, primary=True))
+
+
+def _renews_unregistered(self: Any, reading: Any) -> Any:
+    return None if reading.primary else "a standby answered"
+
+
+def _forks_with_the_lease(self: Any) -> None:
+    self._lock = self._make_lock()
+
+
+def _takes_any_answer(self: Any, snapshot: Any, *, ticket: int, renew: bool, **_: Any) -> bool:
+    with self._lock:
+        self._newest = max(self._newest, ticket)
+        if renew and ticket > self._expired:
+            self.until = snapshot.read_at + self._ttl
+            self.failing, self.error = False, None
+        self.known = snapshot
+        self.held = self._hold()
+        return True
+
+
+PLANTED: Final = {
+    "acknowledging before installing": Plant(
+        ((Refresher, "_cycle", _acknowledges_before_installing),), "unrest", {"when_stale": "serve"}
+    ),
+    "read_at taken after the answer": Plant(
+        ((Refresher, "_read", _reads_the_clock_after_the_answer),), "polled lost", {"when_stale": "block", "ttl": 2.0, "delay": 0.5, "gap": 0.1}
+    ),
+    "registering after admitting": Plant(
+        ((Refresher, "_cycle", _registers_after_admitting),), "join restart sever", {"when_stale": "block", "ttl": 2.0, "delay": 0.1, "gap": 0.1}
+    ),
+    "entering the request after asking the flag": Plant(
+        ((MaintenanceMiddleware, "__call__", _enters_after_asking),), "unrest", {"when_stale": "block"}
+    ),
+    "reading the clock after the flag": Plant(
+        ((MaintenanceMiddleware, "__call__", _reads_the_clock_after_the_flag),), "unrest", {"when_stale": "serve"}
+    ),
+    "trusting a silent serving instance": Plant(
+        ((proof, "_account", _trusts_the_silent),), "cut sever", {"when_stale": "serve"}
+    ),
+    "forgetting the clock's rate": Plant(
+        ((proof, "lease_end", lambda ttl: ttl),), "sever", {"when_stale": "block", "ttl": 4.0, "delay": 0.002, "gap": 0.01}
+    ),
+    "an emptied table of instances taken for an empty fleet": Plant(
+        ((proof, "judge", _takes_emptied_for_empty),), "empty cut sever", {"when_stale": "block"}
+    ),
+    "a standby that renews the lease": Plant(
+        ((Refresher, "_unfit", _renews_from_a_standby),), "standby drop lost", {"when_stale": "block"}
+    ),
+    "an unregistered process that renews its lease": Plant(
+        ((Refresher, "_unfit", _renews_unregistered),), "denied", {"when_stale": "block"}
+    ),
+    "a fork that inherits the lease": Plant(
+        ((Lease, "forked", _forks_with_the_lease),), "fork", {"when_stale": "block"}
+    ),
+    "an old read that replaces an own write": Plant(
+        ((Lease, "install", _takes_any_answer),), "slow", {"when_stale": "serve", "admin": 0.05}
+    ),
+}
+
+
+def caught(plant: Plant) -> int | None:
+    """The first seed that catches a bug, counted from 0; None where none of its runs does."""
+    with planted(plant):
+        return next((seed for seed in range(plant.runs) if violated(plant, seed)), None)
+
+
+def violated(plant: Plant, seed: int) -> list[str]:
+    """What a seed finds in a plant's scenario, with whatever code is in place."""
+    return run(seed, size=8, faults=frozenset(plant.faults.split()), **plant.options).violations

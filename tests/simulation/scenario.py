@@ -1,0 +1,381 @@
+"""What a seed means, and what must come of it.
+
+A run has a fleet (processes on a few hosts, each with its own lease, policy and clock), one to three operators, and a
+choice of faults, each in or out for the whole run: so that rare combinations come up as often as common ones, and
+nothing hides behind a fault that is always there.
+
+The storm lasts some leases. In it operators flip in quick succession and ask for proof, clients call, and every few
+moments a fault strikes. Then the calm: no fault any more, but the dead stay dead and clocks stay wrong. Every process
+must follow a last flip within its lease; it must be proven, drained, forgotten, switched off, and proven again.
+"""
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from types import SimpleNamespace
+from typing import Any, Final
+from unittest.mock import patch
+
+from maintenance import follower, gate, lease, proof, refresher, state, wsgi
+from tests.simulation.database import Database, Network
+from tests.simulation.fleet import Operator, Options, Server, alive
+from tests.simulation.history import History
+from tests.simulation.stepping import stepped
+from tests.simulation.world import Process, Weather, World
+
+FAULTS: Final = (
+    "slow", "lost", "unheard", "late", "polled", "standby", "cut", "drop", "freeze", "crash", "restart", "fork", "join",
+    "leave", "fail-over", "empty", "sever", "denied", "threadless", "untracked", "unrest",
+)  # fmt: skip
+STRIKES: Final = ("cut", "drop", "freeze", "crash", "restart", "fork", "join", "leave", "fail-over", "empty")
+
+STEPPED: Final = {
+    wsgi.MaintenanceMiddleware: ("__call__", "_refusal"),
+    gate.Gate: ("held",),
+    lease.Lease: ("install", "run_out", "expire", "close"),
+    refresher.Refresher: ("_cycle", "_read", "_install", "_acknowledge", "_report", "_follow_drain", "retire"),
+    follower.Follower: ("settled", "settle", "_await_outcome", "_ensure_running", "leave", "forked"),
+    state.MaintenanceState: ("set", "refresh", "forked", "close"),
+    proof.Prover: ("_read",),
+}
+"""Where a switch between two statements could matter."""
+
+
+@dataclass
+class Outcome:
+    """What came of a run."""
+
+    seed: int
+    violations: list[str]
+    digest: str
+    counts: dict[str, int]
+    trace: list[tuple[float, int, str, str, object]]
+    faults: frozenset[str]
+
+
+class _Errors(logging.Handler):
+    """The library logs what should never happen; in a run it is a violation."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(logging.ERROR)
+        self._history = history
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._history.wrong.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
+
+
+@contextlib.contextmanager
+def _in(world: World, history: History) -> Iterator[None]:
+    """Let the library live in a world: what it asks the machine directly is asked of the world, too."""
+    logger, errors = logging.getLogger("maintenance"), _Errors(history)
+    ids = SimpleNamespace(uuid4=lambda: uuid.UUID(int=world.random.getrandbits(128)))
+    network = SimpleNamespace(gethostname=lambda: world.process.host)
+    with contextlib.ExitStack() as stack:
+        for module in (refresher, state):
+            stack.enter_context(patch.object(module, "socket", network))
+            stack.enter_context(patch.object(module, "boot_id", lambda: "boot"))
+        stack.enter_context(patch.object(refresher, "uuid", ids))
+        stack.enter_context(patch.object(World, "current", world))
+        logger.addHandler(errors)
+        propagate, logger.propagate = logger.propagate, False
+        try:
+            yield
+        finally:
+            world.end()
+            logger.removeHandler(errors)
+            logger.propagate = propagate
+
+
+@contextlib.contextmanager
+def _stepping() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for owner, names in STEPPED.items():
+            for name in names:
+                stack.enter_context(patch.object(owner, name, stepped(vars(owner)[name])))
+        yield
+
+
+def run(seed: int, *, size: int | None = None, faults: frozenset[str] | None = None, **options: Any) -> Outcome:
+    """One story.
+
+    Args:
+        seed: Which.
+        size: Processes; None for 3 to 20.
+        faults: None for a choice of the seed's.
+        options: What else a test wants to decide; see `Scenario`.
+    """
+    world, history = World(seed), History()
+    scenario = Scenario(world, history, size=size, faults=faults, **options)
+    with contextlib.ExitStack() as stack:
+        if "unrest" in scenario.faults:
+            stack.enter_context(_stepping())
+        stack.enter_context(_in(world, history))
+        try:
+            scenario.play()
+        except AssertionError as exc:
+            history.wrong.append(str(exc))
+        digest = world.digest()
+    return Outcome(seed, history.violations(), digest, history.counts, world.trace, scenario.faults)
+
+
+class Scenario:
+    """One run, from the first process to the last proof."""
+
+    def __init__(
+        self,
+        world: World,
+        history: History,
+        *,
+        size: int | None,
+        faults: frozenset[str] | None,
+        ttl: float | None = None,
+        when_stale: str | None = None,
+        admin: float | None = None,
+        delay: float | None = None,
+        gap: float | None = None,
+    ) -> None:
+        random = world.random
+        self.world, self.history, self.random = world, history, random
+        self.size = size or random.randint(3, 20)
+        drawn = frozenset(fault for fault in FAULTS if random.random() < 0.3)
+        self.faults = drawn if faults is None else faults
+        self.ttl = ttl or random.choice((1.0, 2.0, 4.0))
+        self.policies = (when_stale,) if when_stale else random.choice((("block",), ("block",), ("serve",), ("block", "serve")))
+        self.admin = random.choice((0.0, 0.0, 0.002, 0.02)) if admin is None else admin
+        self.delay, self.gap = delay or random.choice((0.003, 0.01, 0.05)), gap
+        self.mixed = ttl is None and random.random() < 0.3
+        self.storm = random.uniform(5, 12) * self.ttl
+        self.database = Database(world, history, listens="polled" not in self.faults)
+        self.database.flipped = self._flipped
+        self.hosts = [f"host{number}" for number in range(random.randint(1, 4))]
+        self.servers: list[Server] = []
+        self.operators: list[Operator] = []
+        self.emptied = False
+
+    # The story.
+
+    def play(self) -> None:
+        world = self.world
+        for number in range(self.size):
+            self._boot(f"p{number}", after=self.random.random() * self.ttl if "join" in self.faults else 0.0)
+        for number in range(self.random.choice((1, 1, 1, 2, 3))):
+            operator = self._operator(f"operator{number}")
+            world.spawn(operator.process, partial(self._operate, operator), after=self.random.random() * self.ttl)
+        self._roughen()
+        strikes = [fault for fault in STRIKES if fault in self.faults]
+        if strikes:
+            self._strike_later(strikes)
+        world.after(self.storm, self._calm)
+        last = self._operator("last")
+        world.spawn(last.process, partial(self._finish, last), after=self.storm)
+        world.run(lambda: last.done, limit=self.storm + 40 * self.ttl * 2 + 200)
+
+    def _boot(self, name: str, *, host: str | None = None, after: float = 0.0) -> Server:
+        random, faults = self.random, self.faults
+        process = self.world.boot(name, host or random.choice(self.hosts), like=self._neighbour(host))
+        process.threads = not ("threadless" in faults and random.random() < 0.2)
+        process.may_register = not ("denied" in faults and random.random() < 0.2)
+        options = Options(
+            ttl=self.ttl * random.choice((0.5, 1.0, 2.0)) if self.mixed else self.ttl,
+            when_stale=random.choice(self.policies),
+            tracks=not ("untracked" in faults and random.random() < 0.3),
+            primes=random.random() < 0.3,
+            handling=random.choice((0.01, 0.3, self.ttl)),
+            gap=self.ttl * (self.gap or random.choice((0.3, 1.5))),
+            clients=random.randint(1, 3),
+            admin=self.admin,
+        )
+        server = Server(process, self.database, options)
+        self.servers.append(server)
+        self.world.spawn(process, server.boot, after=after)
+        return server
+
+    def _neighbour(self, host: str | None) -> Process | None:
+        """Processes of one host share its clock, in most runs."""
+        return next((one for one in self.world.processes if one.host == host), None)
+
+    def _operator(self, name: str) -> Operator:
+        operator = Operator(self.world.boot(name, self.random.choice(self.hosts)), self.database)
+        operator.servers = self.servers
+        self.operators.append(operator)
+        return operator
+
+    # The storm.
+
+    def _roughen(self) -> None:
+        random, faults, network = self.random, self.faults, self.database.network
+        network.delay = self.delay
+        network.slow = 0.02 if "slow" in faults else 0.0
+        network.lost = random.choice((0.01, 0.1)) if "lost" in faults else 0.0
+        network.unheard = random.choice((0.1, 1.0)) if "unheard" in faults else 0.0
+        network.late = random.random() * 2 * self.ttl if "late" in faults else 0.0
+        network.astray = 0.2 if "standby" in faults else 0.0
+        network.lag = random.random() * 3 * self.ttl
+        self.world.oversleep = 20 * self.delay
+        rough = "unrest" in faults
+        self.world.weather = Weather(
+            unrest=random.choice((0.05, 0.2)) if rough else 0.01,
+            longest=random.choice((0.05, self.ttl)) if rough else 0.0,
+            freeze=0.003 if "freeze" in faults else 0.0,
+            frozen=2.5 * self.ttl,
+        )
+
+    def _operate(self, operator: Operator) -> None:
+        random, world = self.random, self.world
+        operator.prepare()
+        while world.now < self.storm:
+            for _ in range(random.choice((0, 0, 1, 2))):  # in quick succession
+                operator.flip(random.random() < 0.5)
+            kind = random.random()
+            snapshot = operator.flip(kind < 0.7, "read_only" if kind < 0.2 else "full")
+            if snapshot is not None and random.random() < 0.8:
+                drain = snapshot.enabled and random.random() < 0.4
+                timeout = random.choice((None, 3 * self.ttl)) if not drain else 4 * self.ttl
+                operator.prove(snapshot, drain=drain, timeout=timeout, expect=self._expected())
+            world.sleep(random.choice((0.0, 0.5, 2.0)) * random.random() * self.ttl)
+        operator.done = True
+
+    def _expected(self) -> int | None:
+        """How many processes serve: an operator knows, and has to say once the table was emptied."""
+        return len(alive(self.servers)) if self.emptied or self.random.random() < 0.1 else None
+
+    def _strike_later(self, strikes: list[str]) -> None:
+        self.world.after(self.random.expovariate(1.0) * self.storm / 8, partial(self._strike, strikes))
+
+    def _strike(self, strikes: list[str]) -> None:
+        if self.world.now < self.storm:
+            getattr(self, "_" + self.random.choice(strikes).replace("-", "_"))()
+            self._strike_later(strikes)
+
+    def _victim(self) -> Server | None:
+        living = alive(self.servers)
+        return self.random.choice(living) if len(living) > 1 else None
+
+    def _span(self) -> float:
+        return self.random.choice((0.3, 1.0, 3.0)) * self.random.random() * self.ttl
+
+    def _cut(self) -> None:
+        for process in self.random.sample(self.world.processes, self.random.randint(1, 3)):
+            process.cut(self._span())
+
+    def _flipped(self) -> None:
+        """Some processes never hear of this one in time."""
+        severed = "sever" in self.faults and not self.database.calm and self.random.random() < 0.7
+        for server in alive(self.servers) if severed else ():
+            if self.random.random() < 0.4:
+                server.process.cut(self.random.uniform(0.5, 2.5) * self.ttl)
+
+    def _drop(self) -> None:
+        for session in list(self.database.sessions):
+            if self.random.random() < 0.3:
+                session.drop()
+
+    def _freeze(self) -> None:
+        for process in self.random.sample(self.world.processes, self.random.randint(1, 3)):
+            process.freeze(self._span())
+
+    def _crash(self) -> None:
+        if victim := self._victim():
+            victim.die()
+
+    def _restart(self) -> None:
+        if victim := self._victim():
+            victim.die()
+            self._boot(f"p{len(self.servers)}", host=victim.process.host, after=self._span())
+        if self.random.random() < 0.3:
+            self.database.restart(self._span(), promote=False)
+
+    def _fork(self) -> None:
+        parent = self._victim()
+        if parent is None or parent.app is None or parent.process.frozen_until > self.world.now:
+            return
+        hooks = parent.instance is not None or self.random.random() < 0.5
+        process = self.world.boot(f"p{len(self.servers)} of {parent.process.name}", parent.process.host, like=parent.process)
+        process.may_register = parent.process.may_register
+        self.world.log("forked", process.name, hooks)
+        self.servers.append(parent.fork(process, hooks=hooks))
+
+    def _join(self) -> None:
+        self._boot(f"p{len(self.servers)}")
+
+    def _leave(self) -> None:
+        victim = self._victim()
+        if victim and victim.app:
+            self.world.log("leaves", victim.process.name)
+            victim.leaving = True
+            self.world.spawn(victim.process, victim.leave)
+
+    def _fail_over(self) -> None:
+        self.database.restart(self._span(), promote=True)
+
+    def _empty(self) -> None:
+        if not self.emptied:
+            self.emptied = True
+            self.database.empty()
+
+    # The calm.
+
+    def _calm(self) -> None:
+        world = self.world
+        world.log("calm", "world")
+        world.weather, self.database.network = Weather(unrest=0.01), Network()
+        self.database.calm, self.database.down_until = True, 0.0
+        for process in world.processes:
+            process.cut_until = process.frozen_until = 0.0
+        for session in list(self.database.sessions):
+            if not session.primary:
+                session.drop()
+
+    def _finish(self, last: Operator) -> None:
+        world = self.world
+        last.prepare()
+        longest = max(server.options.ttl for server in self.servers)
+        while not all(operator.done or operator is last for operator in self.operators):
+            world.sleep(longest)
+        world.sleep(longest + 6)  # the longest time-outs of what hung when the calm came
+        self._forget_the_dead(last)
+        self._last_flip(last, True, longest)
+        self._last_flip(last, False, longest)
+        last.done = True
+
+    def _forget_the_dead(self, last: Operator) -> None:
+        living = {server.instance for server in alive(self.servers)}
+        for one in last.state.fleet().instances:
+            if one.id not in living:
+                last.state.forget(one.id)
+
+    def _last_flip(self, last: Operator, enabled: bool, longest: float) -> None:
+        world, wrong = self.world, self.history.wrong
+        began, intact = world.now, self.database.intact
+        snapshot = last.flip(enabled)
+        if snapshot is None:
+            wrong.append("a flip failed in the calm")
+            return
+        present = [one for one in alive(self.servers) if one.process.may_register]
+        drain = enabled and all(one.options.tracks and one.process.threads for one in present)
+        proof = last.prove(snapshot, drain=drain, timeout=6 * longest + 20, expect=len(present))
+        self.history.count("last flips")
+        if not proof:
+            wrong.append(f"not proven in the calm: {proof.problem} {proof.laggards}")
+        if not intact:
+            longest *= 1.05  # until when nobody who is unknown can still admit
+        followers = [one.state.follower.refresher for one in present if one.process.threads]
+        heard = intact and all(one and one.listening for one in followers)
+        quick = 0.5 if heard else longest
+        if len(followers) == len(present) and world.now - began > quick + 0.5 + drain * 2.5 * longest:
+            wrong.append(f"proven only after {world.now - began:.2f} s")
+        world.sleep(max(began + longest * 1.02 + 0.5 - world.now, 0.0))
+        behind = [one.process.name for one in present if one.process.threads and not one.follows]
+        wrong.extend(f"{name} does not follow" for name in behind)
+
+
+def faults_of(seed: int) -> frozenset[str]:
+    """Which faults a seed draws."""
+    return Scenario(World(seed), History(), size=None, faults=None).faults
+
+
+__all__ = ["FAULTS", "Outcome", "Random", "faults_of", "run"]
