@@ -471,6 +471,8 @@ def test_a_role_that_serves_needs_no_more_than_is_said(role: Callable[[str], str
         state.start()
         eventually(lambda: state.status().condition == "fresh")
         assert state.status().registered
+    with closing(MaintenanceState(migrated_url, register=False)) as operator:
+        assert operator.fleet().instances == (), "it could not remove its row"
 
 
 def test_a_flip_that_fails_changes_nothing(role: Callable[[str], str], migrated_url: str) -> None:
