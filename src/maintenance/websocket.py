@@ -7,7 +7,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from maintenance.asgi_io import App, Message, Receive, Scope, Send
+from maintenance.asgi_io import App, Message, Receive, Scope, Send, refuse_websocket
 from maintenance.gate import Asked, Gate
 from maintenance.model import Snapshot
 from maintenance.policy import WEBSOCKET
@@ -41,9 +41,11 @@ class Closer:
         self._open[id(socket)] = socket
         try:
             # A flip may have arrived since this one was let in, and before it stood in the table.
-            if gate.refuses(asked, gate.lease.held.snapshot):
-                socket.end()
-            await app(scope, socket.receive, socket.send)
+            refusal = gate.answer(asked, gate.lease.held)
+            if refusal is None:
+                await app(scope, socket.receive, socket.send)
+            else:
+                await refuse_websocket(refusal, scope, receive, send)
         finally:
             del self._open[id(socket)]
 
