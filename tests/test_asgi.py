@@ -1,0 +1,281 @@
+"""The ASGI adapter under asyncio and trio: what passes, what waits, and that nothing blocks the loop."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from maintenance import MaintenanceState
+from maintenance.asgi import MaintenanceMiddleware
+from tests.support.clients import acall_asgi, call_asgi, http_scope
+from tests.support.clock import Clock, hang, refuse, runtime
+from tests.support.faulty import FaultyStore
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+@pytest.fixture
+def store() -> FaultyStore:
+    return FaultyStore()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def state(store: FaultyStore, clock: Clock) -> MaintenanceState:
+    state = MaintenanceState(store, runtime=runtime(clock, start=refuse))
+    state.settle()
+    return state
+
+
+class App:
+    """Answers 200, and tells what it saw."""
+
+    def __init__(self, inside: Callable[[], Any] = lambda: None) -> None:
+        self.scopes: list[Any] = []
+        self.inside = inside
+        self.told: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        self.told.append(self.inside())
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"the app"})
+
+
+def run(main: Callable[[], Any], backend: str = "asyncio") -> Any:
+    return anyio.run(main, backend=backend)
+
+
+async def nothing() -> Any:
+    return {"type": "lifespan.startup"}
+
+
+async def ignore(_: Any) -> None:
+    return
+
+
+# What passes
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "something.new"])
+def test_what_is_no_request_passes_untouched(state: MaintenanceState, kind: str) -> None:
+    app = App()
+    state.set(True)
+    scope = {"type": kind}
+    run(lambda: MaintenanceMiddleware(app, state)(scope, nothing, ignore))
+    assert app.scopes == [scope]
+    assert app.scopes[0] is scope
+
+
+def test_off_the_app_gets_the_very_scope(state: MaintenanceState) -> None:
+    app = App()
+    scope = http_scope("/x")
+    run(lambda: MaintenanceMiddleware(app, state)(scope, nothing, ignore))
+    assert app.scopes[0] is scope
+    assert scope == http_scope("/x")
+
+
+@BACKENDS
+def test_the_lifespan_begins_the_reading_and_ends_it(backend: str, store: FaultyStore) -> None:
+    state = MaintenanceState(store)
+    app = App(lambda: state.follower.refresher is not None)
+    run(lambda: MaintenanceMiddleware(app, state)({"type": "lifespan"}, nothing, ignore), backend)
+    assert app.told == [True]
+    assert state.follower.refresher is None
+
+
+def test_a_lifespan_that_the_app_does_not_know_raises_what_it_raises(state: MaintenanceState) -> None:
+    def refuse_lifespan() -> None:
+        raise ValueError("Django knows no lifespan")
+
+    with pytest.raises(ValueError, match="Django"):
+        run(lambda: MaintenanceMiddleware(App(refuse_lifespan), state)({"type": "lifespan"}, nothing, ignore))
+
+
+def test_a_lifespan_without_a_state_looks_for_none() -> None:
+    app = App()
+    run(lambda: MaintenanceMiddleware(app)({"type": "lifespan"}, nothing, ignore))
+    assert len(app.scopes) == 1
+
+
+# In flight
+
+
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_a_request_is_in_flight_until_the_app_returns(state: MaintenanceState, *, in_flight: bool) -> None:
+    app = App(lambda: state.status().in_flight)
+    wrapped = MaintenanceMiddleware(app, state, in_flight=in_flight)
+    assert call_asgi(wrapped).body == b"the app"
+    assert app.told == [1 if in_flight else None]
+    assert state.status().in_flight == (0 if in_flight else None)
+
+
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_what_the_app_raises_comes_through_unchanged(state: MaintenanceState, *, in_flight: bool) -> None:
+    error = ValueError("the app's")
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(ValueError, match="the app's") as caught:
+        call_asgi(MaintenanceMiddleware(App(fail), state, in_flight=in_flight))
+    assert caught.value is error
+    assert state.status().in_flight == (0 if in_flight else None)
+
+
+@BACKENDS
+def test_a_request_that_is_cancelled_leaves(backend: str, state: MaintenanceState) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def main() -> list[int | None]:
+        told: list[int | None] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(MaintenanceMiddleware(app, state), http_scope(), nothing, ignore)
+            await anyio.wait_all_tasks_blocked()
+            told.append(state.status().in_flight)
+            group.cancel_scope.cancel()
+        return [*told, state.status().in_flight]
+
+    assert run(main, backend) == [1, 0]
+
+
+def test_a_request_is_entered_as_it_came_before_the_app_changes_it(state: MaintenanceState) -> None:
+    def spoil() -> Any:
+        app.scopes[0].update(method="GET", path="/health", root_path="")
+        return state._measure(state.set(True))
+
+    app = App(spoil)
+    call_asgi(MaintenanceMiddleware(app, state), "/form", method="POST", root="/app")
+    [load] = app.told
+    assert (load.in_flight, load.oldest) == (1, "POST /app/form")
+
+
+def test_a_refused_request_is_not_in_flight(state: MaintenanceState) -> None:
+    wrapped = MaintenanceMiddleware(App(), state)
+    state.set(True)
+    assert call_asgi(wrapped).status == 503
+    assert state.status().in_flight == 0
+
+
+# Waiting
+
+
+@BACKENDS
+def test_the_loop_goes_on_while_first_requests_wait_and_none_leaks(backend: str, store: FaultyStore) -> None:
+    MaintenanceState(store, register=False).set(True)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        asked.set()
+        assert go_on.wait(10)
+
+    store.meanwhile = slow
+    state = MaintenanceState(store)
+    wrapped, statuses, beats = MaintenanceMiddleware(App(), state), [], 0
+
+    async def ask() -> None:
+        statuses.append((await acall_asgi(wrapped)).status)
+
+    async def main() -> int:
+        beats = 0
+        async with anyio.create_task_group() as group:
+            for _ in range(60):  # more than there are threads to wait in
+                group.start_soon(ask)
+            while not asked.is_set() or beats < 100:
+                await anyio.lowlevel.checkpoint()
+                beats += 1
+            assert statuses == []
+            go_on.set()
+        return beats
+
+    beats = run(main, backend)
+    assert beats >= 100
+    assert statuses == [503] * 60
+    state.close()
+
+
+@BACKENDS
+def test_a_request_that_is_cancelled_while_it_waits_ends_at_once(backend: str, store: FaultyStore) -> None:
+    state = MaintenanceState(store, boot_timeout=0.5, runtime=runtime(Clock(), start=hang))
+    state.start()
+    wrapped = MaintenanceMiddleware(App(), state)
+
+    async def main() -> int | None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(wrapped, http_scope(), nothing, ignore)
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            inside = state.status().in_flight
+            group.cancel_scope.cancel()
+        assert inside == 1
+        return state.status().in_flight
+
+    assert run(main, backend) == 0
+
+
+def test_no_thread_is_asked_while_the_answer_is_fresh(state: MaintenanceState, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: Any) -> Any:
+        raise AssertionError("a request waited")
+
+    monkeypatch.setattr("maintenance.asgi.in_thread", never)
+    wrapped = MaintenanceMiddleware(App(), state)
+    assert call_asgi(wrapped).status == 200
+    state.set(True)
+    assert call_asgi(wrapped).status == 503
+
+
+# What is read from the scope
+
+
+def test_headers_that_come_twice_are_joined(state: MaintenanceState) -> None:
+    seen: list[Any] = []
+    wrapped = MaintenanceMiddleware(App(), state, bypass=seen.append)
+    state.set(True)
+    raw = [(b"X-A", b"1"), (b"x-a", b"2"), (b"accept", b"text/html"), (b"accept", b"text/plain;q=0.1")]
+    sent: list[Any] = []
+
+    async def main() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await wrapped(http_scope(headers=raw), nothing, send)
+
+    run(main)
+    assert seen[-1].headers["x-a"] == "1, 2"
+    assert dict(sent[0]["headers"])[b"content-type"].startswith(b"text/html")
+
+
+@pytest.mark.parametrize("client", [None, "left out", ("10.0.0.1", 1)])
+def test_a_client_may_be_unknown(state: MaintenanceState, client: Any) -> None:
+    seen: list[Any] = []
+    wrapped = MaintenanceMiddleware(App(), state, bypass=seen.append)
+    state.set(True)
+    scope = http_scope(client=client)
+    if client == "left out":
+        del scope["client"], scope["root_path"]
+    run(lambda: wrapped(scope, nothing, ignore))
+    assert seen[-1].client == ("10.0.0.1" if isinstance(client, tuple) else None)
+
+
+def test_names_of_headers_are_sent_in_lower_case(state: MaintenanceState) -> None:
+    sent: list[Any] = []
+    state.set(True)
+
+    async def main() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await MaintenanceMiddleware(App(), state)(http_scope(), nothing, send)
+
+    run(main)
+    assert all(name == name.lower() for name, _ in sent[0]["headers"])
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
