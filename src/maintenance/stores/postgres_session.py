@@ -191,7 +191,8 @@ class PostgresSession:
     def wait(self, timeout: float, waker: Waker) -> bool:
         """See `Session.wait`."""
         end = time.monotonic() + timeout
-        fd = self._connection.fileno() if self.listening else None
+        with self._wrapped():
+            fd = self._connection.fileno() if self.listening else None
         # Drained before each wait: what arrived during a query sits in psycopg, where no file tells of it.
         while not self._notified():
             left = end - time.monotonic()
