@@ -157,11 +157,13 @@ def test_in_this_process(folder, monkeypatch):
         os.kill(int(re.findall(r"kill -9 (\d+)", output.getvalue())[0]), signal.SIGKILL)
 
     def flip() -> None:
-        put(re.findall(r"http://([\d.:]+)/", output.getvalue())[0], '{"enabled": true}')
+        [url] = re.findall(r"share one flag, in (\S+)", output.getvalue())
+        MaintenanceState(url, register=False).set(True)
 
     output = Acting({
         "kill -9 ": lambda: threading.Timer(0.1, kill).start(),
-        "is back as pid": flip,
+        # In another thread, so that the interrupt that follows is this thread's, at rest.
+        "is back as pid": lambda: threading.Timer(0.1, flip).start(),
         "maintenance is ON": lambda: os.kill(os.getpid(), signal.SIGINT),
     })  # fmt: skip
     monkeypatch.setattr(sys, "stdout", output)
