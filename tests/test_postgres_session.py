@@ -1,0 +1,326 @@
+"""One connection to PostgreSQL, where it goes wrong: poolers, lost connections, forks, and what the errors say."""
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from maintenance import ConfigurationError, StoreError
+from maintenance.errors import RegistrationError
+from maintenance.model import Change, Details, Instance
+from maintenance.runtime import Waker
+from maintenance.stores import PostgresStore, postgres_session
+from maintenance.stores.postgres_session import PostgresSession
+from tests.support.ports import free_port
+from tests.support.postgres import Server
+from tests.support.waiting import eventually
+
+ON = Change(enabled=True, details=Details())
+
+
+def instance() -> Instance:
+    return Instance(id=uuid4().hex, host="h", boot="b", pid=1, program="p", version="1", when_stale="serve", ttl=1.0)
+
+
+@contextmanager
+def session_of(url: str, **options: Any) -> Iterator[PostgresSession]:
+    with closing(PostgresStore(url, **options).connect(listen=True)) as session:
+        yield session
+
+
+def end_backend(url: str, session: PostgresSession) -> None:
+    pid = session._connection.info.backend_pid
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [pid])
+
+
+# Poolers
+
+
+class Pooler:
+    """Passes everything on, and makes up the key that it hands out, as PgBouncer does."""
+
+    def __init__(self, upstream: int) -> None:
+        self.port, self._upstream = free_port(), upstream
+
+    def __enter__(self) -> "Pooler":
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._upstream))
+                threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
+                threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, rewrite: bool) -> None:
+        key = b"K\0\0\0\x0c"  # BackendKeyData: its length, the process, the secret
+        with suppress(OSError):
+            while chunk := source.recv(65_536):
+                if rewrite and (at := chunk.find(key)) >= 0:
+                    chunk = chunk[: at + 5] + b"\x7f\0\0\1" + chunk[at + 9 :]
+                    rewrite = False
+                sink.sendall(chunk)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+def test_behind_a_pooler_it_polls(postgres: Server, migrated_url: str) -> None:
+    with Pooler(postgres.port) as pooler:
+        through = postgres.url(migrated_url.rpartition("/")[2], port=pooler.port)
+        with session_of(through) as pooled, session_of(migrated_url) as direct:
+            assert (pooled.listening, direct.listening) == (False, True)
+            direct.write(ON)
+            assert pooled.read().snapshot(read_at=0.0).enabled
+            waker = Waker()
+            assert not pooled.wait(0.0, waker)
+            waker.close()
+
+
+def test_listening_can_be_turned_off(migrated_url: str) -> None:
+    with session_of(migrated_url, listen=False) as session:
+        assert not session.listening
+
+
+# Lost connections
+
+
+def test_whatever_ends_the_connection_is_a_store_error_in_every_call(migrated_url: str) -> None:
+    with session_of(migrated_url) as session:
+        end_backend(migrated_url, session)
+        waker = Waker()
+        for call in (
+            session.read,
+            lambda: session.write(ON),
+            lambda: session.report(instance()),
+            lambda: session.remove(uuid4().hex),
+            session.fleet,
+            lambda: session.ask_drain(1),
+            session.vouch,
+            lambda: session.wait(0.0, waker),
+            session._try_listen,
+        ):
+            with pytest.raises(StoreError, match="postgresql://") as caught:
+                call()
+            assert not isinstance(caught.value, RegistrationError)
+        waker.close()
+
+
+def test_a_wait_ends_when_the_server_ends_the_connection(migrated_url: str) -> None:
+    with session_of(migrated_url) as session:
+        waker, said = Waker(), []
+
+        def wait() -> None:
+            try:
+                session.wait(20.0, waker)
+            except StoreError as exc:
+                said.append(exc)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        end_backend(migrated_url, session)
+        waiting.join(10)
+        assert len(said) == 1
+        waker.close()
+
+
+def test_other_keys_of_the_same_table_end_no_wait(migrated_url: str) -> None:
+    with session_of(migrated_url) as session, psycopg.connect(migrated_url, autocommit=True) as other:
+        waker = Waker()
+        other.execute("INSERT INTO platform_settings (key) VALUES ('something_else')")
+        other.execute("NOTIFY platform_settings, 'something_else'")
+        assert not session.wait(0.3, waker)
+        waker.close()
+
+
+def test_an_interrupt_ends_what_hangs_and_another_is_nothing(migrated_url: str) -> None:
+    with session_of(migrated_url, statement_timeout=60.0) as session:
+        with psycopg.connect(migrated_url) as holder:
+            holder.execute("LOCK TABLE platform_settings")
+            threading.Timer(0.1, session.interrupt).start()
+            with pytest.raises(StoreError):
+                session.read()
+        session.interrupt()
+    session.interrupt()
+
+
+def test_a_statement_that_takes_too_long_is_ended_by_the_server(migrated_url: str) -> None:
+    with session_of(migrated_url, statement_timeout=0.2) as session, psycopg.connect(migrated_url) as holder:
+        holder.execute("LOCK TABLE platform_settings")
+        with pytest.raises(StoreError, match="statement timeout"):
+            session.read()
+        holder.rollback()
+        assert session._connection.info.transaction_status == 0  # and the connection is good
+
+
+def test_a_connection_that_fails_while_it_is_made_is_closed(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[PostgresSession] = []
+
+    def fail(self: PostgresSession) -> bool:
+        made.append(self)
+        end_backend(migrated_url, self)
+        self.read()
+        raise AssertionError("the connection was ended")
+
+    monkeypatch.setattr(PostgresSession, "_try_listen", fail)
+    with pytest.raises(StoreError):
+        PostgresStore(migrated_url).connect(listen=True)
+    assert made[0]._connection.closed
+    assert made[0]._socket.fileno() == -1
+
+
+# Forks
+
+
+def test_abandoning_closes_the_descriptors_and_says_nothing(migrated_url: str) -> None:
+    session = PostgresStore(migrated_url).connect()
+    descriptor = session._connection.fileno()
+    placeholder = os.open(os.devnull, os.O_RDONLY)
+    session.abandon()
+    os.dup2(placeholder, descriptor)  # so that nobody else gets the number that the connection still holds
+    try:
+        assert session._socket.fileno() == -1
+        assert not session._connection.closed  # never told, so that nothing is sent
+        assert session._connection in postgres_session._inherited
+        pid = session._connection.info.backend_pid
+        with psycopg.connect(migrated_url, autocommit=True) as other:
+            eventually(
+                lambda: not other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchall(),
+                what="the server's end of the connection",
+            )
+    finally:
+        postgres_session._inherited.remove(session._connection)
+        session._connection.close()
+        os.close(placeholder)
+
+
+def test_abandoning_what_is_closed_is_nothing(migrated_url: str) -> None:
+    session = PostgresStore(migrated_url).connect()
+    session.close()
+    session.abandon()
+    postgres_session._inherited.remove(session._connection)
+
+
+# What the errors say
+
+
+def test_a_missing_migration_says_what_to_run(database_url: str) -> None:
+    with session_of(database_url) as session:
+        with pytest.raises(StoreError, match="run `maintenance migrate`"):
+            session.read()
+        with pytest.raises(RegistrationError, match="instances cannot register: .*run `maintenance migrate`"):
+            session.report(instance())
+
+
+def test_a_user_who_is_not_there_says_so(migrated_url: str) -> None:
+    with psycopg.connect(migrated_url, autocommit=True) as other:
+        other.execute("CREATE TABLE public.users (id uuid PRIMARY KEY)")
+    PostgresStore(migrated_url).migrate()
+    with session_of(migrated_url) as session:
+        with pytest.raises(StoreError, match="write an updated_by that is in public.users, or None"):
+            session.write(Change(enabled=True, details=Details(), updated_by=uuid4()))
+        assert not session.read().snapshot(read_at=0.0).enabled
+
+
+def test_a_role_that_may_not_write_says_what_to_grant(postgres: Server, migrated_url: str) -> None:
+    role = f"reader_{uuid4().hex}"
+    with psycopg.connect(migrated_url, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'hunter2'")
+        owner.execute(f"GRANT SELECT ON public.platform_settings, public.maintenance_instances TO {role}")
+    url = f"postgresql://{role}:hunter2@{postgres.host}:{postgres.port}/{migrated_url.rpartition('/')[2]}"
+    try:
+        with session_of(url) as session:
+            with pytest.raises(StoreError, match="grant this role SELECT, INSERT, UPDATE and DELETE there"):
+                session.write(ON)
+            with pytest.raises(RegistrationError, match="instances cannot register: .*permission denied"):
+                session.report(instance())
+            assert not session.read().snapshot(read_at=0.0).enabled
+    finally:
+        with psycopg.connect(migrated_url, autocommit=True) as owner:
+            owner.execute(f"DROP OWNED BY {role}")
+            owner.execute(f"DROP ROLE {role}")
+
+
+def test_what_the_server_quotes_never_shows_the_password(migrated_url: str) -> None:
+    with session_of(migrated_url) as session:
+        password = str(session._password)
+        with pytest.raises(StoreError) as caught, session._wrapped():
+            session._connection.execute(f"SELECT '{password}'::int")  # an error that quotes what it was given
+        assert password not in str(caught.value)
+        assert "***" in str(caught.value)
+
+
+def test_an_error_without_words_is_named(migrated_url: str) -> None:
+    with session_of(migrated_url) as session, pytest.raises(StoreError, match="OSError"), session._wrapped():
+        raise OSError
+
+
+# URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://me:hunter2@h@x/d", "write %40 for each @ in user and password"),
+        ("postgresql://me:p@hunter2@h/d", "more than one @"),
+        ("postgresql://me:hunter2#x@h/d", "write %23 for each #"),
+        ("postgresql://me:hunter2@[::1/d", r"write \[ and \] around an IPv6 address"),
+        ("postgresql://me:%zzhunter2@h/d", "cannot be parsed: write postgresql://user:password@host:port/database"),
+        ("postgresql://h/d?hunter2=1", "cannot be parsed"),
+        ("http://me:hunter2@h/d", "not PostgreSQL's: write postgresql://"),
+    ],
+)
+def test_a_wrong_url_is_refused_with_what_to_write_and_without_its_password(url: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        PostgresStore(url)
+    assert "hunter2" not in str(caught.value)
+    assert "@" not in url or caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, float("inf"), float("nan")])
+def test_a_wrong_timeout_is_refused(wrong: float) -> None:
+    with pytest.raises(ConfigurationError, match="statement_timeout is .*: write seconds above 0"):
+        PostgresStore("postgresql://h/d", statement_timeout=wrong)
+
+
+def test_several_hosts_mean_the_primary_and_what_the_url_says_stands() -> None:
+    assert postgres_session.conninfo("postgresql://a,b/d")["target_session_attrs"] == "read-write"
+    assert postgres_session.conninfo("postgresql://a,b/d?target_session_attrs=any")["target_session_attrs"] == "any"
+    assert "target_session_attrs" not in postgres_session.conninfo("postgresql://a/d")
+    assert postgres_session.conninfo("postgresql://a/d?connect_timeout=9")["connect_timeout"] == "9"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://me:hunter2@h:5433/d", "postgresql://me@h:5433/d"),
+        ("postgres:///d?host=/tmp", "postgresql:///tmp/d"),
+        ("postgresql://h", "postgresql://h/"),
+    ],
+)
+def test_the_name_is_the_url_without_its_password(url: str, name: str) -> None:
+    assert PostgresStore(url).name == name
+
+
+def test_without_libpq_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "maintenance.stores.postgres_session")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigurationError, match=r"install libpq, or write pip install 'maintenance\[standard\]'"):
+        PostgresStore("postgresql://h/d")
