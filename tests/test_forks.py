@@ -182,21 +182,26 @@ def test_a_child_that_asks_for_nothing_leaves_no_trace(state: MaintenanceState, 
     assert set(registered(migrated_url)) == {os.getpid()}
 
 
-def test_a_child_does_not_hold_the_parents_connection_open(migrated_url: str) -> None:
-    with closing(MaintenanceState(migrated_url)) as state:
-        get(state)
-        eventually(lambda: backends(migrated_url) == 1)
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.read(reader, 1)
+def test_a_child_does_not_keep_the_connection_of_a_killed_parent_alive(migrated_url: str) -> None:
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        try:
+            get(MaintenanceState(migrated_url))
+            if os.fork() == 0:
+                os.close(writer)
+                os.read(reader, 1)  # until the test ends
+            else:
+                eventually(lambda: backends(migrated_url) == 1)
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
             os._exit(0)
-        state.close()
-        eventually(lambda: backends(migrated_url) == 0, what="the server has let go of the parent's connection")
-        os.write(writer, b"x")
-        os.waitpid(pid, 0)
-        os.close(reader)
+    assert os.WTERMSIG(os.waitpid(parent, 0)[1]) == signal.SIGKILL
+    try:
+        eventually(lambda: backends(migrated_url) == 0, what="the server has noticed the parent's end")
+    finally:
         os.close(writer)
+        os.close(reader)
 
 
 def test_a_state_that_was_primed_before_the_fork(migrated_url: str) -> None:
