@@ -123,7 +123,7 @@ def test_each_way_to_be_accounted_for_is_counted(file_url, capsys):
             instance(host=alive.host, boot=alive.boot, pid=dead.pid),
         )
         with sqlite3.connect(Path(file_url.removeprefix("sqlite://"))) as connection:
-            register(store, old := instance(host="cut-off"))
+            register(store, old := instance(host="cut-off", ttl=0.2))
             connection.execute("UPDATE maintenance_instances SET seen_at = seen_at - 900 WHERE id = ?", (old.id,))
         connection.close()
         assert main(["on", "--wait", "--presume-dead", "10m"]) == 0

@@ -106,7 +106,8 @@ def test_one_that_has_followed_is_confirmed_even_if_it_has_ended_since() -> None
 @pytest.mark.parametrize(("silent_for", "presumed"), [(599.0, False), (600.0, True)])
 def test_what_was_silent_for_long_is_taken_for_dead_on_the_operators_word(silent_for: float, *, presumed: bool) -> None:
     silent = one(revision=6, silent_for=silent_for)
-    proof = judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=0.0)
+    assert not judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=END - 0.001)
+    proof = judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=END)
     assert proof.proven is presumed
     assert proof.presumed == ((silent,) if presumed else ())
 

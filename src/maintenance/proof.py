@@ -149,13 +149,15 @@ def _account(instance: Instance, question: Question, elapsed: float) -> tuple[st
         return "confirmed", ""
     if question.is_gone(instance):
         return "gone", ""
-    if question.presume_dead is not None and instance.silent_for >= question.presume_dead:
-        return "presumed", ""
+    if elapsed < lease_end(instance.ttl):
+        return "", why
     # What is in flight in a silent process is unknown, so a lease ends admissions and proves no drain. Nor does it
     # bring a process back that has not heard that the flag is off.
-    leased = instance.when_stale == "block" and question.enabled and not question.drain
-    if leased and elapsed >= lease_end(instance.ttl):
+    if instance.when_stale == "block" and question.enabled and not question.drain:
         return "fenced", ""
+    # Not before: a process between two heartbeats is silent too, and has by now had the time to speak.
+    if question.presume_dead is not None and instance.silent_for >= question.presume_dead:
+        return "presumed", ""
     return "", why
 
 
