@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import psycopg
@@ -50,7 +50,7 @@ class Pooler:
     def __init__(self, upstream: int) -> None:
         self.port, self._upstream = free_port(), upstream
 
-    def __enter__(self) -> "Pooler":
+    def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._serve, daemon=True).start()
         return self
@@ -251,6 +251,10 @@ def test_a_role_that_may_not_write_says_what_to_grant(postgres: Server, migrated
                 session.write(ON)
             with pytest.raises(RegistrationError, match="instances cannot register: .*permission denied"):
                 session.report(instance())
+            with psycopg.connect(migrated_url, autocommit=True) as owner:
+                owner.execute(f"GRANT INSERT, UPDATE ON public.platform_settings TO {role}")
+            with pytest.raises(StoreError, match="for sequence .*: grant this role USAGE on that sequence"):
+                session.write(ON)
             assert not session.read().snapshot(read_at=0.0).enabled
     finally:
         with psycopg.connect(migrated_url, autocommit=True) as owner:
@@ -324,3 +328,18 @@ def test_without_libpq_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigurationError, match=r"install libpq, or write pip install 'maintenance\[standard\]'"):
         PostgresStore("postgresql://h/d")
+
+
+def test_an_error_needs_no_password_to_hide() -> None:
+    with pytest.raises(StoreError, match="postgresql://me@127.0.0.1:1/nowhere: "):
+        PostgresStore("postgresql://me@127.0.0.1:1/nowhere").connect()
+
+
+def test_a_standby_that_refuses_to_listen_is_polled(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A real one is asked in test_database_faults.py, by a thread of the library's own.
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise psycopg.errors.ReadOnlySqlTransaction("cannot execute LISTEN during recovery")
+
+    with session_of(migrated_url) as session:
+        monkeypatch.setattr(session._connection, "execute", refuse)
+        assert not session._try_listen()

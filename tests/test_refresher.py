@@ -405,3 +405,49 @@ def test_a_thread_is_started_once() -> None:
     life.refresher.start()
     life.refresher.start()
     assert len(started) == 1
+
+
+def test_it_tries_again_and_again_until_it_is_retired(life: Life) -> None:
+    begun: list[bool] = []
+
+    def tried(refresher: Refresher) -> None:
+        begun.append(refresher.begun)
+        if len(begun) == 3:
+            refresher.retire()
+
+    life.refresher._after = tried
+    life.refresher._run()
+    assert begun == [True] * 3
+    assert life.clock.now == pytest.approx(1000.0 + 2 * 0.8 * TTL)
+    assert life.registered == []
+
+
+def test_one_that_never_reached_its_store_just_ends(life: Life) -> None:
+    life.store.away()
+    life.attempt()
+    life.refresher.retire()
+    life.refresher._run()
+    assert life.waker.closed
+    assert life.store.connects == 1
+
+
+def test_a_child_abandons_what_its_parent_never_opened(life: Life) -> None:
+    life.refresher.abandon()
+    assert life.waker.closed
+    life.attempt()
+    session = life.refresher._session
+    assert session is not None
+    life.refresher.abandon()
+    assert session.abandoned  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("argument", "program"),
+    [("/srv/bin/gunicorn", "gunicorn"), ("/lib/uvicorn/__main__.py", "uvicorn"), ("", "python")],
+)
+def test_an_instance_says_what_runs(monkeypatch: pytest.MonkeyPatch, argument: str, program: str) -> None:
+    monkeypatch.setattr("sys.argv", [argument])
+    life = Life()
+    life.attempt()
+    [instance] = life.store.inner.connect().fleet().instances
+    assert instance.program == program

@@ -255,7 +255,7 @@ class Refresher:
             host=socket.gethostname(),
             boot=boot_id(),
             pid=self.pid,
-            program=PurePath(sys.argv[0] or "python").name,
+            program=_program(PurePath(sys.argv[0] or "python")),
             version=__version__,
             when_stale=self._settings.when_stale,
             ttl=self._settings.ttl,
@@ -327,3 +327,8 @@ class Refresher:
                 session.remove(self.instance)
         except StoreError as exc:
             _logger.info("maintenance: the row of instance %s stays behind: %s", self.instance, exc)
+
+
+def _program(path: PurePath) -> str:
+    """What runs, for people: ``uvicorn`` for ``python -m uvicorn`` too."""
+    return path.parent.name if path.name == "__main__.py" else path.name

@@ -261,6 +261,8 @@ class PostgresSession:
 def _next_step(exc: BaseException) -> str:
     if isinstance(exc, _UNPREPARED):
         return ": run `maintenance migrate`"
+    if isinstance(exc, pg.InsufficientPrivilege) and "sequence" in str(exc):
+        return ": grant this role USAGE on that sequence"
     if isinstance(exc, pg.InsufficientPrivilege):
         return ": grant this role SELECT, INSERT, UPDATE and DELETE there"
     if isinstance(exc, pg.ForeignKeyViolation):
