@@ -130,12 +130,12 @@ def test_without_notifications_a_flip_arrives_within_one_ttl(launch: Launch, mig
             connection.execute("UPDATE platform_settings SET value_bool = true")
         flipped = time.monotonic()
         all_answer(running, clients, 503, since=flipped)
-        assert clients.last(200) - flipped < TTL + 0.3  # a request that was sent is not yet one that asked
+        assert clients.last(200) - flipped < TTL + 1.0  # what a busy machine may take to read
 
 
-@every_server
-def test_sigterm_ends_it_promptly_and_its_instances_leave(launch: Launch, migrated_url: str) -> None:
-    with launch(env=environment(migrated_url)) as running:
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-sync", "gunicorn-preload", "gunicorn-gevent"])
+def test_sigterm_ends_it_promptly_and_its_instances_leave(name: str, migrated_url: str) -> None:
+    with SERVERS[name](env=environment(migrated_url)) as running:
         with crowd(running) as clients:
             all_answer(running, clients, 200, since=0.0)
         workers = running.workers()
@@ -166,7 +166,10 @@ def test_sigterm_ends_it_promptly_while_the_database_hangs(launch: Launch, own_s
 
 @each_protocol
 def test_after_a_proof_no_request_gets_through(launch: Launch, migrated_url: str, operator: MaintenanceState) -> None:
-    with launch(env=environment(migrated_url, when_stale="block")) as running, crowd(running, clients=6) as clients:
+    with (
+        launch(env=environment(migrated_url, when_stale="block")) as running,
+        crowd(running, clients=6, pause=0.002) as clients,
+    ):
         all_answer(running, clients, 200, since=0.0)
         for _ in range(5):
             proof = operator.prove(operator.set(True), timeout=10, expect=2)

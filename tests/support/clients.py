@@ -162,7 +162,7 @@ class Crowd:
 
 
 @contextmanager
-def crowd(running: Running, path: str = "/", *, clients: int = 4, pause: float = 0.002) -> Iterator[Crowd]:
+def crowd(running: Running, path: str = "/", *, clients: int = 4, pause: float = 0.01) -> Iterator[Crowd]:
     """Clients in threads, until the block ends."""
     found, over = Crowd(), threading.Event()
 
