@@ -296,3 +296,18 @@ def test_no_event_loop_builds_the_default_state(
     assert status == 200
     assert len(built) == 1
     assert built[0] != loop
+
+
+def test_whoever_comes_second_gets_what_the_first_has_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = MaintenanceState(MemoryStore())
+
+    class Taken:
+        """The lock, which the first one held for as long as it was building."""
+
+        def __enter__(self) -> None:
+            default._state = first
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(default, "_lock", Taken())
+    assert default.default_state() is first

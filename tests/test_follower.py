@@ -392,3 +392,15 @@ def test_a_child_forked_without_hooks_is_noticed_by_its_pid(store: FaultyStore, 
     assert state.follower.refresher is not parents
     assert session.abandoned  # type: ignore[union-attr]
     assert {one.pid for one in store.inner.connect().fleet().instances} == {100, 101}
+
+
+def test_what_one_that_leaves_still_learns_ends_no_wait_of_its_successors(store: FaultyStore, clock: Clock) -> None:
+    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=hang))
+    state.start()
+    leaving = state.follower.refresher
+    assert leaving is not None
+    state.leave()
+    state.start()
+    leaving._attempt()
+    assert state.follower.booting
+    assert not state.lease.runs()

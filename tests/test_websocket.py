@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ import pytest
 
 from maintenance import MaintenanceState, default, init_maintenance
 from maintenance.asgi import MaintenanceMiddleware
+from maintenance.runtime import REAL
 from tests.support.clock import Clock, refuse, runtime
 from tests.support.faulty import FaultyStore
 from tests.support.waiting import eventually
@@ -354,7 +356,32 @@ def test_a_state_that_replaces_another_is_followed_too(backend: str, monkeypatch
     second.close()
 
 
-def test_a_loop_that_has_ended_hinders_no_other(state: MaintenanceState, backend: str) -> None:
+def test_one_that_has_not_begun_to_read_hears_it_first_of_all(state: MaintenanceState, backend: str) -> None:
+    go_on, received = threading.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await until(go_on.is_set)
+        received.append(await receive())
+
+    wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
+    closer = wrapped._closer
+    assert closer is not None
+
+    async def talk(server: Server) -> None:
+        await until(lambda: closer._open)
+        await flip(state)
+        await until(lambda: all(socket._ending for socket in closer._open.values()))
+        go_on.set()
+
+    server = converse(backend, wrapped, talk)
+    assert (received, server.sent) == ([DISCONNECTED], [CLOSED])
+
+
+def test_a_loop_that_has_ended_hinders_no_other(
+    state: MaintenanceState, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = replace(REAL, start=lambda run: threading.Thread(target=run).start())
+    monkeypatch.setattr("maintenance.websocket.REAL", beside)
     app = Echo()
     wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
     closer = wrapped._closer
