@@ -411,5 +411,5 @@ def _forked_all() -> None:
 
 
 atexit.register(_leave_all)
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows forks nothing
     os.register_at_fork(after_in_child=_forked_all)
