@@ -187,11 +187,13 @@ def crowd(running: Running, path: str = "/", *, clients: int = 4, pause: float =
             thread.join(15)
 
 
-def all_answer(running: Running, found: Crowd, status: int, timeout: float = 10.0, *, since: float) -> None:
-    """Wait until every process that serves has answered with this status, sent since a moment."""
+def all_answer(
+    running: Running, found: Crowd, status: int, timeout: float = 15.0, *, since: float, processes: int = 2
+) -> None:
+    """Wait until each of so many processes that serve has answered with this status, sent since a moment."""
 
     def everybody() -> bool:
-        told = found.statuses(since)
-        return all(status in told.get(pid, ()) for pid in running.workers())
+        told, serving = found.statuses(since), running.workers()
+        return len(serving) == processes and all(status in told.get(pid, ()) for pid in serving)
 
     eventually(everybody, timeout, what=f"{status} from every process")
