@@ -195,7 +195,8 @@ class Session:
     def _arrive(self, kind: str, statement: Callable[[], Any], lost: bool) -> None:
         world = self.world
         if self.process.cut_until > world.now:
-            world.after(self.process.cut_until - world.now + self.database.way(), partial(self._arrive, kind, statement, lost))
+            later = self.process.cut_until - world.now + self.database.way()
+            world.after(later, partial(self._arrive, kind, statement, lost))
             return
         if self._dropped or (self._broken and world.random.random() < 0.5):
             return

@@ -20,9 +20,8 @@ from maintenance.proof import Proof
 from maintenance.state import MaintenanceState
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.simulation.database import Database
-from tests.simulation.history import NEVER, Handled, Success
+from tests.simulation.history import Handled, Success
 from tests.simulation.world import Process, World
-
 
 copyreg.pickle(itertools.count, lambda counter: (itertools.count, (next(counter),)))  # a fork copies it, too
 
@@ -244,6 +243,12 @@ class Operator:
             return proof
         if snapshot.enabled:
             history.successes.append(Success(self.world.thread.asked, snapshot.revision, drain))
+        self._check(proof, snapshot, drain=drain)
+        return proof
+
+    def _check(self, proof: Proof, snapshot: Snapshot, *, drain: bool) -> None:
+        """What must be true of a success at the moment at which the operator is told."""
+        history = self.database.history
         if proof.fenced:
             history.count("fenced")
         for one in proof.fenced:
@@ -257,11 +262,7 @@ class Operator:
             for one in proof.confirmed:
                 if one.id in by_instance and not by_instance[one.id].follows:
                     history.wrong.append(f"off was proven, and has not arrived: {one}")
-        return proof
 
 
 def alive(servers: list[Server]) -> list[Server]:
     return [server for server in servers if server.process.alive and not server.leaving]
-
-
-__all__ = ["NEVER", "Operator", "Options", "Server", "alive"]

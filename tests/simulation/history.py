@@ -1,9 +1,10 @@
 """What happened, in one order, and what must be true of it.
 
 Every instant is a stamp of the world. An admission is the reading of the clock on which the middleware's check rests:
-the last one before the handler was called; what is looked up after it may be newer, so that one which began too early
-for a flag that is off again by the time the handler starts is none too late. A success counts from the instant of the decisive statement, the last
-reading of the fleet, which is earlier, and so stricter, than the moment at which `prove` returned.
+the last one before the handler was called. What is looked up after it may be newer, so that one which was read too
+early for a flag that is off again by the time the handler starts is none too late. A success counts from the instant
+of the decisive statement, the last reading of the fleet, which is earlier, and so stricter, than the moment at which
+`prove` returned.
 
 The stated limits, and nothing else, are left out: a process under `serve` that was not registered when the decisive
 statement was executed, and, for a drain, a process that does not track its requests and has left.

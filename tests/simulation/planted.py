@@ -16,6 +16,7 @@ from maintenance.refresher import Refresher
 from maintenance.wsgi import MaintenanceMiddleware, _asked, _send
 from maintenance.wsgi_body import closing
 from tests.simulation.scenario import run
+from tests.simulation.world import Weather
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,12 @@ def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
     return self._runtime.clock(), ticket, reading
 
 
-_true_cycle = Refresher._cycle
-
-
 def _registers_after_admitting(self: Any, session: Any) -> None:
-    if not self.registered:
-        sent, ticket, reading = self._read(session)
-        self._lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=True)
-    _true_cycle(self, session)
+    if self._lease.known.source == "store" and not self.registered:
+        self._register(session)
+    sent, ticket, reading = self._read(session)
+    self._lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=True)
+    self._acknowledge(session, asked=reading.drain)
 
 
 def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
@@ -119,29 +118,38 @@ def _forks_with_the_lease(self: Any) -> None:
     self._lock = self._make_lock()
 
 
-def _takes_any_answer(self: Any, snapshot: Any, *, ticket: int, renew: bool, **_: Any) -> bool:
-    with self._lock:
-        self._newest = max(self._newest, ticket)
-        if renew and ticket > self._expired:
-            self.until = snapshot.read_at + self._ttl
-            self.failing, self.error = False, None
-        self.known = snapshot
-        self.held = self._hold()
-        return True
+_true_install = Lease.install
 
+
+def _orders_by_arrival(self: Any, snapshot: Any, *, ticket: int, **options: Any) -> bool:
+    return _true_install(self, snapshot, **options | {"ticket": self.ticket(), "asked": None})
+
+
+def _ignores_overlaps(self: Any, snapshot: Any, *, asked: int | None = None, **options: Any) -> bool:
+    self._taken = 0
+    return _true_install(self, snapshot, **options)
+
+
+BUSY: Final = {"ttl": 2.0, "gap": 0.1}
 
 PLANTED: Final = {
     "acknowledging before installing": Plant(
-        ((Refresher, "_cycle", _acknowledges_before_installing),), "unrest", {"when_stale": "serve"}
+        ((Refresher, "_cycle", _acknowledges_before_installing),), "unrest", {"when_stale": "serve", **BUSY}
     ),
     "read_at taken after the answer": Plant(
-        ((Refresher, "_read", _reads_the_clock_after_the_answer),), "polled lost", {"when_stale": "block", "ttl": 2.0, "delay": 0.5, "gap": 0.1}
+        ((Refresher, "_read", _reads_the_clock_after_the_answer),),
+        "freeze",
+        {"when_stale": "block", "handling": 0.02, "delay": 0.01, **BUSY},
     ),
     "registering after admitting": Plant(
-        ((Refresher, "_cycle", _registers_after_admitting),), "join restart sever", {"when_stale": "block", "ttl": 2.0, "delay": 0.1, "gap": 0.1}
+        ((Refresher, "_cycle", _registers_after_admitting),),
+        "join leave unheard",
+        {"when_stale": "block", "handling": 0.02, "strikes": 2.0, **BUSY},
     ),
     "entering the request after asking the flag": Plant(
-        ((MaintenanceMiddleware, "__call__", _enters_after_asking),), "unrest", {"when_stale": "block"}
+        ((MaintenanceMiddleware, "__call__", _enters_after_asking),),
+        "unrest",
+        {"when_stale": "serve", "handling": 0.02, "weather": Weather(unrest=0.2, longest=2.0), **BUSY},
     ),
     "reading the clock after the flag": Plant(
         ((MaintenanceMiddleware, "__call__", _reads_the_clock_after_the_flag),), "unrest", {"when_stale": "serve"}
@@ -150,7 +158,9 @@ PLANTED: Final = {
         ((proof, "_account", _trusts_the_silent),), "cut sever", {"when_stale": "serve"}
     ),
     "forgetting the clock's rate": Plant(
-        ((proof, "lease_end", lambda ttl: ttl),), "sever", {"when_stale": "block", "ttl": 4.0, "delay": 0.002, "gap": 0.01}
+        ((proof, "lease_end", lambda ttl: ttl),),
+        "sever",
+        {"when_stale": "block", "ttl": 4.0, "delay": 0.001, "gap": 0.01, "handling": 0.01, "skewed": True},
     ),
     "an emptied table of instances taken for an empty fleet": Plant(
         ((proof, "judge", _takes_emptied_for_empty),), "empty cut sever", {"when_stale": "block"}
@@ -159,13 +169,18 @@ PLANTED: Final = {
         ((Refresher, "_unfit", _renews_from_a_standby),), "standby drop lost", {"when_stale": "block"}
     ),
     "an unregistered process that renews its lease": Plant(
-        ((Refresher, "_unfit", _renews_unregistered),), "denied", {"when_stale": "block"}
+        ((Refresher, "_unfit", _renews_unregistered),), "denied", {"when_stale": "block", **BUSY}
     ),
     "a fork that inherits the lease": Plant(
         ((Lease, "forked", _forks_with_the_lease),), "fork", {"when_stale": "block"}
     ),
     "an old read that replaces an own write": Plant(
-        ((Lease, "install", _takes_any_answer),), "slow", {"when_stale": "serve", "admin": 0.05}
+        ((Lease, "install", _orders_by_arrival),), "slow", {"when_stale": "serve", "admin": 0.1, **BUSY}
+    ),
+    "an answer that was overtaken by the one that is held": Plant(
+        ((Lease, "install", _ignores_overlaps),),
+        "slow",
+        {"when_stale": "serve", "admin": 0.2, "delay": 0.05, **BUSY},
     ),
 }
 
@@ -178,4 +193,4 @@ def caught(plant: Plant) -> int | None:
 
 def violated(plant: Plant, seed: int) -> list[str]:
     """What a seed finds in a plant's scenario, with whatever code is in place."""
-    return run(seed, size=8, faults=frozenset(plant.faults.split()), **plant.options).violations
+    return run(seed, size=6, faults=frozenset(plant.faults.split()), **plant.options).unsafe

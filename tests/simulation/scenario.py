@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from random import Random
 from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
@@ -25,7 +24,7 @@ from tests.simulation.database import Database, Network
 from tests.simulation.fleet import Operator, Options, Server, alive
 from tests.simulation.history import History
 from tests.simulation.stepping import stepped
-from tests.simulation.world import Process, Weather, World
+from tests.simulation.world import CLOCK_RATE, Process, Weather, World
 
 FAULTS: Final = (
     "slow", "lost", "unheard", "late", "polled", "standby", "cut", "drop", "freeze", "crash", "restart", "fork", "join",
@@ -55,6 +54,11 @@ class Outcome:
     counts: dict[str, int]
     trace: list[tuple[float, int, str, str, object]]
     faults: frozenset[str]
+
+    @property
+    def unsafe(self) -> list[str]:
+        """The violations of what a proof promises, not of what should come to pass."""
+        return [one for one in self.violations if one.startswith(("Handled", "a lease"))]
 
 
 class _Errors(logging.Handler):
@@ -137,6 +141,10 @@ class Scenario:
         admin: float | None = None,
         delay: float | None = None,
         gap: float | None = None,
+        handling: float | None = None,
+        strikes: float = 1.0,
+        skewed: bool = False,
+        weather: Weather | None = None,
     ) -> None:
         random = world.random
         self.world, self.history, self.random = world, history, random
@@ -144,7 +152,10 @@ class Scenario:
         drawn = frozenset(fault for fault in FAULTS if random.random() < 0.3)
         self.faults = drawn if faults is None else faults
         self.ttl = ttl or random.choice((1.0, 2.0, 4.0))
-        self.policies = (when_stale,) if when_stale else random.choice((("block",), ("block",), ("serve",), ("block", "serve")))
+        policies = (("block",), ("block",), ("serve",), ("block", "serve"))
+        self.policies = (when_stale,) if when_stale else random.choice(policies)
+        self.handling, self.strikes, self.weather = handling, strikes, weather
+        self.skewed = skewed  # servers as slow and operators as fast as can be
         self.admin = random.choice((0.0, 0.0, 0.002, 0.02)) if admin is None else admin
         self.delay, self.gap = delay or random.choice((0.003, 0.01, 0.05)), gap
         self.mixed = ttl is None and random.random() < 0.3
@@ -177,6 +188,7 @@ class Scenario:
     def _boot(self, name: str, *, host: str | None = None, after: float = 0.0) -> Server:
         random, faults = self.random, self.faults
         process = self.world.boot(name, host or random.choice(self.hosts), like=self._neighbour(host))
+        process.rate = 1 - CLOCK_RATE if self.skewed else process.rate
         process.threads = not ("threadless" in faults and random.random() < 0.2)
         process.may_register = not ("denied" in faults and random.random() < 0.2)
         options = Options(
@@ -184,13 +196,15 @@ class Scenario:
             when_stale=random.choice(self.policies),
             tracks=not ("untracked" in faults and random.random() < 0.3),
             primes=random.random() < 0.3,
-            handling=random.choice((0.01, 0.3, self.ttl)),
+            handling=self.handling or random.choice((0.01, 0.3, self.ttl)),
             gap=self.ttl * (self.gap or random.choice((0.3, 1.5))),
             clients=random.randint(1, 3),
             admin=self.admin,
         )
         server = Server(process, self.database, options)
         self.servers.append(server)
+        if "freeze" in faults and random.random() < 0.5:
+            self._stun(process, after + options.gap + 6 * self.delay)
         self.world.spawn(process, server.boot, after=after)
         return server
 
@@ -201,6 +215,7 @@ class Scenario:
     def _operator(self, name: str) -> Operator:
         operator = Operator(self.world.boot(name, self.random.choice(self.hosts)), self.database)
         operator.servers = self.servers
+        operator.process.rate = 1 + CLOCK_RATE if self.skewed else operator.process.rate
         self.operators.append(operator)
         return operator
 
@@ -215,9 +230,9 @@ class Scenario:
         network.late = random.random() * 2 * self.ttl if "late" in faults else 0.0
         network.astray = 0.2 if "standby" in faults else 0.0
         network.lag = random.random() * 3 * self.ttl
-        self.world.oversleep = 20 * self.delay
+        self.world.oversleep = min(20 * self.delay, 0.2)
         rough = "unrest" in faults
-        self.world.weather = Weather(
+        self.world.weather = self.weather or Weather(
             unrest=random.choice((0.05, 0.2)) if rough else 0.01,
             longest=random.choice((0.05, self.ttl)) if rough else 0.0,
             freeze=0.003 if "freeze" in faults else 0.0,
@@ -228,8 +243,9 @@ class Scenario:
         random, world = self.random, self.world
         operator.prepare()
         while world.now < self.storm:
-            for _ in range(random.choice((0, 0, 1, 2))):  # in quick succession
-                operator.flip(random.random() < 0.5)
+            for _ in range(random.choice((0, 1, 1, 2))):  # in quick succession
+                operator.flip(random.random() < 0.3)
+                world.sleep(random.choice((0.0, 0.03)) * random.random())
             kind = random.random()
             snapshot = operator.flip(kind < 0.7, "read_only" if kind < 0.2 else "full")
             if snapshot is not None and random.random() < 0.8:
@@ -244,7 +260,7 @@ class Scenario:
         return len(alive(self.servers)) if self.emptied or self.random.random() < 0.1 else None
 
     def _strike_later(self, strikes: list[str]) -> None:
-        self.world.after(self.random.expovariate(1.0) * self.storm / 8, partial(self._strike, strikes))
+        self.world.after(self.random.expovariate(1.0) * self.storm / (8 * self.strikes), partial(self._strike, strikes))
 
     def _strike(self, strikes: list[str]) -> None:
         if self.world.now < self.storm:
@@ -265,9 +281,18 @@ class Scenario:
     def _flipped(self) -> None:
         """Some processes never hear of this one in time."""
         severed = "sever" in self.faults and not self.database.calm and self.random.random() < 0.7
-        for server in alive(self.servers) if severed else ():
-            if self.random.random() < 0.4:
+        stunned = "freeze" in self.faults and not self.database.calm and self.random.random() < 0.7
+        for server in alive(self.servers):
+            if severed and self.random.random() < 0.4:
                 server.process.cut(self.random.uniform(0.5, 2.5) * self.ttl)
+            if stunned and self.random.random() < 0.3:
+                self._stun(server.process, 4 * self.delay)
+
+    def _stun(self, process: Process, within: float) -> None:
+        """Freeze it at about this moment: while it reads, or registers."""
+        seconds = self.random.uniform(0.2, 2.5) * self.ttl
+        freeze = partial(process.freeze, seconds)
+        self.world.after(within * self.random.random(), lambda: None if self.database.calm else freeze())
 
     def _drop(self) -> None:
         for session in list(self.database.sessions):
@@ -294,7 +319,8 @@ class Scenario:
         if parent is None or parent.app is None or parent.process.frozen_until > self.world.now:
             return
         hooks = parent.instance is not None or self.random.random() < 0.5
-        process = self.world.boot(f"p{len(self.servers)} of {parent.process.name}", parent.process.host, like=parent.process)
+        name = f"p{len(self.servers)} of {parent.process.name}"
+        process = self.world.boot(name, parent.process.host, like=parent.process)
         process.may_register = parent.process.may_register
         self.world.log("forked", process.name, hooks)
         self.servers.append(parent.fork(process, hooks=hooks))
@@ -322,7 +348,7 @@ class Scenario:
     def _calm(self) -> None:
         world = self.world
         world.log("calm", "world")
-        world.weather, self.database.network = Weather(unrest=0.01), Network()
+        world.weather, world.oversleep, self.database.network = Weather(unrest=0.01), 0.0, Network()
         self.database.calm, self.database.down_until = True, 0.0
         for process in world.processes:
             process.cut_until = process.frozen_until = 0.0
@@ -371,11 +397,3 @@ class Scenario:
         world.sleep(max(began + longest * 1.02 + 0.5 - world.now, 0.0))
         behind = [one.process.name for one in present if one.process.threads and not one.follows]
         wrong.extend(f"{name} does not follow" for name in behind)
-
-
-def faults_of(seed: int) -> frozenset[str]:
-    """Which faults a seed draws."""
-    return Scenario(World(seed), History(), size=None, faults=None).faults
-
-
-__all__ = ["FAULTS", "Outcome", "Random", "faults_of", "run"]

@@ -50,6 +50,6 @@ def stepped(function: Callable[..., Any]) -> Callable[..., Any]:
     ast.increment_lineno(module, first - 1)
     scope: dict[str, Any] = {}
     code = compile(ast.fix_missing_locations(module), inspect.getsourcefile(function) or "", "exec")
-    exec(code, vars(sys.modules[function.__module__]), scope)  # noqa: S102 - its own source
+    exec(code, vars(sys.modules[function.__module__]), scope)
     made: Callable[..., Any] = scope["factory"](step)
     return made

@@ -70,8 +70,6 @@ class Thread(greenlet):
     asked = 0  # the stamp of its latest reading of the fleet
 
 
-
-
 class Queue(list[Thread]):
     """Who waits for one thing. Nobody does in the child of a fork."""
 
@@ -133,7 +131,8 @@ class World:
         """A new process; `like` is another one on the same host, whose clock it shares."""
         self._pids += 1
         process = Process(self, name, host, pid or self._pids)
-        process.rate = like.rate if like else 1.0 + CLOCK_RATE * self.random.choice((-1.0, 1.0, self.random.uniform(-1, 1)))
+        drift = self.random.choice((-1.0, 1.0, self.random.uniform(-1, 1)))
+        process.rate = like.rate if like else 1.0 + CLOCK_RATE * drift
         process.offset = like.offset if like else self.random.choice((0.0, self.random.uniform(-1e6, 1e6)))
         process.threads = like.threads if like else True
         self.processes.append(process)
