@@ -33,7 +33,7 @@ class Plant:
     targets: tuple[tuple[Any, str, Any], ...]
     faults: str
     options: dict[str, Any] = field(default_factory=dict)
-    runs: int = 40
+    runs: int = 80
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
 
 
 def _registers_after_admitting(self: Any, session: Any) -> None:
-    if self._lease.known.source == "store" and not self.registered:
+    if not self.registered and self._lease.until - self._settings.ttl / 2 < self._runtime.clock() < self._lease.until:
         self._register(session)
     sent, ticket, reading = self._read(session)
     self._lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=True)
