@@ -5,7 +5,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Final
 
@@ -76,10 +76,22 @@ class Refresher:
         self._runtime, self._measure, self._after = runtime, measure, after
         self.pid = runtime.pid()
         self.instance = uuid.uuid4().hex
+        # Asked once: the whole fleet acknowledges a flip at the same time, and what it needs for that adds up.
+        self._itself = Instance(
+            id=self.instance,
+            host=socket.gethostname(),
+            boot=boot_id(),
+            pid=self.pid,
+            program=_program(PurePath(sys.argv[0] or "python")),
+            version=__version__,
+            when_stale=settings.when_stale,
+            ttl=settings.ttl,
+        )
         self.registered = False
         self.registration_error: str | None = None
         self.started = False
         self.begun = False
+        self.answered = False
         self.trying_since: float | None = None
         self._session: Session | None = None
         self._lock = runtime.lock()
@@ -210,6 +222,7 @@ class Refresher:
         unfit = self._unfit(reading)
         renew = unfit is None and not self._stopping
         taken = self._lease.install(snapshot, ticket=ticket, renew=renew, lagging=not reading.primary)
+        self.answered = True
         if unfit:
             self._lease.fail(unfit)
         elif not taken:
@@ -250,15 +263,8 @@ class Refresher:
         self._reported, self._reported_at = instance, self._runtime.clock()
 
     def _described(self, revision: int | None, load: Load | None) -> Instance:
-        return Instance(
-            id=self.instance,
-            host=socket.gethostname(),
-            boot=boot_id(),
-            pid=self.pid,
-            program=_program(PurePath(sys.argv[0] or "python")),
-            version=__version__,
-            when_stale=self._settings.when_stale,
-            ttl=self._settings.ttl,
+        return replace(
+            self._itself,
             revision=revision,
             in_flight=load.in_flight if load else None,
             websockets=load.websockets if load else 0,

@@ -5,7 +5,6 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any, Final
 from uuid import UUID
 
@@ -154,7 +153,7 @@ class PostgresSession:
     def report(self, instance: Instance) -> None:
         """See `Session.report`."""
         try:
-            self._run(_DURABLE + _REPORT, asdict(instance))
+            self._run(_DURABLE + _REPORT, {name: getattr(instance, name) for name in _COLUMNS})
         except StoreError as exc:
             # Whatever forbids to write, a full disk or a trigger, what can be read is still true.
             if self._connection.closed:
