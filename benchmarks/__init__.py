@@ -1,0 +1,1 @@
+"""What it costs: each figure beside its limit. Run on an idle machine: ``python -m benchmarks``."""

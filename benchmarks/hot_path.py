@@ -1,0 +1,145 @@
+"""What a request pays: the bare app, a middleware that does nothing, and this one, off and on.
+
+The variants take turns in many short rounds and each counts with its fastest one, so that what else the machine does
+hits all alike or is left out.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from benchmarks.report import line
+from maintenance import MaintenanceState, asgi, wsgi
+
+ROUNDS: Final = 400
+CALLS: Final = 500
+ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+VARIANTS: Final = ("bare", "nothing", "off", "off, in flight", "on", "on, in flight")
+
+Times = dict[str, float]
+
+
+class Nothing:
+    """A WSGI middleware that does nothing."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        return self._app(environ, start_response)
+
+
+class AsyncNothing:
+    """An ASGI middleware that does nothing."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._app(scope, receive, send)
+
+
+def _states() -> tuple[MaintenanceState, MaintenanceState]:
+    off, on = MaintenanceState("memory://", ttl=3600), MaintenanceState("memory://", ttl=3600)
+    on.set(True, message="Back soon.")
+    return off, on
+
+
+def _variants(app: Any, nothing: Any, ours: Callable[..., Any]) -> list[Any]:
+    off, on = _states()
+    return [
+        app,
+        nothing(app),
+        ours(app, off, in_flight=False),
+        ours(app, off, in_flight=True),
+        ours(app, on, in_flight=False),
+        ours(app, on, in_flight=True),
+    ]
+
+
+def of_wsgi() -> Times:
+    """Nanoseconds for one request, its body read and closed as a server does."""
+    body = [b"page"]
+    environ = {
+        "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/x/y", "HTTP_ACCEPT": ACCEPT,
+        "wsgi.file_wrapper": type("FileWrapper", (), {}),
+    }  # fmt: skip
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return body
+
+    def start_response(status: str, headers: Any, exc_info: Any = None) -> None:
+        pass
+
+    def once(wrapped: Any) -> int:
+        began = time.perf_counter_ns()
+        for _ in range(CALLS):
+            result = wrapped(environ, start_response)
+            for _chunk in result:
+                pass
+            close = getattr(result, "close", None)
+            if close:
+                close()
+        return time.perf_counter_ns() - began
+
+    variants = _variants(app, Nothing, wsgi.MaintenanceMiddleware)
+    best = [once(wrapped) for wrapped in variants]
+    for _ in range(ROUNDS):
+        best = [min(fastest, once(wrapped)) for fastest, wrapped in zip(best, variants, strict=True)]
+    return {name: fastest / CALLS for name, fastest in zip(VARIANTS, best, strict=True)}
+
+
+async def of_asgi() -> Times:
+    """Nanoseconds for one request whose server awaits nothing."""
+    start = {"type": "http.response.start", "status": 200, "headers": []}
+    body = {"type": "http.response.body", "body": b"page"}
+    scope = {
+        "type": "http", "method": "GET", "path": "/x/y", "root_path": "", "client": ("127.0.0.1", 1),
+        "headers": [(b"host", b"example.org"), (b"accept", ACCEPT.encode())],
+    }  # fmt: skip
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start)
+        await send(body)
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def once(wrapped: Callable[..., Awaitable[None]]) -> int:
+        began = time.perf_counter_ns()
+        for _ in range(CALLS):
+            await wrapped(scope, receive, send)
+        return time.perf_counter_ns() - began
+
+    variants = _variants(app, AsyncNothing, asgi.MaintenanceMiddleware)
+    best = [await once(wrapped) for wrapped in variants]
+    for _ in range(ROUNDS):
+        best = [min(fastest, await once(wrapped)) for fastest, wrapped in zip(best, variants, strict=True)]
+    return {name: fastest / CALLS for name, fastest in zip(VARIANTS, best, strict=True)}
+
+
+def _show(protocol: str, times: Times) -> None:
+    bare = times["bare"]
+    told = ", ".join(f"{name} {ns:.0f}" for name, ns in times.items())
+    print(f"  {protocol}, ns: {told}")
+    nothing = times["nothing"] - bare
+    line(f"{protocol}: off adds, in do-nothing middlewares", (times["off"] - bare) / nothing, "x", limit=2)
+    line(f"{protocol}: off adds, in flight tracked", times["off, in flight"] - bare, "ns", limit=600)
+    line(f"{protocol}: a 503", times["on"] / 1000, "us", limit=3)
+    line(f"{protocol}: a 503, in flight tracked", times["on, in flight"] / 1000, "us", limit=3)
+
+
+def run() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        _show("WSGI", of_wsgi())
+        _show("ASGI", asyncio.run(of_asgi()))
+    finally:
+        gc.enable()
