@@ -1,7 +1,6 @@
 """A fleet as seen from outside: its processes, and what can be done to them."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from maintenance.model import WhenStale
 from maintenance.stores import PostgresStore
@@ -32,6 +33,7 @@ class Process:
         relay: What stands between it and the database; None for nothing.
         parent: The process that forked it; None for the nursery.
         pid: 0 until it runs.
+        handle: It, and no later process or thread of the same number.
         seen: How many of its slot's entries have been looked at.
         answered: How many requests it had let in and refused at the last look.
     """
@@ -42,12 +44,17 @@ class Process:
     relay: Relay | None = None
     parent: "Process | None" = None
     pid: int = 0
+    handle: psutil.Process | None = None
     seen: int = 0
     answered: tuple[int, int] = (0, 0)
 
     def signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        with suppress(psutil.NoSuchProcess):
+            if self.handle is not None:
+                self.handle.send_signal(number)
+
+    def runs(self) -> bool:
+        return self.handle is not None and self.handle.is_running()
 
 
 @dataclass
@@ -106,15 +113,17 @@ class Fleet:
     def bury(self, ended: Iterable[Process]) -> None:
         """Use the slots of the dead again, once their last entries have been looked at."""
         for process in ended:
-            eventually(lambda pid=process.pid: not _exists(pid), what=f"the end of process {process.pid}")
+            eventually(lambda one=process: not one.runs(), what=f"the end of process {process.pid}")
             self._free.append(process.slot)
 
     def await_pids(self, processes: Iterable[Process]) -> None:
         """Wait until processes run."""
         for process in processes:
-            process.pid = process.pid or eventually(
-                lambda slot=process.slot: self.slots.pid(slot), 30, interval=0.002, what="a process's start"
-            )
+            if process.handle is None:
+                process.pid = eventually(
+                    lambda slot=process.slot: self.slots.pid(slot), 30, interval=0.002, what="a process's start"
+                )
+                process.handle = psutil.Process(process.pid)
 
     def await_service(self, processes: Iterable[Process], timeout: float = 30.0) -> None:
         """Wait until each process has admitted one more request."""
@@ -142,14 +151,6 @@ class Fleet:
         slot = self._free.pop(0)
         self.slots.start(slot)
         return slot
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @contextmanager
