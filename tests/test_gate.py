@@ -284,7 +284,7 @@ def test_where_nothing_is_tracked_there_is_nothing_to_forget(state: MaintenanceS
 
 
 def test_what_cannot_be_asked_about_counts(loaded: Any, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    loaded.in_flight.enter("POST", "/odd", "", None)  # no environ: the app has spoilt it
+    loaded.in_flight.enter("POST", "/odd", "", {None: ""})  # no environ: the server has spoilt it
     assert loaded.load(Snapshot(enabled=True), clock.now).in_flight == 4
     assert "a bypass failed" in caplog.text
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 from maintenance.asgi_io import App, Receive, Scope, Send, in_thread, refuse_http, refuse_websocket
 from maintenance.gate import Wire
 from maintenance.middleware import Middleware
+from maintenance.model import check_bool
 from maintenance.policy import WEBSOCKET, relative
 from maintenance.response import Response
 from maintenance.state import MaintenanceState
@@ -19,16 +20,12 @@ def _headers(scope: Any) -> dict[str, str]:
     return headers
 
 
-def _accept(scope: Any) -> str | None:
-    given = [value for name, value in scope["headers"] if name == b"accept"]
-    return b", ".join(given).decode("latin-1") if given else None
-
-
 _WIRE: Final = Wire(
     paths=lambda path, root: (relative(path, root), path),
-    accept=_accept,
+    accept=lambda scope: b", ".join(it for name, it in scope["headers"] if name == b"accept").decode("latin-1") or None,
     headers=_headers,
     client=lambda scope: scope["client"][0] if scope.get("client") else None,
+    copy=lambda scope: {**scope, "headers": list(scope["headers"])},
 )
 
 
@@ -52,6 +49,7 @@ class MaintenanceMiddleware(Middleware):
             ConfigurationError: An option is wrong; the message says what to write.
         """
         super().__init__(app, state, **options)
+        check_bool("close_websockets", close_websockets)
         self._closer = Closer(self._gate) if close_websockets else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,8 +15,18 @@ from maintenance.stores import Store
 VARIABLES: Final = ("MAINTENANCE_DATABASE_URL", "DATABASE_URL")
 """Where the default state finds its store, in this order."""
 
-_lock: Final = threading.Lock()
+_lock = threading.Lock()
 _state: MaintenanceState | None = None
+
+
+def _forked() -> None:
+    """In the child of a fork: another thread of the parent's may have held the lock, and is not here to let go."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def database_url() -> str:

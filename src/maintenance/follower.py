@@ -8,7 +8,7 @@ from maintenance.in_flight import Load
 from maintenance.lease import Held, Lease
 from maintenance.model import Snapshot
 from maintenance.refresher import Refresher, Settings
-from maintenance.runtime import Event, Runtime
+from maintenance.runtime import REAL, Event, Runtime
 from maintenance.stores import Store
 
 PATIENCE: Final = 1.0
@@ -20,6 +20,8 @@ SHORT_PATIENCE: Final = 0.1
 
 LEAVE_LIMIT: Final = 1.0
 """Seconds for which leaving waits for the store to be told."""
+
+_noticing: Final = REAL.lock()
 
 
 class Follower:
@@ -35,6 +37,7 @@ class Follower:
         runtime: Runtime,
         measure: Callable[[Snapshot], Load | None],
         after: Callable[[], None],
+        on_fork: Callable[[], None],
     ) -> None:
         """Remember; nothing is started or connected yet.
 
@@ -46,10 +49,11 @@ class Follower:
             runtime: The clock and the threads.
             measure: What is in flight under a flag; None where requests are not tracked.
             after: Called after each try of the refresher's.
+            on_fork: Called in the child of a fork that no hook has told of; it calls `forked`.
         """
         self._store, self._lease, self._settings = store, lease, settings
         self._boot_timeout, self._runtime = boot_timeout, runtime
-        self._measure, self._after = measure, after
+        self._measure, self._after, self._on_fork = measure, after, on_fork
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -57,14 +61,15 @@ class Follower:
         self._lock = self._runtime.lock()
         self.refresher: Refresher | None = None
         self._outcomes = 0
-        self._boot_until = 0.0
+        self._boot_until = float("inf")
         self._waiters: list[Event] = []
         self._one_waits = False
 
     @property
     def booting(self) -> bool:
-        """Whether this process has not yet tried to read, or still tries for the first time."""
-        return self._outcomes == 0
+        """Whether this process has not read yet, and its first requests still wait for that."""
+        refresher = self.refresher
+        return refresher is None or (not refresher.answered and self._runtime.clock() < self._boot_until)
 
     def settled(self) -> Held | None:
         """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
@@ -73,10 +78,12 @@ class Follower:
         self._ensure_running()
         if self._lease.runs():
             return self._lease.held
-        if self.booting:
-            return None if self._runtime.clock() < self._boot_until else self._lease.run_out()
-        begun = self.refresher is not None and self.refresher.begun
-        return self._lease.run_out() if self._lease.failing and begun else None
+        refresher = self.refresher
+        if refresher is None or self.booting:
+            return None
+        # Where the thread does not run, a request has to try.
+        away = self._lease.failing and refresher.begun
+        return self._lease.run_out() if away or self._outcomes == 0 else None
 
     def settle(self) -> Held:
         """Wait, within the bounds of the contract, for what a request past the deadline rests on.
@@ -84,16 +91,19 @@ class Follower:
         Before the first read, every request waits for it, for `boot_timeout` at most. Later, one request waits, for
         `PATIENCE` at most, and those that come meanwhile for the moment that a read takes in a store that answers.
         """
-        held = self.settled()
-        if held is not None:
-            return held
-        patience, first = self._patience()
-        try:
-            self._await_outcome(patience)
-        finally:
-            if first:
-                self._one_waits = False
-        return self._concluded(first=first)
+        while (held := self.settled()) is None:
+            patience, first = self._patience()
+            try:
+                self._await_outcome(patience)
+            finally:
+                if first:
+                    self._one_waits = False
+            if not (self.booting and self._runs()):
+                return self._concluded(first=first)
+        return held
+
+    def _runs(self) -> bool:
+        return self.refresher is None or self.refresher.begun
 
     def _patience(self) -> tuple[float, bool]:
         """How long this request may wait, and whether it is the one that may wait long."""
@@ -111,7 +121,8 @@ class Follower:
             self._waiters.append(done)
         if refresher is None or outcomes != self._outcomes or self._lease.runs():
             return
-        refresher.wake()
+        if not self._lease.failing:
+            refresher.wake()  # else it paces itself, however many requests come
         if refresher.started and (refresher.begun or self.booting):
             done.wait(max(patience, 0.0))
         if not refresher.begun and not refresher.attempt_here() and not refresher.started:
@@ -120,15 +131,14 @@ class Follower:
     def _concluded(self, *, first: bool) -> Held:
         if first and not self._lease.runs() and not self._lease.failing:
             self._lease.fail(f"no answer within {PATIENCE:g} s")
-        # Nothing at all was learned where the process left meanwhile: then its next life is waited for.
-        return self.settled() or (self.settle() if self.booting else self._lease.run_out())
+        return self.settled() or self._lease.run_out()
 
     def _ensure_running(self) -> None:
         refresher = self.refresher
         if refresher is not None and refresher.pid == self._runtime.pid() and refresher.started:
             return
         if refresher is not None and refresher.pid != self._runtime.pid():
-            self.forked()  # by a server that runs no at-fork hooks
+            self._notice_fork(refresher)
         with self._lock:
             if self.refresher is None:
                 self._boot_until = self._runtime.clock() + self._boot_timeout
@@ -136,6 +146,12 @@ class Follower:
             # Where no thread can be started, a request refreshes: see `_await_outcome`.
             with contextlib.suppress(RuntimeError):
                 self.refresher.start()
+
+    def _notice_fork(self, parents: Refresher) -> None:
+        """By a server that runs no at-fork hooks: once, however many threads notice."""
+        with _noticing:
+            if self.refresher is parents:
+                self._on_fork()
 
     def _new_refresher(self) -> Refresher:
         return Refresher(
@@ -152,6 +168,9 @@ class Follower:
             return  # one that is leaving
         with self._lock:
             self._outcomes += 1
+            if not refresher.answered:
+                # A store that is just coming up is waited for like one that is slow; one that is down costs no more.
+                self._boot_until = min(self._boot_until, self._runtime.clock() + PATIENCE)
         self._release()
         self._after()
 

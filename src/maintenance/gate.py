@@ -14,7 +14,7 @@ from maintenance import default
 from maintenance.errors import ConfigurationError
 from maintenance.in_flight import Entry, InFlight, Load, load
 from maintenance.lease import Held, Lease
-from maintenance.model import Request, Snapshot
+from maintenance.model import Request, Snapshot, check_bool
 from maintenance.policy import Rules, refuses
 from maintenance.response import Response, render
 from maintenance.runtime import REAL
@@ -55,12 +55,14 @@ class Wire:
         accept: The raw request -> its Accept header, or None.
         headers: The raw request -> its headers, names in lower case.
         client: The raw request -> the peer's address, or None.
+        copy: The raw request -> one that the app cannot write into.
     """
 
     paths: Callable[[str, str], tuple[str, str]]
     accept: Callable[[Any], str | None]
     headers: Callable[[Any], dict[str, str]]
     client: Callable[[Any], str | None]
+    copy: Callable[[Any], Any]
 
 
 class NoLease:
@@ -90,6 +92,8 @@ class Gate:
         """
         if state is not None and not isinstance(state, MaintenanceState):
             raise ConfigurationError(f"state is {state!r}: write a MaintenanceState, or None for the default one")
+        check_bool("default_exempt", default_exempt)
+        check_bool("in_flight", in_flight)
         self._given = state
         self._wire = wire
         self._rules = Rules(exempt, default_exempt=default_exempt)
@@ -97,7 +101,8 @@ class Gate:
         self._respond: Respond | None = _one("respond", respond)
         self.state = state
         self.clock = REAL.clock
-        self.in_flight = InFlight(self.clock if state is None else state.clock) if in_flight else None
+        clock, keep = (self.clock if state is None else state.clock), (wire.copy if self._bypasses else None)
+        self.in_flight = InFlight(clock, keep=keep) if in_flight else None
         self.lease: Lease | NoLease = NoLease()
         if state is not None:
             self._follow(state)

@@ -16,7 +16,7 @@ class Entry(NamedTuple):
         path: As the server gave it.
         root: The mount point as the server gave it.
         start: The clock when it came.
-        raw: The server's own environ or scope, for a `bypass` that is asked later.
+        raw: The server's environ or scope, as it came where there is a `bypass` to ask about it later.
     """
 
     method: str
@@ -49,9 +49,14 @@ class Load:
 class InFlight:
     """A table of entries. Entering and leaving are one atomic step of a dict each: no lock on the way of a request."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """Start empty."""
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], *, keep: Callable[[Any], Any] | None = None) -> None:
+        """Start empty.
+
+        Args:
+            clock: Seconds.
+            keep: Makes of the raw request what a bypass may be asked about later, whatever the app writes into it.
+        """
+        self._clock, self._keep = clock, keep
         self._keys = itertools.count()
         self._entries: dict[int | None, tuple[Any, ...]] = {}
 
@@ -59,7 +64,7 @@ class InFlight:
         """Note a request **before** the flag is asked for it; returns what `leave` wants."""
         key = next(self._keys)
         # A bare tuple: a named one takes three times as long to make, and this is on every request's way.
-        self._entries[key] = (method, path, root, self._clock(), raw)
+        self._entries[key] = (method, path, root, self._clock(), raw if self._keep is None else self._keep(raw))
         return key
 
     def leave(self, key: int | None) -> None:

@@ -95,6 +95,11 @@ class Lease:
         with self._lock:
             self.failing, self.error = True, error
 
+    def recover(self) -> None:
+        """Forget the last failure, in a process that has no lease yet."""
+        with self._lock:
+            self.failing, self.error = False, None
+
     def runs(self) -> bool:
         """Whether requests may rest on what is known."""
         return self._clock() < self.until

@@ -129,7 +129,9 @@ def judge(fleet: Fleet, question: Question, *, elapsed: float) -> Proof:
             laggards.append((instance, why))
         else:
             sorted_out[verdict].append(instance)
-    final, problem = _obstacle(fleet, question, len(fleet.instances) - len(sorted_out["gone"]), elapsed)
+    # Of an emptied table, only who has spoken since counts: what is silent may be the second row of one that restarted.
+    present = len(fleet.instances) - len(sorted_out["gone"]) if fleet.intact else len(sorted_out["confirmed"])
+    final, problem = _obstacle(fleet, question, present, elapsed)
     return Proof(
         proven=not laggards and problem is None,
         revision=question.revision,
@@ -184,7 +186,8 @@ def _obstacle(fleet: Fleet, question: Question, present: int, elapsed: float) ->
     if row is None or row.revision != question.revision or row.value_bool is not question.enabled:
         return True, f"the flag has changed: it is not at revision {question.revision} any more"
     if question.expect is not None and present < question.expect:
-        return False, f"{present} of {question.expect} expected instances are registered"
+        have = "are registered" if fleet.intact else "have confirmed since the table of instances was emptied"
+        return False, f"{present} of {question.expect} expected instances {have}"
     if fleet.intact:
         return False, None
     if question.expect is None:

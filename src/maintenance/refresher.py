@@ -196,6 +196,9 @@ class Refresher:
         else:
             _logger.error("maintenance: a refresh failed as it never should; others follow", exc_info=exc)
             self._lease.fail(f"an unexpected {type(exc).__name__}, which the log shows")
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -209,7 +212,10 @@ class Refresher:
             self._register(session)
             sent, ticket, reading = self._read(session)
         self._install(reading, sent, ticket)
-        self._acknowledge(session, asked=reading.drain)
+        if reading.primary:
+            self._acknowledge(session, asked=reading.drain)
+        else:
+            self._hang_up()  # where the address leads now, there may be a primary
 
     def _read(self, session: Session) -> tuple[float, int, Reading]:
         ticket = self._lease.ticket()

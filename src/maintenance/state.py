@@ -18,7 +18,7 @@ from maintenance.follower import Follower
 from maintenance.health import Condition, Health, Status
 from maintenance.in_flight import Load, total
 from maintenance.lease import Held, Lease, fallback
-from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale
+from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale, check_bool
 from maintenance.proof import Progress, Proof, Prover, Question
 from maintenance.refresher import Settings
 from maintenance.runtime import REAL, Runtime, boot_id
@@ -66,6 +66,7 @@ class MaintenanceState:
         Raises:
             ConfigurationError: An option, the URL or ``MAINTENANCE_MODE`` is wrong.
         """
+        check_bool("register", register)
         if when_stale == "block" and not register:
             raise ConfigurationError("when_stale is 'block' and register is False: only what is registered may admit")
         self.store = open_store(store) if isinstance(store, str) else _store(store)
@@ -89,6 +90,7 @@ class MaintenanceState:
             runtime=runtime,
             measure=self._measure,
             after=self._attempted,
+            on_fork=self.forked,
         )
         _states.add(self)
 
@@ -137,6 +139,8 @@ class MaintenanceState:
             ticket, sent = self.lease.ticket(), self.clock()
             reading = session.read()
         self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=not reading.primary)
+        if self.follower.refresher is None:
+            self.lease.recover()
         self._attempted()
         return self.lease.known
 
@@ -282,7 +286,12 @@ class MaintenanceState:
         """Have a function called with each new snapshot whose flag or details differ; usable as a decorator.
 
         It is called in the background thread, or in the thread that called `set`; keep it short.
+
+        Raises:
+            ConfigurationError: It cannot be called.
         """
+        if not callable(callback):
+            raise ConfigurationError(f"on_change is given {callback!r}: write a function over a Snapshot")
         self._callbacks = (*self._callbacks, callback)
         return callback
 

@@ -44,6 +44,7 @@ _WIRE: Final = Wire(
     accept=lambda environ: environ.get("HTTP_ACCEPT"),
     headers=_headers,
     client=lambda environ: environ.get("REMOTE_ADDR") or None,
+    copy=dict,
 )
 
 

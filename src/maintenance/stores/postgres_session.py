@@ -68,6 +68,8 @@ _DURABLE: Final = (
     "SELECT set_config('synchronous_commit', 'on', true) "
     "WHERE current_setting('synchronous_commit') IN ('off', 'local');"
 )
+# Who locks the tables for long must not keep the readers from what can still be read.
+_NO_QUEUE: Final = "SET LOCAL lock_timeout = 250;"
 _UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
 
 _inherited: list[object] = []
@@ -104,8 +106,8 @@ class PostgresSession:
             self._connection = psycopg.Connection.connect(
                 "", autocommit=True, prepare_threshold=None, cursor_factory=psycopg.ClientCursor, **info
             )
-        # A handle of its own: the connection's number may be another file's by the time `interrupt` runs.
-        self._socket = socket.socket(fileno=os.dup(self._connection.fileno()))
+            # A handle of its own: the connection's number may be another file's by the time `interrupt` runs.
+            self._socket = socket.socket(fileno=os.dup(self._connection.fileno()))
         try:
             # `connect_timeout` ends with the login: a server that falls silent after it would hang this for ever.
             with REAL.watchdog(statement_timeout, self.interrupt):
@@ -137,9 +139,13 @@ class PostgresSession:
         """See `Session.read`."""
         if not self._instances:
             self._probe()
-        *flag, registered = self._one(
-            _READ if self._instances else _READ_ALONE, {"key": KEY, "instance": UUID(instance) if instance else _NOBODY}
-        )
+        values = {"key": KEY, "instance": UUID(instance) if instance else _NOBODY}
+        try:
+            *flag, registered = self._one(_NO_QUEUE + (_READ if self._instances else _READ_ALONE), values)
+        except StoreError as exc:
+            if not isinstance(exc.__cause__, pg.LockNotAvailable):
+                raise
+            *flag, registered = self._one(_NO_QUEUE + _READ_ALONE, values)  # only the instances may be locked
         return _reading(flag, registered=registered and instance is not None)
 
     def write(self, change: Change) -> Row:
@@ -153,7 +159,7 @@ class PostgresSession:
     def report(self, instance: Instance) -> None:
         """See `Session.report`."""
         try:
-            self._run(_DURABLE + _REPORT, {name: getattr(instance, name) for name in _COLUMNS})
+            self._run(_NO_QUEUE + _DURABLE + _REPORT, {name: getattr(instance, name) for name in _COLUMNS})
         except StoreError as exc:
             # Whatever forbids to write, a full disk or a trigger, what can be read is still true.
             if self._connection.closed:
@@ -235,8 +241,10 @@ class PostgresSession:
         self._connection.close()
 
     def _one(self, sql: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:
-        [row] = self._run(sql, values)
-        return row
+        rows = self._run(sql, values)
+        if not rows:
+            raise StoreError(f"{self._name}: the row was not written: look for a trigger that suppresses it")
+        return rows[0]
 
     def _run(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run statements in one round trip, as one transaction; return what the last one returned."""
