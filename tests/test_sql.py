@@ -40,7 +40,7 @@ _DUMP: tuple[LiteralString, ...] = (
     ),
     "SELECT sequencename::text, start_value, increment_by, last_value FROM pg_sequences ORDER BY 1",
     (
-        "SELECT relname::text, relpersistence::text, reloptions::text FROM pg_class "
+        "SELECT relname::text, relpersistence::text, reloptions::text, relacl::text FROM pg_class "
         "WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
     ),
     "SELECT to_jsonb(s)::text FROM public.platform_settings s ORDER BY id",
@@ -348,20 +348,57 @@ def test_a_change_notifies_with_the_key(
     assert heard == [*payloads, "end"]
 
 
-def test_a_role_that_may_only_update_the_table_flips(url: str, connection: Connection) -> None:
-    """The sequence and the functions need no grant of their own."""
-    migrate(url)
+@pytest.fixture
+def flipper(connection: Connection) -> Iterator[LiteralString]:
+    """A role that may do nothing yet."""
     connection.execute("DROP ROLE IF EXISTS flipper")
     connection.execute("CREATE ROLE flipper")
-    try:
-        connection.execute("GRANT SELECT, UPDATE ON platform_settings TO flipper")
-        before = revision(connection)
-        connection.execute("SET ROLE flipper")
-        connection.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
-        connection.execute("RESET ROLE")
-        assert revision(connection) > before
-    finally:
-        connection.execute("RESET ROLE; DROP OWNED BY flipper; DROP ROLE flipper")
+    yield "flipper"
+    connection.execute("RESET ROLE; DROP OWNED BY flipper; DROP ROLE flipper")
+
+
+def test_a_role_that_may_only_update_the_table_flips(url: str, connection: Connection, flipper: LiteralString) -> None:
+    """The sequence and the functions need no grant of their own."""
+    migrate(url)
+    connection.execute(f"GRANT SELECT, UPDATE ON platform_settings TO {flipper}")
+    before = revision(connection)
+    connection.execute(f"SET ROLE {flipper}")
+    connection.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
+    assert revision(connection) > before
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("SELECT setval('public.platform_settings_revision_seq', 1)")
+
+
+# A table whose column runs code of its owner when the trigger fills it.
+_TRAP: tuple[LiteralString, ...] = (
+    (
+        "CREATE FUNCTION pg_temp.trap(bigint) RETURNS boolean LANGUAGE plpgsql STRICT AS "
+        "$$ BEGIN EXECUTE 'ALTER ROLE flipper SUPERUSER'; RETURN true; END $$"
+    ),
+    "CREATE DOMAIN pg_temp.trapped AS bigint CHECK (pg_temp.trap(value))",
+    (
+        "CREATE TEMPORARY TABLE trap (key text, value_bool boolean, value_text text, details jsonb, "
+        "revision pg_temp.trapped, updated_at timestamptz)"
+    ),
+    "CREATE TRIGGER t BEFORE INSERT ON trap FOR EACH ROW EXECUTE FUNCTION public.platform_settings_revise()",
+)
+
+
+@pytest.mark.parametrize("migrated_before", [False, True], ids=["new", "made before with SECURITY DEFINER"])
+def test_the_trigger_lends_nobody_its_owners_rights(
+    url: str, connection: Connection, flipper: LiteralString, *, migrated_before: bool
+) -> None:
+    migrate(url)
+    if migrated_before:
+        connection.execute("ALTER FUNCTION public.platform_settings_revise() SECURITY DEFINER")
+        migrate(url)
+    connection.execute(f"SET ROLE {flipper}")
+    for statement in _TRAP:
+        connection.execute(statement)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("INSERT INTO trap (key) VALUES ('a')")
+    assert ask(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = 'flipper'") is False
+    connection.execute("RESET ROLE; DROP TABLE trap; DROP DOMAIN pg_temp.trapped")
 
 
 def test_a_hostile_search_path_changes_nothing(url: str, connection: Connection) -> None:
