@@ -62,11 +62,15 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF TG_OP <> 'INSERT' AND OLD IS DISTINCT FROM NEW THEN
+    -- Not IS DISTINCT FROM: that fails where somebody added a column whose type has no equality, such as json.
+    IF TG_OP = 'UPDATE' AND OLD *= NEW THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
         PERFORM pg_notify('platform_settings', OLD.key);
     END IF;
     -- PostgreSQL delivers the same notification of one transaction once.
-    IF TG_OP <> 'DELETE' AND NEW IS DISTINCT FROM OLD THEN
+    IF TG_OP <> 'DELETE' THEN
         PERFORM pg_notify('platform_settings', NEW.key);
     END IF;
     RETURN NULL;

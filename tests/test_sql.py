@@ -348,6 +348,24 @@ def test_a_change_notifies_with_the_key(
     assert heard == [*payloads, "end"]
 
 
+def test_a_column_without_equality_stops_no_flip(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute("ALTER TABLE platform_settings ADD COLUMN extra json DEFAULT '{}'")
+    connection.execute("LISTEN platform_settings")
+    for statement in (
+        "UPDATE platform_settings SET value_bool = true",
+        "UPDATE platform_settings SET value_bool = true",  # no change
+        """UPDATE platform_settings SET extra = '{"a": 1}'""",
+        "INSERT INTO platform_settings (key, extra) VALUES ('another', '[]')",
+        "UPDATE platform_settings SET key = 'renamed' WHERE key = 'another'",
+        "DELETE FROM platform_settings WHERE key = 'renamed'",
+        "NOTIFY platform_settings, 'end'",
+    ):
+        connection.execute(statement)
+    heard = [notice.payload for notice in connection.notifies(timeout=10, stop_after=7)]
+    assert heard == ["maintenance_mode"] * 2 + ["another"] * 2 + ["renamed"] * 2 + ["end"]
+
+
 @pytest.fixture
 def flipper(connection: Connection) -> Iterator[LiteralString]:
     """A role that may do nothing yet."""
