@@ -1,8 +1,8 @@
 """The flag in PostgreSQL: what a URL must be, and how the store is migrated. Loads psycopg when a store is built."""
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from maintenance.errors import ConfigurationError
 from maintenance.stores.migrations import migrations
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 STATEMENT_TIMEOUT: Final = 3.0
 """Seconds for a statement, a wait for a lock included; far above a read (0.3 ms, measured on a kept connection)."""
+
+# One or several of: nothing, an IPv6 address, a name; each with or without a port.
+_HOST: Final = r"(\[[^][/?#]*\]|[^][:,/?#]*)(:\d*)?"
+_HOSTS: Final = re.compile(f"{_HOST}(,{_HOST})*([/?]|$)")
 
 
 class PostgresStore:
@@ -62,18 +66,25 @@ class PostgresStore:
 
 
 def _check(url: str) -> None:
-    """Refuse what libpq would misread, before it shows a piece of a password in an error of its own."""
+    """Refuse what libpq would misread: it would show a piece of a password, as a host's name or in an error."""
     scheme, _, rest = url.partition("://")
     if scheme not in ("postgresql", "postgres"):
         raise ConfigurationError("the database URL is not PostgreSQL's: write postgresql://user@host/database")
-    if rest.partition("?")[0].count("@") > 1:
+    user, at, place = rest.rpartition("@")
+    if "@" in user:
         raise ConfigurationError("the database URL holds more than one @: write %40 for each @ in user and password")
-    try:
-        fragment = urlsplit(url).fragment
-    except ValueError:
-        raise ConfigurationError("the database URL cannot be read: write [ and ] around an IPv6 address only") from None
-    if fragment:
-        raise ConfigurationError("the database URL holds a #: write %23 for each # in user and password")
+    if at and (found := re.search("[/?#]", user)):
+        raise ConfigurationError(
+            f"the database URL holds {found[0]} before its @: write %{ord(found[0]):X} for each {found[0]} in user and "
+            "password, and %40 for each @ after the host"
+        )
+    if "#" in place:
+        raise ConfigurationError("the database URL holds a #: write %23 for each #")
+    if not _HOSTS.match(place):
+        raise ConfigurationError(
+            "the database URL cannot be read: write user:password@host:port/database, the port a number, and [ and ] "
+            "around an IPv6 address only"
+        )
 
 
 def _without_password(conninfo: dict[str, str]) -> str:

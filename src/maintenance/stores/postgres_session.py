@@ -81,14 +81,16 @@ def conninfo(url: str) -> dict[str, str]:
     Raises:
         ConfigurationError: libpq cannot parse the URL.
     """
-    try:
-        given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-    except psycopg.Error as exc:
-        # Not libpq's own words, nor `from exc`: they may quote what the password was taken for.
+    found = None
+    with contextlib.suppress(psycopg.Error):
+        found = conninfo_to_dict(url)
+    # Raised out here: libpq's own words, even as the context of this error, may quote what it took the password for.
+    if found is None:
         raise ConfigurationError(
             "the database URL cannot be parsed: write postgresql://user:password@host:port/database, "
             "with %-encoding for special characters"
-        ) from (exc if "@" not in url else None)
+        )
+    given = {name: str(value) for name, value in found.items() if value is not None}
     several = {"target_session_attrs": "read-write"} if "," in given.get("host", "") else {}
     return _DEFAULTS | several | given
 
