@@ -16,6 +16,9 @@ class _Complete(list[bytes]):
     def close(self) -> None:
         self.flight.leave(self.key)
 
+    # Some servers join a list, or exhaust an iterator, and never close: then it leaves when it is dropped.
+    __del__ = close
+
 
 class _Stream:
     """A body that comes in pieces, with a close of its own or without."""
@@ -26,7 +29,10 @@ class _Stream:
         self._body, self._flight, self._key = body, flight, key
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        # A generator holds on to this, whatever else the server drops. It does not `yield from`, which would close the
+        # body where the server drops the generator, and the server closes it again.
+        for piece in self._body:  # noqa: UP028
+            yield piece
 
     def close(self) -> None:
         try:
@@ -34,6 +40,9 @@ class _Stream:
                 close()
         finally:
             self._flight.leave(self._key)
+
+    def __del__(self) -> None:
+        self._flight.leave(self._key)
 
 
 def closing(body: Iterable[bytes], environ: dict[str, Any], flight: InFlight, key: int | None) -> Iterable[bytes]:

@@ -1,0 +1,118 @@
+"""WSGI bodies under servers that never close them, or that want the very object back."""
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+from maintenance import MaintenanceState
+from maintenance.wsgi import MaintenanceMiddleware
+from tests.support.clients import call_asgi
+from tests.support.clock import Clock, refuse, runtime
+from tests.support.faulty import FaultyStore
+
+
+@pytest.fixture
+def state() -> MaintenanceState:
+    state = MaintenanceState(FaultyStore(), runtime=runtime(Clock(), start=refuse))
+    state.settle()
+    return state
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """What is freed is freed by its last reference, at once."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def app_of(body: Callable[[dict[str, Any]], Any]) -> Any:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return body(environ)
+
+    return app
+
+
+def ask(middleware: MaintenanceMiddleware, **more: Any) -> Any:
+    environ: dict[str, Any] = dict(more)
+    setup_testing_defaults(environ)
+    return middleware(environ, lambda *_: lambda _: None)
+
+
+# A server that never closes
+
+
+BODIES = pytest.mark.parametrize(
+    "body",
+    [lambda _: [b"a", b"b"], lambda _: (b"a", b"b"), lambda _: iter([b"a", b"b"])],
+    ids=["list", "tuple", "iter"],
+)
+
+
+@BODIES
+@pytest.mark.usefixtures("_no_collector")
+def test_a_body_that_is_dropped_unclosed_leaves(state: MaintenanceState, body: Any) -> None:
+    result = ask(MaintenanceMiddleware(app_of(body), state))
+    assert b"".join(result) == b"ab"
+    assert state.status().in_flight == 1
+    del result
+    assert state.status().in_flight == 0
+
+
+@BODIES
+@pytest.mark.usefixtures("_no_collector")
+def test_one_of_which_only_the_iterator_is_kept_stays_until_that_is_dropped(state: MaintenanceState, body: Any) -> None:
+    pieces = iter(ask(MaintenanceMiddleware(app_of(body), state)))
+    assert next(pieces) == b"a"
+    assert state.status().in_flight == 1
+    del pieces
+    assert state.status().in_flight == 0
+
+
+class Closed:
+    """An iterator that is a body, and counts how often it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def __iter__(self) -> "Closed":
+        return self
+
+    def __next__(self) -> bytes:
+        return b"again"
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.usefixtures("_no_collector")
+def test_a_body_that_is_left_half_read_is_closed_once_by_the_server(state: MaintenanceState) -> None:
+    body = Closed()
+    result = ask(MaintenanceMiddleware(app_of(lambda _: body), state))
+    for _ in result:
+        break
+    assert (body.closed, state.status().in_flight) == (0, 1)
+    result.close()
+    assert (body.closed, state.status().in_flight) == (1, 0)
+
+
+@BODIES
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")
+@pytest.mark.usefixtures("_no_collector")
+def test_nothing_stays_in_flight_under_starlettes_wsgi_middleware(state: MaintenanceState, body: Any) -> None:
+    from starlette.middleware.wsgi import WSGIMiddleware
+
+    inside: list[int | None] = []
+
+    def watched(environ: Any) -> Any:
+        inside.append(state.status().in_flight)
+        return body(environ)
+
+    wrapped = WSGIMiddleware(MaintenanceMiddleware(app_of(watched), state))
+    assert [call_asgi(wrapped).body for _ in range(3)] == [b"ab"] * 3
+    assert inside == [1, 1, 1]
+    assert state.status().in_flight == 0
