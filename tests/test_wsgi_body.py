@@ -1,6 +1,7 @@
 """WSGI bodies under servers that never close them, or that want the very object back."""
 
 import gc
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -116,3 +117,46 @@ def test_nothing_stays_in_flight_under_starlettes_wsgi_middleware(state: Mainten
     assert [call_asgi(wrapped).body for _ in range(3)] == [b"ab"] * 3
     assert inside == [1, 1, 1]
     assert state.status().in_flight == 0
+
+
+# A wsgi.file_wrapper that is a function
+
+
+class Opaque:
+    """What only its server can send."""
+
+
+@pytest.mark.parametrize("make", [lambda file, size=0: file, lambda file, size=0: Opaque()], ids=["file", "opaque"])
+def test_what_a_wrapper_that_is_a_function_made_stays_that_very_object(state: MaintenanceState, make: Any) -> None:
+    made: list[Any] = []
+
+    def wrapper(*arguments: Any) -> Any:
+        made.append(make(*arguments))
+        return made[-1]
+
+    def body(environ: dict[str, Any]) -> Any:
+        environ["wsgi.file_wrapper"](io.BytesIO(b"not sent"))
+        sent = environ["wsgi.file_wrapper"](io.BytesIO(b"abc"), 4096)
+        environ["wsgi.file_wrapper"](io.BytesIO(b"nor this"))
+        return sent
+
+    result = ask(MaintenanceMiddleware(app_of(body), state), **{"wsgi.file_wrapper": wrapper})
+    assert result is made[1]
+    assert state.status().in_flight == 0
+
+
+def test_another_body_beside_such_a_wrapper_is_in_flight_until_it_is_closed(state: MaintenanceState) -> None:
+    body = Closed()
+    result = ask(MaintenanceMiddleware(app_of(lambda _: body), state), **{"wsgi.file_wrapper": lambda file: file})
+    assert state.status().in_flight == 1
+    result.close()
+    assert (body.closed, state.status().in_flight) == (1, 0)
+
+
+def test_a_wrapper_that_is_a_type_is_given_to_the_app_as_it_is(state: MaintenanceState) -> None:
+    seen: list[Any] = []
+    wrapped = MaintenanceMiddleware(app_of(lambda environ: seen.append(environ.get("wsgi.file_wrapper")) or []), state)
+    ask(wrapped, **{"wsgi.file_wrapper": Opaque})
+    ask(wrapped)
+    ask(wrapped, **{"wsgi.file_wrapper": None})
+    assert seen == [Opaque, None, None]

@@ -1,6 +1,6 @@
 """WSGI response bodies that tell when they are closed (PEP 3333)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from maintenance.in_flight import InFlight
@@ -45,11 +45,35 @@ class _Stream:
         self._flight.leave(self._key)
 
 
+class _Recorder:
+    """A ``wsgi.file_wrapper`` that is a function, and what it made: no type tells that from another body."""
+
+    __slots__ = ("_made", "_wrapper")
+
+    def __init__(self, wrapper: Callable[..., Any]) -> None:
+        self._wrapper = wrapper
+        self._made: list[Any] = []
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        made = self._wrapper(*arguments, **named)
+        self._made.append(made)
+        return made
+
+    def made(self, body: Any) -> bool:
+        return any(body is made for made in self._made)
+
+
+def record(environ: dict[str, Any]) -> None:
+    """Have `closing` know what a ``wsgi.file_wrapper`` that is a function makes; called before the app is."""
+    if callable(wrapper := environ["wsgi.file_wrapper"]):
+        environ["wsgi.file_wrapper"] = _Recorder(wrapper)
+
+
 def closing(body: Iterable[bytes], environ: dict[str, Any], flight: InFlight, key: int | None) -> Iterable[bytes]:
     """The same body, whose `close` also lets its request leave.
 
     A result of ``wsgi.file_wrapper`` stays what it is, so that the server can still use sendfile; where its close
-    cannot be hooked, its request leaves at once.
+    cannot be hooked, as with a wrapper that is a function (see `record`), its request leaves at once.
     """
     kind = type(body)
     if kind is list or kind is tuple:
@@ -59,6 +83,10 @@ def closing(body: Iterable[bytes], environ: dict[str, Any], flight: InFlight, ke
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type) and isinstance(body, wrapper):
         return _hooked(body, flight, key)
+    if type(wrapper) is _Recorder and wrapper.made(body):
+        flight.leave(key)
+        file: Iterable[bytes] = body
+        return file
     return _Stream(body, flight, key)
 
 
