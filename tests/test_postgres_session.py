@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Self
 from uuid import uuid4
 
@@ -270,6 +271,32 @@ def test_what_the_server_quotes_never_shows_the_password(migrated_url: str) -> N
             session._connection.execute(f"SELECT '{password}'::int")  # an error that quotes what it was given
         assert password not in str(caught.value)
         assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "nul\0"])
+def test_a_text_that_cannot_be_sent_is_a_store_error(migrated_url: str, text: str) -> None:
+    """Such as the name of a program that is not valid UTF-8."""
+    with session_of(migrated_url) as session:
+        with pytest.raises(RegistrationError, match="instances cannot register"):
+            session.report(replace(instance(), program=text))
+        session.report(found := instance())
+        assert session.read(found.id).registered
+
+
+def test_a_write_that_fails_leaves_the_session_good(migrated_url: str) -> None:
+    with session_of(migrated_url, statement_timeout=0.2) as session:
+        with psycopg.connect(migrated_url) as holder:
+            holder.execute("SELECT FROM platform_settings FOR UPDATE")
+            with pytest.raises(StoreError, match="statement timeout"):
+                session.write(ON)
+        with psycopg.connect(migrated_url, autocommit=True) as other:
+            other.execute("CREATE RULE never AS ON UPDATE TO platform_settings DO INSTEAD SELECT 1")
+            with pytest.raises(StoreError):
+                session.write(ON)
+            other.execute("DROP RULE never ON platform_settings")
+        assert session._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert session.write(ON).value_bool
+        assert session.read().snapshot(read_at=0.0).enabled
 
 
 def test_an_error_without_words_is_named(migrated_url: str) -> None:

@@ -260,7 +260,7 @@ class PostgresSession:
     def _wrapped(self) -> Iterator[None]:
         try:
             yield
-        except (psycopg.Error, OSError) as exc:
+        except (psycopg.Error, OSError, UnicodeError) as exc:  # a surrogate cannot be sent
             said = " ".join(str(exc).split()) or type(exc).__name__
             if self._password:
                 said = said.replace(self._password, "***")
