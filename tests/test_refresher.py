@@ -451,3 +451,25 @@ def test_an_instance_says_what_runs(monkeypatch: pytest.MonkeyPatch, argument: s
     life.attempt()
     [instance] = life.store.inner.connect().fleet().instances
     assert instance.program == program
+
+
+@pytest.mark.parametrize(
+    ("arguments", "program"), [([], "python"), (["/srv/caf\udce9/run\udce9"], "run?"), (["/srv/a\0b"], "a?b")]
+)
+def test_an_odd_command_line_or_host_is_made_storable(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], program: str
+) -> None:
+    monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.setattr("socket.gethostname", lambda: "web\udcff")
+    life = Life()
+    life.attempt()
+    [instance] = life.store.inner.connect().fleet().instances
+    assert (instance.program, instance.host) == (program, "web?")
+
+
+def test_an_interpreter_without_arguments_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("sys.argv")
+    life = Life()
+    life.attempt()
+    [instance] = life.store.inner.connect().fleet().instances
+    assert instance.program == "python"

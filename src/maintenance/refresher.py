@@ -79,10 +79,10 @@ class Refresher:
         # Asked once: the whole fleet acknowledges a flip at the same time, and what it needs for that adds up.
         self._itself = Instance(
             id=self.instance,
-            host=socket.gethostname(),
+            host=hostname(),
             boot=boot_id(),
             pid=self.pid,
-            program=_program(PurePath(sys.argv[0] or "python")),
+            program=_program(),
             version=__version__,
             when_stale=settings.when_stale,
             ttl=settings.ttl,
@@ -341,6 +341,18 @@ class Refresher:
             _logger.info("maintenance: the row of instance %s stays behind: %s", self.instance, exc)
 
 
-def _program(path: PurePath) -> str:
+def hostname() -> str:
+    """The machine's name, in a form that every store can keep."""
+    return _storable(socket.gethostname())
+
+
+def _program() -> str:
     """What runs, for people: ``uvicorn`` for ``python -m uvicorn`` too."""
-    return path.parent.name if path.name == "__main__.py" else path.name
+    # An interpreter that is embedded has no arguments, or none at all.
+    path = PurePath(next(iter(getattr(sys, "argv", ())), "") or "python")
+    return _storable(path.parent.name if path.name == "__main__.py" else path.name)
+
+
+def _storable(text: str) -> str:
+    # Bytes that are no text in the locale's encoding come as halves of surrogate pairs.
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")

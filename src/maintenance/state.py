@@ -6,7 +6,6 @@ import datetime as dt
 import functools
 import logging
 import os
-import socket
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +19,7 @@ from maintenance.in_flight import Load, total
 from maintenance.lease import Held, Lease, fallback
 from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale, check_bool
 from maintenance.proof import Progress, Proof, Prover, Question
-from maintenance.refresher import Settings
+from maintenance.refresher import Settings, hostname
 from maintenance.runtime import REAL, Runtime, boot_id
 from maintenance.stores import Session, Store, open_store
 
@@ -216,7 +215,7 @@ class MaintenanceState:
             raise ValueError("the snapshot was never in a store: write prove(state.set(...)) or prove(state.refresh())")
         if drain and not snapshot.enabled:
             raise ValueError("drain is True and the flag is off, which refuses nothing: write drain=False")
-        host, boot = socket.gethostname(), boot_id()
+        host, boot = hostname(), boot_id()
         question = Question(
             revision=snapshot.revision,
             enabled=snapshot.enabled,

@@ -79,8 +79,8 @@ def _in(world: World, history: History) -> Iterator[None]:
     ids = SimpleNamespace(uuid4=lambda: uuid.UUID(int=world.random.getrandbits(128)))
     network = SimpleNamespace(gethostname=lambda: world.process.host)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(refresher, "socket", network))
         for module in (refresher, state):
-            stack.enter_context(patch.object(module, "socket", network))
             stack.enter_context(patch.object(module, "boot_id", lambda: "boot"))
         stack.enter_context(patch.object(refresher, "uuid", ids))
         stack.enter_context(patch.object(World, "current", world))
