@@ -1,5 +1,6 @@
 """One connection to PostgreSQL, where it goes wrong: poolers, lost connections, forks, and what the errors say."""
 
+import json
 import os
 import re
 import socket
@@ -13,6 +14,9 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.adapt import AdaptersMap
+from psycopg.types.json import set_json_dumps, set_json_loads
+from psycopg.types.string import StrDumper, TextLoader
 
 from maintenance import ConfigurationError, MaintenanceState, StoreError
 from maintenance.errors import RegistrationError
@@ -99,6 +103,51 @@ def test_behind_a_pooler_it_polls(postgres: Server, migrated_url: str) -> None:
 def test_listening_can_be_turned_off(migrated_url: str) -> None:
     with session_of(migrated_url, listen=False) as session:
         assert not session.listening
+
+
+# The application's own psycopg
+
+
+@pytest.fixture
+def meddled() -> Iterator[None]:
+    """An application that wants text for everything, on each connection of its process."""
+
+    class Shout(StrDumper):
+        def dump(self, obj: str) -> Any:
+            return super().dump(obj.upper())
+
+    kept = AdaptersMap(psycopg.adapters)
+    for name in ("bool", "int4", "int8", "float8", "uuid", "timestamptz", "jsonb"):
+        psycopg.adapters.register_loader(name, TextLoader)
+    psycopg.adapters.register_dumper(str, Shout)
+    set_json_loads(lambda _: "loaded")
+    set_json_dumps(lambda _: '"dumped"')
+    yield
+    set_json_loads(json.loads)
+    set_json_dumps(json.dumps)
+    for name in ("_loaders", "_dumpers", "_dumpers_by_oid"):
+        setattr(psycopg.adapters, name, getattr(kept, name))
+
+
+@pytest.mark.usefixtures("meddled")
+def test_what_the_application_taught_psycopg_changes_nothing(migrated_url: str) -> None:
+    change = Change(enabled=True, details=Details(message="Back at noon."), updated_by=uuid4())
+    with session_of(migrated_url) as session:
+        assert session.listening
+        written = session.write(change)
+        reported = replace(instance(), in_flight=2, oldest="GET /", oldest_age=1.5)
+        session.report(reported)
+        reading = session.read(reported.id)
+        [found] = session.fleet().instances
+    assert written == reading.row
+    assert (written.value_bool, written.details, written.updated_by) == (
+        True,
+        change.details.to_json(),
+        change.updated_by,
+    )
+    assert reading.registered
+    assert reading.primary
+    assert replace(found, silent_for=reported.silent_for) == reported
 
 
 # Lost connections

@@ -1,6 +1,7 @@
 """One connection to PostgreSQL: the only module that imports psycopg, and where its errors are wrapped."""
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -10,8 +11,10 @@ from uuid import UUID
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.json import Jsonb
+from psycopg.postgres import register_default_adapters
+from psycopg.types.json import Jsonb, set_json_loads
 
 from maintenance.errors import ConfigurationError, RegistrationError, StoreError
 from maintenance.model import CHANNEL, KEY, Change, Fleet, Instance, Reading, Row
@@ -72,6 +75,11 @@ _DURABLE: Final = (
 _NO_QUEUE: Final = "SET LOCAL lock_timeout = 250;"
 _UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
 
+# psycopg's own, whatever the application registered in `psycopg.adapters` for its connections.
+_ADAPTERS: Final = AdaptersMap(types=psycopg.adapters.types)
+register_default_adapters(_ADAPTERS)
+set_json_loads(json.loads, _ADAPTERS)
+
 _inherited: list[object] = []
 
 
@@ -106,7 +114,12 @@ class PostgresSession:
         self.listening = False
         with self._wrapped():
             self._connection = psycopg.Connection.connect(
-                "", autocommit=True, prepare_threshold=None, cursor_factory=psycopg.ClientCursor, **info
+                "",
+                autocommit=True,
+                prepare_threshold=None,
+                cursor_factory=psycopg.ClientCursor,
+                context=_ADAPTERS,
+                **info,
             )
             # A handle of its own: the connection's number may be another file's by the time `interrupt` runs.
             self._socket = socket.socket(fileno=os.dup(self._connection.fileno()))
@@ -152,7 +165,7 @@ class PostgresSession:
 
     def write(self, change: Change) -> Row:
         """See `Session.write`."""
-        details = Jsonb(change.details.to_json())
+        details = Jsonb(change.details.to_json(), dumps=json.dumps)
         values = {"key": KEY, "enabled": change.enabled, "details": details, "updated_by": change.updated_by}
         # Committed by a message of its own: a write that is given up while it waits must not happen later.
         with self._wrapped(), self._connection.transaction():
