@@ -79,11 +79,13 @@ class Echo:
             self.open -= 1
 
 
-def converse(backend: str, app: Any, talk: Callable[[Server], Any], **scope: Any) -> Server:
+def converse(
+    backend: str, app: Any, talk: Callable[[Server], Any], make: Callable[[], Server] = Server, **scope: Any
+) -> Server:
     """Run one WebSocket, and beside it what the client and others do."""
 
     async def main() -> Server:
-        server = Server()
+        server = make()
         try:
             server.says("connect")
             async with anyio.create_task_group() as group:
@@ -313,6 +315,98 @@ def test_what_the_app_raises_comes_through_unchanged(state: MaintenanceState, ba
     anyio.run(main, backend=backend)
     assert wrapped._closer is not None
     assert wrapped._closer._open == {}
+
+
+class Strict(Server):
+    """Takes nothing more once a WebSocket has ended, as uvicorn does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = False
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        self.over = self.over or message["type"] == "websocket.disconnect"
+        return message
+
+    async def send(self, message: Any) -> None:
+        if self.over and message["type"] != "websocket.http.response.body":
+            raise RuntimeError(f"unexpected {message['type']}")
+        self.over = message["type"] in ("websocket.close", "websocket.http.response.start")
+        await super().send(message)
+
+
+def test_one_that_the_app_has_closed_is_not_closed_again(state: MaintenanceState, backend: str) -> None:
+    received: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 1000})
+        received.append(await receive())
+
+    async def talk(server: Server) -> None:
+        await flip(state)
+        server.says("disconnect", code=1000)
+
+    server = converse(backend, wrapped := MaintenanceMiddleware(app, state, close_websockets=True), talk, Strict)
+    assert [message["type"] for message in server.sent] == ["websocket.accept", "websocket.close"]
+    assert received == [{"type": "websocket.disconnect", "code": 1000}]
+    assert wrapped._closer is not None
+    assert wrapped._closer._open == {}
+
+
+def test_one_that_the_app_refuses_itself_is_left_to_it(state: MaintenanceState, backend: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        await receive()
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    async def talk(server: Server) -> None:
+        await flip(state)
+        server.says("disconnect", code=1006)
+
+    server = converse(backend, MaintenanceMiddleware(app, state, close_websockets=True), talk, Strict)
+    assert [message["type"][10:] for message in server.sent] == ["http.response.start", "http.response.body"]
+
+
+def test_one_whose_client_has_gone_is_not_closed(state: MaintenanceState, backend: str) -> None:
+    gone, flipped = threading.Event(), threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        gone.set()
+        await until(flipped.is_set)
+        with pytest.raises(RuntimeError, match="unexpected websocket.send"):  # the server's own word
+            await send({"type": "websocket.send", "text": "bye"})
+
+    async def talk(server: Server) -> None:
+        server.says("disconnect", code=1001)
+        await until(gone.is_set)
+        await flip(state)
+        await anyio.wait_all_tasks_blocked()
+        flipped.set()
+
+    server = converse(backend, MaintenanceMiddleware(app, state, close_websockets=True), talk, Strict)
+    assert server.sent == [{"type": "websocket.accept"}]
+
+
+class Gone(Server):
+    """Its client has gone, which nobody has heard yet."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close":
+            raise ConnectionResetError("gone")
+        await super().send(message)
+
+
+def test_one_whose_client_goes_at_that_moment_ends_like_any_other(state: MaintenanceState, backend: str) -> None:
+    app = Echo()
+    converse(backend, MaintenanceMiddleware(app, state, close_websockets=True), lambda _: flip(state), Gone)
+    assert app.received[-1] == DISCONNECTED
 
 
 def test_a_cancellation_of_the_servers_is_none_of_ours(state: MaintenanceState, backend: str) -> None:

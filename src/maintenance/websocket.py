@@ -17,6 +17,9 @@ from maintenance.state import MaintenanceState
 SERVICE_RESTART: Final = 1012
 """The close code of an open WebSocket that a flip ends (IANA WebSocket Close Code Number Registry)."""
 
+_LAST: Final = ("websocket.close", "websocket.http.response.start")
+"""The messages after which an app has said how a WebSocket ends."""
+
 
 class Closer:
     """Closes the open WebSockets of one middleware when a flag that refuses them arrives."""
@@ -74,6 +77,8 @@ class _Open:
 
     def end(self) -> None:
         """Close it at the app's next receive or send; at once where it waits in receive, as most do."""
+        if self._closed:
+            return  # what comes now is between the server and the app
         self._ending = True
         if self._waiting is not None:
             self._waiting.cancel()
@@ -82,7 +87,9 @@ class _Open:
         """The server's next message, or the disconnect that the flip brings."""
         if not self._ending:
             with anyio.CancelScope() as self._waiting:
-                return await self._receive()
+                message = await self._receive()
+                self._closed = self._closed or message["type"] == "websocket.disconnect"
+                return message
         self._waiting = None
         await self._close()
         return {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "maintenance"}
@@ -92,9 +99,12 @@ class _Open:
         if self._ending and message["type"] != "websocket.accept":
             await self._close()
             raise ConnectionAbortedError("the WebSocket was closed for maintenance")
+        # Also one that is being refused with a response has begun to end.
+        self._closed = self._closed or message["type"] in _LAST
         await self._send(message)
 
     async def _close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "maintenance"})
+            with contextlib.suppress(OSError):  # the client has gone meanwhile (ASGI 2.4)
+                await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "maintenance"})
