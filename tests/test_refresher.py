@@ -473,3 +473,119 @@ def test_an_interpreter_without_arguments_serves(monkeypatch: pytest.MonkeyPatch
     life.attempt()
     [instance] = life.store.inner.connect().fleet().instances
     assert instance.program == "python"
+
+
+# What nobody expected
+
+
+class Unforeseen(BaseException):
+    """Like SystemExit, which pytest would take for its own."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("outside of a request"), SystemExit("reload"), Unforeseen()])
+@pytest.mark.parametrize("place", ["_after", "_measure", "_rest", "_stumble"])
+def test_whatever_is_raised_ends_no_thread(life: Life, error: BaseException, place: str) -> None:
+    true, calls = getattr(life.refresher, place), []
+
+    def fails(*arguments: object) -> object:
+        calls.append(place)
+        if len(calls) <= 3:
+            raise error
+        life.store.back()
+        return true(*arguments)
+
+    def retire_once_it_goes_on() -> None:
+        if len(calls) > 3:
+            life.refresher.retire()
+
+    setattr(life.refresher, place, fails)
+    life.store.error = ZeroDivisionError() if place == "_stumble" else None
+    life.waker.meanwhile = retire_once_it_goes_on
+    life.refresher._run()
+    assert life.waker.slept[:3] == pytest.approx([0.1, 0.2, 0.4])
+    assert life.refresher._ended.wait(0)
+    assert (life.registered, life.store.open) == ([], 0)
+
+
+def test_a_log_that_fails_leaves_no_broken_session_behind(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    life.attempt()
+    life.store.error = ZeroDivisionError()
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a filter of the app's")
+
+    monkeypatch.setattr(logging.getLogger("maintenance"), "error", fail)
+    with pytest.raises(RuntimeError):
+        life.attempt()
+    assert (life.refresher._session, life.store.open) == (None, 0)
+    assert life.lease.failing
+
+
+def test_a_thread_that_ended_all_the_same_is_replaced(life: Life) -> None:
+    def broken() -> None:
+        raise OSError("bad file descriptor")
+
+    started: list[Callable[[], None]] = []
+    life.refresher._runtime = runtime(life.clock, start=started.append)
+    life.refresher.start()
+    life.waker.meanwhile = broken
+    life.store.away()
+    with pytest.raises(OSError, match="descriptor"):
+        started[0]()
+    assert (life.refresher.started, life.refresher.begun) == (False, False)
+    assert life.refresher._ended.wait(0)
+    life.refresher.start()
+    assert len(started) == 2
+    assert not life.refresher._ended.wait(0)
+
+
+def test_a_thread_that_comes_late_leaves_the_session_to_the_request_that_tries(life: Life) -> None:
+    tries, over = [], []
+
+    def late() -> None:
+        if not tries:
+            tries.append(life.refresher.trying_since)
+            life.refresher.begun = True
+            assert life.refresher._turn()
+            over.append(life.tries)
+
+    life.store.meanwhile = late
+    assert life.refresher.attempt_here()
+    assert tries == [1000.0]
+    assert over == [0]  # it has waited, and not tried
+    assert life.waker.slept == [life.settings.limit]
+    assert life.waker.woken  # and is told
+    assert (life.tries, life.store.reads) == (1, 1)
+    assert life.refresher.trying_since is None
+
+
+def test_a_request_whose_try_fails_as_nobody_expected_gets_what_is_known(life: Life) -> None:
+    def fail(_: Refresher) -> None:
+        raise RuntimeError("outside of a request")
+
+    life.refresher._after = fail
+    assert life.refresher.attempt_here()
+    assert life.lease.error == "an unexpected RuntimeError"
+    assert life.refresher.trying_since is None
+
+
+def test_nobody_tries_for_a_process_that_has_left(life: Life) -> None:
+    life.refresher.attempt_here()
+    life.refresher.retire()
+    life.refresher.join(0.0)
+    life.clock.now += TTL
+    assert life.refresher.attempt_here()
+    assert life.registered == []
+    assert life.store.open == 0
+
+
+def test_the_end_waits_for_no_opinion_of_a_bypass(life: Life) -> None:
+    def measure(snapshot: Any) -> Load:
+        assert not snapshot.enabled  # under a flag that is on, each request's bypass is asked
+        return Load()
+
+    life.flip()
+    life.attempt()
+    life.refresher._measure = measure
+    life.refresher.retire()
+    assert life.refresher._may_end()

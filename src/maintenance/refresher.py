@@ -1,5 +1,6 @@
 """The one background thread of a process: it registers, reads, installs, acknowledges, and never gives up."""
 
+import contextlib
 import logging
 import socket
 import sys
@@ -116,9 +117,15 @@ class Refresher:
         Raises:
             RuntimeError: No thread can be started here.
         """
-        if not self.started:
+        if self.started:
+            return
+        # Before the thread runs: what it says when it ends must be the last word.
+        self.started, self._ended = True, self._runtime.event()
+        try:
             self._runtime.start(self._run)
-            self.started = True
+        except BaseException:
+            self.started = False
+            raise
 
     def wake(self) -> None:
         """Have the store read now."""
@@ -134,8 +141,11 @@ class Refresher:
         # A store that is away cannot be told, and waiting would only cost the time-out.
         if self.started and not self._failures:
             self._ended.wait(timeout)
-        if not self.started and self.trying_since is None and self._may_end():
-            self._leave()
+        if not self.started and self._claim():
+            if self._may_end():
+                self._leave()
+            else:
+                self.trying_since = None
 
     def abandon(self) -> None:
         """In the child of a fork: let the parent's conversation be."""
@@ -149,20 +159,32 @@ class Refresher:
         Returns:
             False where another caller is trying: its outcome can be waited for.
         """
+        if self._stopping or self.begun or self._runtime.clock() < self._next_here:
+            return True
+        if not self._claim():
+            return False
+        try:
+            if not self.begun:
+                self._attempt()
+        except Exception as exc:  # noqa: BLE001 - what is asked for is an answer, and what is known is one
+            self._survive(exc)
+        finally:
+            self.trying_since = None
+            self.wake()  # a thread that has come meanwhile
+        self._next_here = self._runtime.clock() + (self._pause() if self._lease.failing else 0.0)
+        return True
+
+    def _claim(self) -> bool:
+        """Take the session for this thread alone, and `trying_since` with it; False where another one has it."""
         now = self._runtime.clock()
         with self._lock:
             if self.trying_since is not None:
                 return False
-            if self.begun or now < self._next_here:
-                return True
             self.trying_since = now
-        self._attempt()
-        self._next_here = self._runtime.clock() + (self._pause() if self._lease.failing else 0.0)
-        return True
+            return True
 
     def _attempt(self) -> None:
-        """Try once: connect where needed, read, install, acknowledge. Never raises."""
-        self.trying_since = self._runtime.clock()
+        """Try once: connect where needed, read, install, acknowledge. What fails on the way is remembered."""
         try:
             self._session = self._session or self._store.connect(listen=True)
             with self._runtime.watchdog(self._settings.limit, self._session.interrupt):
@@ -177,16 +199,35 @@ class Refresher:
 
     def _run(self) -> None:
         self.begun = True
-        while not self._may_end():
+        try:
+            while self._turn():
+                pass
+        finally:
+            # Whatever has ended this thread: the next request past the deadline starts another.
+            self.started = self.begun = False
+            self._ended.set()
+
+    def _turn(self) -> bool:
+        """Try and rest; False once the process has left."""
+        if not self._claim():
+            self._waker.wait(self._settings.limit)  # a request tries, over the same session
+            return True
+        try:
+            if self._may_end():
+                self._leave()  # and keeps the claim: nobody tries any more
+                return False
             self._attempt()
             self._rest()
-        self._leave()
-        self._ended.set()
+        except BaseException as exc:  # noqa: BLE001 - of the app's own code too, which runs here and may call sys.exit()
+            self._survive(exc)
+            self._waker.wait(self._pause())
+        return True
 
     def _may_end(self) -> bool:
         if not self._stopping:
             return False
-        load = self._measure(self._lease.known)
+        # Everything in flight counts under a flag that is off, and nobody's code is asked about it.
+        load = self._measure(replace(self._lease.known, enabled=False))
         return self._session is None or load is None or load.total == 0
 
     def _stumble(self, exc: Exception) -> None:
@@ -194,9 +235,18 @@ class Refresher:
         if isinstance(exc, StoreError):
             self._lease.fail(str(exc))
         else:
-            _logger.error("maintenance: a refresh failed as it never should; others follow", exc_info=exc)
             self._lease.fail(f"an unexpected {type(exc).__name__}, which the log shows")
         self._hang_up()
+        if not isinstance(exc, StoreError):
+            _logger.error("maintenance: a refresh failed as it never should; others follow", exc_info=exc)
+
+    def _survive(self, exc: BaseException) -> None:
+        """Remember what nobody expected; it is not logged, because the log itself may be what fails."""
+        self._failures += 1
+        self.trying_since = None
+        self._lease.fail(f"an unexpected {type(exc).__name__}")
+        with contextlib.suppress(Exception):
+            self._hang_up()
 
     def _hang_up(self) -> None:
         session, self._session = self._session, None
