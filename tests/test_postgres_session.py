@@ -313,13 +313,30 @@ def test_a_role_that_may_not_write_says_what_to_grant(postgres: Server, migrated
             owner.execute(f"DROP ROLE {role}")
 
 
-def test_what_the_server_quotes_never_shows_the_password(migrated_url: str) -> None:
+@pytest.mark.parametrize(
+    ("password", "says"),
+    [
+        ("hunter2", 'invalid input syntax for type integer: "\\*\\*\\*"'),
+        ("hun  ter2", '"\\*\\*\\*"'),  # two spaces
+        ("e", "nowhere: InvalidTextRepresentation 22P02$"),
+        ("typ", "nowhere: InvalidTextRepresentation 22P02$"),
+    ],
+)
+def test_what_the_server_quotes_never_shows_the_password(migrated_url: str, password: str, says: str) -> None:
     with session_of(migrated_url) as session:
-        password = str(session._password)
-        with pytest.raises(StoreError) as caught, session._wrapped():
+        session._name, session._secrets = "nowhere", [password]
+        with pytest.raises(StoreError, match=says) as caught, session._wrapped():
             session._connection.execute(f"SELECT '{password}'::int")  # an error that quotes what it was given
-        assert password not in str(caught.value)
-        assert "***" in str(caught.value)
+        assert f'"{password}"' not in str(caught.value)
+        assert "ter2" not in str(caught.value)
+
+
+def test_a_short_password_changes_no_other_word(migrated_url: str) -> None:
+    with session_of(migrated_url) as session:
+        end_backend(migrated_url, session)
+        session._secrets = ["qq"]
+        with pytest.raises(StoreError, match="terminating connection"):
+            session.read()
 
 
 @pytest.mark.parametrize("text", ["caf\udce9", "nul\0"])

@@ -73,6 +73,7 @@ _DURABLE: Final = (
 )
 # Who locks the tables for long must not keep the readers from what can still be read.
 _NO_QUEUE: Final = "SET LOCAL lock_timeout = 250;"
+_SHORT: Final = 4
 _UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
 
 # psycopg's own, whatever the application registered in `psycopg.adapters` for its connections.
@@ -109,7 +110,7 @@ class PostgresSession:
     def __init__(self, name: str, info: dict[str, Any], *, listen: bool, statement_timeout: float) -> None:
         """Connect, and LISTEN where that can work."""
         self._name = name
-        self._password = info.get("password")
+        self._secrets = [info[key] for key in ("password", "sslpassword") if info.get(key)]
         self._timeout = f"SET LOCAL statement_timeout = {int(statement_timeout * 1000) or 1};"
         self.listening = False
         with self._wrapped():
@@ -274,10 +275,16 @@ class PostgresSession:
         try:
             yield
         except (psycopg.Error, OSError, UnicodeError) as exc:  # a surrogate cannot be sent
-            said = " ".join(str(exc).split()) or type(exc).__name__
-            if self._password:
-                said = said.replace(self._password, "***")
-            raise StoreError(f"{self._name}: {said}{_next_step(exc)}") from exc
+            raise StoreError(f"{self._name}: {self._without_secrets(exc)}{_next_step(exc)}") from exc
+
+    def _without_secrets(self, exc: Exception) -> str:
+        said = str(exc)
+        for secret in self._secrets:
+            # A short one is within many words: masked there, it could be told from what is left.
+            if len(secret) < _SHORT and secret in said:
+                return f"{type(exc).__name__} {getattr(exc, 'sqlstate', None) or ''}".rstrip()
+            said = said.replace(secret, "***")
+        return " ".join(said.split()) or type(exc).__name__
 
 
 def _next_step(exc: BaseException) -> str:
