@@ -57,7 +57,8 @@ async def _async(*_: Any) -> bool:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"state": "memory://"}, "state is 'memory://': write a MaintenanceState, or None"),
+        ({"state": "postgresql://u:secret@h/db"}, r"state is of type str: write MaintenanceState\(url\), or None"),
+        ({"state": 5}, "state is of type int: write a MaintenanceState, or None"),
         ({"exempt": "/x"}, r"exempt is '/x': write a tuple, such as \('/x',\)"),
         ({"exempt": ("/",)}, "would exempt every path"),
         ({"exempt": ("/a%2fb",)}, "write a decoded path without %"),
@@ -70,11 +71,26 @@ async def _async(*_: Any) -> bool:
         ({"respond": 503}, "respond is 503: write a function"),
         ({"respond": (lambda *_: None, lambda *_: None)}, "respond .*: write one function"),
     ],
-    ids=["state", "exempt", "all", "percent", "int", "str", "None", "async", "asyncs", "respond", "number", "two"],
+    ids=[
+        "url",
+        "state",
+        "exempt",
+        "all",
+        "percent",
+        "int",
+        "str",
+        "None",
+        "async",
+        "asyncs",
+        "respond",
+        "number",
+        "two",
+    ],
 )
 def test_a_wrong_option_is_refused_with_what_to_write(adapter: Adapter, wrong: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says):
+    with pytest.raises(ConfigurationError, match=says) as caught:
         adapter.wrap(**wrong)
+    assert "secret" not in str(caught.value)
 
 
 # Bypass
@@ -234,8 +250,8 @@ def test_two_middlewares_may_share_a_state(adapter: Adapter, state: MaintenanceS
     state.set(True)
     assert (adapter.ask(one, "/health").status, adapter.ask(other, "/health").status) == (200, 503)
     state.attach(one._gate)
-    one._gate.in_flight.enter("POST", "/", "", {})
-    other._gate.in_flight.enter("POST", "/", "", {})
+    one._gate.in_flight.enter("POST", "/", "", {}, 1000.0)
+    other._gate.in_flight.enter("POST", "/", "", {}, 1000.0)
     assert state.status().in_flight == 2  # each counted once
 
 
@@ -254,7 +270,7 @@ def loaded(state: MaintenanceState, clock: Clock) -> Any:
         ("POST", "/admin/flip", "/app", {}),
         (WEBSOCKET, "/live", "", {}),
     ]:
-        gate.in_flight.enter(method, path, root, environ)
+        gate.in_flight.enter(method, path, root, environ, clock())
         clock.now += 1
     return gate
 
@@ -284,7 +300,7 @@ def test_where_nothing_is_tracked_there_is_nothing_to_forget(state: MaintenanceS
 
 
 def test_what_cannot_be_asked_about_counts(loaded: Any, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    loaded.in_flight.enter("POST", "/odd", "", {None: ""})  # no environ: the server has spoilt it
+    loaded.in_flight.enter("POST", "/odd", "", {None: ""}, clock())  # no environ: the server has spoilt it
     assert loaded.load(Snapshot(enabled=True), clock.now).in_flight == 4
     assert "a bypass failed" in caplog.text
 
@@ -306,7 +322,7 @@ def test_an_app_may_write_to_its_environ_while_it_is_asked_about(state: Maintena
     name = _Meanwhile("HTTP_A")
     environ: dict[str, Any] = {name: "a", "HTTP_X_ME": "1"}
     name.write = lambda: environ.update({f"app.{len(environ)}": 1})
-    gate.in_flight.enter("POST", "/", "", environ)
+    gate.in_flight.enter("POST", "/", "", environ, clock())
     load = gate.load(Snapshot(enabled=True), clock.now)
     assert load is not None
     assert (load.in_flight, load.total) == (0, 1)

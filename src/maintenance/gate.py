@@ -91,7 +91,11 @@ class Gate:
             ConfigurationError: An option is wrong.
         """
         if state is not None and not isinstance(state, MaintenanceState):
-            raise ConfigurationError(f"state is {state!r}: write a MaintenanceState, or None for the default one")
+            # Never its value: a URL has a password in it.
+            wanted = "MaintenanceState(url)" if isinstance(state, str) else "a MaintenanceState"
+            raise ConfigurationError(
+                f"state is of type {type(state).__name__}: write {wanted}, or None for the default one"
+            )
         check_bool("default_exempt", default_exempt)
         check_bool("in_flight", in_flight)
         self._given = state
@@ -101,8 +105,7 @@ class Gate:
         self._respond: Respond | None = _one("respond", respond)
         self.state = state
         self.clock = REAL.clock
-        clock, keep = (self.clock if state is None else state.clock), (wire.copy if self._bypasses else None)
-        self.in_flight = InFlight(clock, keep=keep) if in_flight else None
+        self.in_flight = InFlight(keep=wire.copy if self._bypasses else None) if in_flight else None
         self.lease: Lease | NoLease = NoLease()
         if state is not None:
             self._follow(state)
