@@ -145,6 +145,98 @@ def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life) -> None
     assert (life.refresher.registered, life.refresher.registration_error) == (True, None)
 
 
+@pytest.fixture
+def unheard(make: Callable[..., Life]) -> Callable[..., Life]:
+    """A new process that finds the flag on, and whose every registration takes the connection with it."""
+
+    def made(**settings: Any) -> Life:
+        life = make(**settings)
+        life.flip()
+        life.store.report_error = StoreError("the server closed the connection")
+        life.attempt()
+        assert (life.store.reads, life.refresher.answered, life.store.open) == (0, False, 0)
+        return life
+
+    return made
+
+
+def test_a_registration_that_hangs_hides_no_flag(unheard: Callable[..., Life]) -> None:
+    life = unheard()
+    told: list[tuple[bool, bool]] = []
+    life.refresher._after = lambda refresher: told.append((life.lease.known.enabled, refresher.answered))
+    life.attempt()
+    assert told == [(True, True)] * 2  # before the registration hangs again, and after
+    assert (life.lease.runs(), life.lease.failing) == (True, True)
+    assert (life.refresher.registered, life.store.reports) == (False, [])
+    assert life.refresher.registration_error == "the server closed the connection"
+
+
+def test_under_block_too_and_no_lease_rests_on_it(unheard: Callable[..., Life]) -> None:
+    life = unheard(when_stale="block")
+    life.attempt()
+    assert (life.lease.known.enabled, life.lease.runs()) == (True, False)
+    life.store.report_error = None
+    life.attempt()
+    assert (life.lease.runs(), life.lease.failing) == (True, False)
+
+
+def test_what_is_read_ahead_of_a_registration_is_not_acknowledged(unheard: Callable[..., Life]) -> None:
+    life = unheard()
+    life.store.report_error = None
+    seen: list[tuple[str, bool]] = []
+    life.store.meanwhile = lambda: seen.append(("read", bool(life.registered)))
+    life.store.at_report = lambda: seen.append(("report", bool(life.registered)))
+    life.attempt()
+    assert seen == [("read", False), ("report", False), ("read", True), ("report", True)]
+    assert [one.revision for one in life.store.reports] == [None, 2]
+    seen.clear()
+    life.attempt()
+    assert seen == [("read", True)]
+
+
+def test_a_row_that_may_have_come_to_be_is_removed(unheard: Callable[..., Life]) -> None:
+    life = unheard()
+    life.attempt()
+    life.store.inner.connect().report(life.refresher._itself)  # committed after all
+    life.refresher._session = life.store.connect()
+    life.refresher._leave()
+    assert life.registered == []
+
+
+@pytest.mark.parametrize("when_stale", ["serve", "block"])
+def test_a_heartbeat_or_acknowledgement_that_fails_is_repeated_and_costs_no_lease(
+    make: Callable[..., Life], when_stale: str
+) -> None:
+    life = make(when_stale=when_stale)
+    life.attempt()
+    life.store.report_error = RegistrationError("instances cannot register: the disk is full")
+    revision = life.flip()
+    for _ in range(3):
+        life.clock.now += HEARTBEAT
+        life.attempt()
+        assert life.refresher.registered
+        assert (life.lease.until, life.lease.failing) == (life.clock.now + TTL, False)
+    assert life.refresher.registration_error == "instances cannot register: the disk is full"
+    life.store.report_error = None
+    life.store.reports.clear()
+    life.attempt()
+    assert [one.revision for one in life.store.reports] == [revision]
+    assert life.refresher.registration_error is None
+
+
+def test_over_a_new_connection_what_is_known_is_acknowledged_again(life: Life) -> None:
+    revision = life.flip()
+    life.attempt()
+    life.store.reports.clear()
+    life.store.away()
+    life.attempt()
+    life.store.back()
+    life.attempt()
+    assert [one.revision for one in life.store.reports] == [revision]
+    life.attempt()
+    assert len(life.store.reports) == 1
+
+
 def test_block_admits_nothing_where_it_cannot_register(make: Callable[..., Life]) -> None:
     life = make(when_stale="block")
     life.store.report_error = RegistrationError("instances cannot register")

@@ -71,7 +71,7 @@ class Refresher:
             settings: How.
             runtime: The clock and the threads.
             measure: What is in flight under a flag; None where requests are not tracked.
-            after: Called with this refresher after each try, good or bad.
+            after: Called with this refresher after each try, good or bad, and each answer that comes ahead of its end.
         """
         self._store, self._lease, self._settings = store, lease, settings
         self._runtime, self._measure, self._after = runtime, measure, after
@@ -90,6 +90,7 @@ class Refresher:
         )
         self.registered = False
         self.registration_error: str | None = None
+        self._unheard = False
         self.started = False
         self.begun = False
         self.answered = False
@@ -186,7 +187,10 @@ class Refresher:
     def _attempt(self) -> None:
         """Try once: connect where needed, read, install, acknowledge. What fails on the way is remembered."""
         try:
-            self._session = self._session or self._store.connect(listen=True)
+            if self._session is None:
+                self._session = self._store.connect(listen=True)
+                # A failover may have lost what was acknowledged: it is said again.
+                self._reported_at = float("-inf")
             with self._runtime.watchdog(self._settings.limit, self._session.interrupt):
                 self._cycle(self._session)
         except FlagError as exc:
@@ -254,6 +258,13 @@ class Refresher:
             session.close()
 
     def _cycle(self, session: Session) -> None:
+        if self._unheard:
+            # The last registration took the connection with it, as each one does while a commit waits for a standby
+            # that is gone. So the flag first, or a new process would never hear of it. Under `block` this answer
+            # renews no lease. Under `serve` it does, as it does where nobody can register; but it is followed by no
+            # acknowledgement: that takes the read below, which is sent once the row is there.
+            self._install(*self._read(session))
+            self._after(self)
         if not self.registered:
             self._register(session)
         sent, ticket, reading = self._read(session)
@@ -261,7 +272,7 @@ class Refresher:
             # Somebody removed the row. It must be there before the read that a lease rests on.
             self._register(session)
             sent, ticket, reading = self._read(session)
-        self._install(reading, sent, ticket)
+        self._install(sent, ticket, reading)
         if reading.primary:
             self._acknowledge(session, asked=reading.drain)
         else:
@@ -273,7 +284,7 @@ class Refresher:
         sent = self._runtime.clock()
         return sent, ticket, session.read(self.instance)
 
-    def _install(self, reading: Reading, sent: float, ticket: int) -> None:
+    def _install(self, sent: float, ticket: int, reading: Reading) -> None:
         snapshot = reading.snapshot(read_at=sent)
         unfit = self._unfit(reading)
         renew = unfit is None and not self._stopping
@@ -293,8 +304,11 @@ class Refresher:
         return None
 
     def _register(self, session: Session) -> None:
-        if self._settings.register:
-            self._report(session, self._described(None, None))
+        if not self._settings.register:
+            return
+        self.registered, self._unheard = False, True
+        self._report(session, self._described(None, None))
+        self._unheard = False
 
     def _acknowledge(self, session: Session, *, asked: bool) -> None:
         """Say what is installed: only ever after it is."""
@@ -310,11 +324,14 @@ class Refresher:
             self._report(session, self._described(known.revision, load))
 
     def _report(self, session: Session, instance: Instance) -> None:
+        """Write the row. One that is there stays, whatever becomes of a later report, which is only repeated."""
         try:
             session.report(instance)
-        except RegistrationError as exc:
-            self.registered, self.registration_error = False, str(exc)
-            return
+        except StoreError as exc:
+            self.registration_error = str(exc)
+            if isinstance(exc, RegistrationError):
+                return
+            raise
         self.registered, self.registration_error = True, None
         self._reported, self._reported_at = instance, self._runtime.clock()
 
@@ -382,7 +399,7 @@ class Refresher:
         self._waker.close()
 
     def _deregister(self, session: Session) -> None:
-        if not self.registered:
+        if not self.registered and not self._unheard:
             return
         try:
             with self._runtime.watchdog(self._settings.limit, session.interrupt):

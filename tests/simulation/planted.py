@@ -52,7 +52,7 @@ def _acknowledges_before_installing(self: Any, session: Any) -> None:
     snapshot = reading.snapshot(read_at=sent)
     if self.registered:
         self._report(session, self._described(snapshot.revision, self._measure(snapshot)))
-    self._install(reading, sent, ticket)
+    self._install(sent, ticket, reading)
 
 
 def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
