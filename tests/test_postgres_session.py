@@ -290,27 +290,75 @@ def test_a_user_who_is_not_there_says_so(migrated_url: str) -> None:
         assert not session.read().snapshot(read_at=0.0).enabled
 
 
-def test_a_role_that_may_not_write_says_what_to_grant(postgres: Server, migrated_url: str) -> None:
+@pytest.fixture
+def poor_url(postgres: Server, migrated_url: str) -> Iterator[str]:
+    """The migrated database, for a role that may only read there."""
     role = f"reader_{uuid4().hex}"
     with psycopg.connect(migrated_url, autocommit=True) as owner:
         owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'hunter2'")
         owner.execute(f"GRANT SELECT ON public.platform_settings, public.maintenance_instances TO {role}")
-    url = f"postgresql://{role}:hunter2@{postgres.host}:{postgres.port}/{migrated_url.rpartition('/')[2]}"
-    try:
-        with session_of(url) as session:
-            with pytest.raises(StoreError, match="grant this role SELECT, INSERT, UPDATE and DELETE there"):
-                session.write(ON)
-            with pytest.raises(RegistrationError, match="instances cannot register: .*permission denied"):
-                session.report(instance())
-            with psycopg.connect(migrated_url, autocommit=True) as owner:
-                owner.execute(f"GRANT INSERT, UPDATE ON public.platform_settings TO {role}")
-            with pytest.raises(StoreError, match="for sequence .*: grant this role USAGE on that sequence"):
-                session.write(ON)
-            assert not session.read().snapshot(read_at=0.0).enabled
-    finally:
+        yield f"postgresql://{role}:hunter2@{postgres.host}:{postgres.port}/{migrated_url.rpartition('/')[2]}"
+        owner.execute(f"DROP OWNED BY {role}")
+        owner.execute(f"DROP ROLE {role}")
+
+
+def test_a_role_that_may_not_write_says_what_to_grant(migrated_url: str, poor_url: str) -> None:
+    with session_of(poor_url) as session:
+        with pytest.raises(StoreError, match="grant this role SELECT, INSERT, UPDATE and DELETE there"):
+            session.write(ON)
+        with pytest.raises(RegistrationError, match="instances cannot register: .*permission denied"):
+            session.report(instance())
         with psycopg.connect(migrated_url, autocommit=True) as owner:
-            owner.execute(f"DROP OWNED BY {role}")
-            owner.execute(f"DROP ROLE {role}")
+            owner.execute(f"GRANT INSERT, UPDATE ON public.platform_settings TO {session._connection.info.user}")
+        with pytest.raises(StoreError, match="for sequence .*: grant this role USAGE on that sequence"):
+            session.write(ON)
+        assert not session.read().snapshot(read_at=0.0).enabled
+
+
+def test_a_role_that_may_not_enter_the_schema_says_what_to_grant(migrated_url: str, poor_url: str) -> None:
+    with psycopg.connect(migrated_url, autocommit=True) as owner, session_of(poor_url) as session:
+        owner.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        with pytest.raises(StoreError, match="for schema public.*: grant this role USAGE on that schema"):
+            session.read()
+
+
+def test_a_role_that_may_not_migrate_says_what_to_grant(migrated_url: str, poor_url: str) -> None:
+    role = poor_url.partition("://")[2].partition(":")[0]
+    with psycopg.connect(migrated_url, autocommit=True) as owner:
+        owner.execute(f"REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO {role}")
+        with pytest.raises(StoreError, match="grant this role .* and CREATE too where it is to migrate"):
+            PostgresStore(poor_url).migrate()
+        owner.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+        with pytest.raises(StoreError, match="permission denied for table .*; only the tables' owner migrates"):
+            PostgresStore(poor_url).migrate()
+        owner.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+        owner.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}")
+        with pytest.raises(StoreError, match="must be owner of .*: migrate as the tables' owner"):
+            PostgresStore(poor_url).migrate()
+
+
+def test_a_role_that_only_reads_says_where_to_write(migrated_url: str, poor_url: str) -> None:
+    role = poor_url.partition("://")[2].partition(":")[0]
+    with psycopg.connect(migrated_url, autocommit=True) as owner:
+        owner.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+    with session_of(poor_url) as session:
+        with pytest.raises(StoreError, match="connect to the primary, or let this role write"):
+            session.write(ON)
+        assert not session.read().snapshot(read_at=0.0).enabled
+
+
+def test_the_handle_that_interrupts_is_made_as_sockets_are(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a socket's number is no file's, so that `os.dup` fails."""
+
+    def fail(_: int) -> int:
+        raise OSError("Bad file descriptor")
+
+    monkeypatch.setattr(os, "dup", fail)
+    with session_of(migrated_url) as session:
+        assert session._socket.fileno() != session._connection.fileno()
+        session.interrupt()
+        with pytest.raises(StoreError):
+            session.read()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,17 @@ _DURABLE: Final = (
 _NO_QUEUE: Final = "SET LOCAL lock_timeout = 250;"
 _SHORT: Final = 4
 _UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
+# By a word of the server's; the last one is in every text.
+_GRANTS: Final = {
+    "must be owner": ": migrate as the tables' owner",
+    "sequence": ": grant this role USAGE on that sequence",
+    "schema": ": grant this role USAGE on that schema, and CREATE too where it is to migrate",
+    "": ": grant this role SELECT, INSERT, UPDATE and DELETE there; only the tables' owner migrates",
+}
+_NEXT_STEPS: Final[dict[type[Exception], str]] = {
+    pg.ForeignKeyViolation: ": write an updated_by that is in public.users, or None",
+    pg.ReadOnlySqlTransaction: ": connect to the primary, or let this role write (default_transaction_read_only)",
+}
 
 # psycopg's own, whatever the application registered in `psycopg.adapters` for its connections.
 _ADAPTERS: Final = AdaptersMap(types=psycopg.adapters.types)
@@ -123,7 +134,8 @@ class PostgresSession:
                 **info,
             )
             # A handle of its own: the connection's number may be another file's by the time `interrupt` runs.
-            self._socket = socket.socket(fileno=os.dup(self._connection.fileno()))
+            # Not os.dup: on Windows it takes no socket.
+            self._socket = socket.socket(fileno=socket.dup(self._connection.fileno()))
         try:
             # `connect_timeout` ends with the login: a server that falls silent after it would hang this for ever.
             with REAL.watchdog(statement_timeout, self.interrupt):
@@ -290,13 +302,9 @@ class PostgresSession:
 def _next_step(exc: BaseException) -> str:
     if isinstance(exc, _UNPREPARED):
         return ": run `maintenance migrate`"
-    if isinstance(exc, pg.InsufficientPrivilege) and "sequence" in str(exc):
-        return ": grant this role USAGE on that sequence"
     if isinstance(exc, pg.InsufficientPrivilege):
-        return ": grant this role SELECT, INSERT, UPDATE and DELETE there"
-    if isinstance(exc, pg.ForeignKeyViolation):
-        return ": write an updated_by that is in public.users, or None"
-    return ""
+        return next(step for word, step in _GRANTS.items() if word in (exc.diag.message_primary or ""))
+    return next((step for kind, step in _NEXT_STEPS.items() if isinstance(exc, kind)), "")
 
 
 def _reading(flag: list[Any] | tuple[Any, ...], *, registered: bool = False) -> Reading:
