@@ -153,6 +153,29 @@ def test_a_bypass_that_fails_lets_nobody_in(
     assert adapter.ask(app, headers={"X-Me": "1"}).status == 200  # the others are still asked
 
 
+def test_a_function_that_fails_is_told_of_once_a_minute(
+    adapter: Adapter, state: MaintenanceState, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        names = [it.message.split(" failed")[0].removeprefix("maintenance: ") for it in caplog.records if it.exc_info]
+        caplog.clear()
+        return names
+
+    app = adapter.wrap(state, bypass=[lambda _: 1 / 0, lambda _: int("x")], respond=lambda *_: None)
+    state.set(True)
+    app._gate.in_flight.enter("GET", "/", "", {"headers": []}, clock.now)
+    for _ in range(3):
+        adapter.ask(app)
+        state._measure(state.lease.known)
+    assert told() == ["a bypass", "a bypass", "respond"]
+    clock.now += 59.9
+    adapter.ask(app)
+    assert told() == []
+    clock.now += 0.1
+    adapter.ask(app)
+    assert told() == ["a bypass", "a bypass", "respond"]
+
+
 # Respond
 
 

@@ -23,6 +23,9 @@ from maintenance.state import MaintenanceState
 Bypass = Callable[[Request], bool]
 Respond = Callable[[Snapshot, Request], Response]
 
+COMPLAINT: Final = 60.0
+"""Seconds for which nothing more is logged of a `bypass` or `respond` that failed."""
+
 _NEVER: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 _logger: Final = logging.getLogger("maintenance")
@@ -90,12 +93,7 @@ class Gate:
         Raises:
             ConfigurationError: An option is wrong.
         """
-        if state is not None and not isinstance(state, MaintenanceState):
-            # Never its value: a URL has a password in it.
-            wanted = "MaintenanceState(url)" if isinstance(state, str) else "a MaintenanceState"
-            raise ConfigurationError(
-                f"state is of type {type(state).__name__}: write {wanted}, or None for the default one"
-            )
+        _check_state(state)
         check_bool("default_exempt", default_exempt)
         check_bool("in_flight", in_flight)
         self._given = state
@@ -103,6 +101,7 @@ class Gate:
         self._rules = Rules(exempt, default_exempt=default_exempt)
         self._bypasses = _callables("bypass", bypass)
         self._respond: Respond | None = _one("respond", respond)
+        self._complaints = _Complaints()
         self.state = state
         self.clock = REAL.clock
         self.in_flight = InFlight(keep=wire.copy if self._bypasses else None) if in_flight else None
@@ -178,9 +177,9 @@ class Gate:
                 passes = bypass(self._request(asked))
                 if inspect.isawaitable(passes):
                     raise TypeError("a bypass must be a plain function, and this one returned an awaitable")  # noqa: TRY301
-            except Exception:
+            except Exception as exc:  # noqa: BLE001
                 # Whoever cannot be asked lets nobody in.
-                _logger.exception("maintenance: a bypass failed, and lets nobody pass: %r", bypass)
+                self._complaints.log("a bypass failed, and lets nobody pass", bypass, exc, now=self.clock())
                 continue
             if passes:
                 return True
@@ -197,13 +196,26 @@ class Gate:
             return standard
         try:
             return _completed(self._respond(snapshot, self._request(asked)), standard)
-        except Exception:
-            _logger.exception("maintenance: respond failed; the standard response is sent: %r", self._respond)
+        except Exception as exc:  # noqa: BLE001
+            said = "respond failed; the standard response is sent"
+            self._complaints.log(said, self._respond, exc, now=self.clock())
             return standard
 
     def _request(self, asked: Asked) -> Request:
         headers = MappingProxyType(self._wire.headers(asked.raw))
         return Request(asked.method, asked.path, headers, self._wire.client(asked.raw))
+
+
+class _Complaints:
+    """Logs that a user's function failed: not for each request, nor for each look at those in flight."""
+
+    def __init__(self) -> None:
+        self._silent_until: dict[int, float] = {}
+
+    def log(self, said: str, function: Callable[..., Any], exc: Exception, *, now: float) -> None:
+        if now >= self._silent_until.get(id(function), now):
+            self._silent_until[id(function)] = now + COMPLAINT
+            _logger.error("maintenance: %s (told once in %g s): %r", said, COMPLAINT, function, exc_info=exc)
 
 
 def _completed(response: Response, standard: Response) -> Response:
@@ -230,6 +242,15 @@ def _check_sendable(response: Any) -> None:
     for header in response.headers:
         if not all(isinstance(part, str) and _SENDABLE.fullmatch(part) for part in header):
             raise ValueError(f"the header {header!r} cannot be sent: write str in Latin-1, without line breaks")
+
+
+def _check_state(given: Any) -> None:
+    if given is not None and not isinstance(given, MaintenanceState):
+        # Never its value: a URL has a password in it.
+        wanted = "MaintenanceState(url)" if isinstance(given, str) else "a MaintenanceState"
+        raise ConfigurationError(
+            f"state is of type {type(given).__name__}: write {wanted}, or None for the default one"
+        )
 
 
 def _callables(name: str, given: Any) -> tuple[Callable[..., Any], ...]:
