@@ -1,6 +1,9 @@
 -- The settings of a platform, one row each, and the maintenance flag among them.
 -- Safe to run again: it creates what is missing and never resets a value.
 
+-- Of several at once in a transaction each, one migrates and the others wait.
+DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0)); END $$;
+
 CREATE TABLE IF NOT EXISTS public.platform_settings (
     id          serial      PRIMARY KEY,
     key         text        NOT NULL UNIQUE,  -- the constraint's own index serves every look-up by key

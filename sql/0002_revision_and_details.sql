@@ -1,6 +1,9 @@
 -- A revision that grows with each change of a value, whoever makes it, and the details of a maintenance.
 -- Safe to run again: each step looks before it locks.
 
+-- Of several at once in a transaction each, one migrates and the others wait.
+DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0)); END $$;
+
 CREATE SEQUENCE IF NOT EXISTS public.platform_settings_revision_seq AS bigint;
 
 -- Who may update the row needs no grant of its own. USAGE takes numbers, which leaves gaps, and sets none.

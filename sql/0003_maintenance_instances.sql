@@ -1,6 +1,9 @@
 -- The processes that serve, one row each: what each has acknowledged, and what it has in flight.
 -- A logged table: a crash of the server must not empty it, or a wait would take an unknown fleet for an empty one.
 
+-- Of several at once in a transaction each, one migrates and the others wait.
+DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0)); END $$;
+
 DO $$
 BEGIN
     IF to_regclass('public.maintenance_instances') IS NOT NULL THEN

@@ -14,7 +14,8 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow, scalar_row
 
-from maintenance.stores import PostgresStore
+from maintenance import StoreError
+from maintenance.stores import PostgresStore, postgres_session
 from maintenance.stores.migrations import migrations
 from tests.support.postgres import DURABLE, Binaries, Server, database, installations, server
 
@@ -196,6 +197,41 @@ def test_by_twenty_threads_at_once(url: str, connection: Connection) -> None:
     before = dump(connection)
     migrate(url)
     assert dump(connection) == before
+
+
+def test_by_twenty_transactions_by_hand_at_once(url: str, connection: Connection) -> None:
+    """As with several `psql --single-transaction`."""
+    start = Barrier(20)
+
+    def race(_: int) -> None:
+        with psycopg.connect(url) as own:
+            start.wait(30)
+            for _, text in migrations():
+                own.execute(text)  # type: ignore[call-overload]
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(race, range(20)))
+    assert ask(connection, "SELECT count(*) FROM platform_settings") == 1
+
+
+def test_a_migration_that_hangs_holds_up_the_next_one_for_a_while(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_session, "MIGRATE_TIMEOUT", 0.2)
+    with psycopg.connect(url) as hanging:
+        hanging.execute(migrations()[0][1])  # type: ignore[call-overload]
+        with pytest.raises(StoreError, match="another migration has not ended within 0.2 s: end it, or try again"):
+            migrate(url)
+    migrate(url)
+
+
+def test_a_migration_waits_for_a_table_for_a_while(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_session, "LOCK_TIMEOUT", 0.2)
+    with psycopg.connect(url) as reader:
+        reader.execute(migrations()[0][1])  # type: ignore[call-overload]
+        reader.commit()
+        reader.execute("SELECT FROM platform_settings")
+        with pytest.raises(StoreError, match="lock timeout.*: end the transaction that holds the lock, or try again"):
+            migrate(url)
+    migrate(url)
 
 
 def test_by_twenty_processes_at_once(database_url: str) -> None:

@@ -21,6 +21,12 @@ from maintenance.model import CHANNEL, KEY, Change, Fleet, Instance, Reading, Ro
 from maintenance.runtime import REAL
 from maintenance.stores import Waker
 
+MIGRATE_TIMEOUT: Final = 30.0
+"""Seconds that a migration waits for those that began before it; each takes a fraction of a second."""
+
+LOCK_TIMEOUT: Final = 5.0
+"""Seconds that a migration waits for a lock on a table, and readers behind it."""
+
 # Measured: with these a listener on a dead network is freed in 3 s and a query in 3.4 s. No `options`: PgBouncer
 # refuses it. Only parameters that the URL does not name.
 _DEFAULTS: Final = {
@@ -83,6 +89,7 @@ _GRANTS: Final = {
     "": ": grant this role SELECT, INSERT, UPDATE and DELETE there; only the tables' owner migrates",
 }
 _NEXT_STEPS: Final[dict[type[Exception], str]] = {
+    pg.LockNotAvailable: ": end the transaction that holds the lock, or try again",
     pg.ForeignKeyViolation: ": write an updated_by that is in public.users, or None",
     pg.ReadOnlySqlTransaction: ": connect to the primary, or let this role write (default_transaction_read_only)",
 }
@@ -244,11 +251,23 @@ class PostgresSession:
     def migrate(self, files: tuple[tuple[str, str], ...]) -> None:
         """Apply SQL files in one transaction; whoever comes second waits, and finds nothing to do."""
         with self._wrapped(), self._connection.transaction():
-            self._connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0))")
+            self._wait_for_migrations()
             # Queued behind a long transaction, an ALTER would hold up every reader behind it.
-            self._connection.execute("SET LOCAL lock_timeout = '5s'")
+            self._connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}")
             for _, sql in files:
                 self._connection.execute(sql)
+
+    def _wait_for_migrations(self) -> None:
+        """Take the lock that the files take too, with more time: many processes may begin at once."""
+        try:
+            self._connection.execute(
+                f"SET LOCAL lock_timeout = {MIGRATE_TIMEOUT * 1000:.0f}; "
+                "SELECT pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0))"
+            )
+        except pg.LockNotAvailable as exc:
+            raise StoreError(
+                f"{self._name}: another migration has not ended within {MIGRATE_TIMEOUT:g} s: end it, or try again"
+            ) from exc
 
     def interrupt(self) -> None:
         """See `Session.interrupt`; a frozen server still acknowledges, so no time-out of the kernel's ends a read."""
