@@ -118,3 +118,23 @@ def test_the_environment_is_no_read(store: FaultyStore, clock: Clock, monkeypatc
     store.away()
     assert not state.settle().open
     assert (state.status().condition, state.status().snapshot.source) == ("never read", "environment")
+
+
+def test_a_log_that_fails_hinders_no_request_and_no_read(
+    state: MaintenanceState, store: FaultyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a filter of the app's")
+
+    monkeypatch.setattr(logging.getLogger("maintenance"), "warning", fail)
+    state.settle()
+    store.away()
+    clock.now += TTL
+    assert state.settle().open
+    assert state.status().condition == "stale"
+    store.back()
+    clock.now += TTL
+    assert state.settle().open
+    assert state.status().condition == "fresh"
+    store.away()
+    assert not state.prime().enabled

@@ -343,12 +343,29 @@ def test_a_status_says_how_the_process_stands(state: MaintenanceState, store: St
     assert eventually(lambda: state.status().listening)
 
 
+def test_a_status_asks_no_bypass(still: MaintenanceState) -> None:
+    asked: list[object] = []
+    gate = MaintenanceMiddleware(wsgi, still, bypass=lambda request: bool(asked.append(request)))._gate
+    assert gate.in_flight is not None
+    gate.in_flight.enter("GET", "/", "", {}, 0.0)
+    still.set(True)
+    asked.clear()
+    assert still.status().in_flight == 1
+    assert asked == []
+
+
+def test_a_wrong_store_is_told_by_its_type_alone() -> None:
+    with pytest.raises(ConfigurationError, match="store is a bytes: write a Store, or a URL") as caught:
+        MaintenanceState(b"postgresql://me:hunter2@h/d")  # type: ignore[arg-type]
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_status_counts_all_in_flight_and_none_where_one_middleware_does_not_track(
     still: MaintenanceState,
 ) -> None:
     tracked = MaintenanceMiddleware(wsgi, still)._gate.in_flight
     assert tracked is not None
-    tracked.enter("GET", "/health", "", {})
+    tracked.enter("GET", "/health", "", {}, 0.0)
     assert still.status().in_flight == 1
     MaintenanceMiddleware(wsgi, still, in_flight=False)
     assert still.status().in_flight is None
@@ -400,6 +417,75 @@ def test_a_callback_may_flip_and_close(still: MaintenanceState) -> None:
     assert still.closed
 
 
+def test_of_two_flips_at_once_the_last_one_told_is_the_one_that_stands(still: MaintenanceState) -> None:
+    told: list[str | None] = []
+    first, go_on = threading.Event(), threading.Event()
+
+    @still.on_change
+    def slow(snapshot: Snapshot) -> None:
+        if snapshot.message == "one":
+            first.set()
+            assert go_on.wait(10)
+        told.append(snapshot.message)
+
+    flipping = threading.Thread(target=lambda: still.set(True, message="one"))
+    flipping.start()
+    assert first.wait(10)
+    still.set(True, message="two")
+    assert told == []  # the first call is not over
+    go_on.set()
+    flipping.join(10)
+    assert told == ["one", "two"]
+    assert still.lease.known.message == "two"
+
+
+def test_a_callback_that_calls_exit_or_whose_failure_cannot_be_logged_hinders_nobody(
+    still: MaintenanceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a filter of the app's")
+
+    @still.on_change
+    def leave(_: Snapshot) -> None:
+        raise SystemExit("reload")
+
+    told: list[Snapshot] = []
+    still.on_change(told.append)
+    monkeypatch.setattr(logging.getLogger("maintenance"), "exception", fail)
+    still.set(True)
+    still.set(False)
+    assert [one.enabled for one in told] == [True, False]
+
+
+def test_a_callback_that_is_interrupted_ends_no_later_call(still: MaintenanceState) -> None:
+    told: list[bool] = []
+
+    @still.on_change
+    def interrupted(snapshot: Snapshot) -> None:
+        told.append(snapshot.enabled)
+        if snapshot.enabled:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        still.set(True)
+    still.set(False)
+    assert told == [True, False]
+
+
+def test_the_child_of_a_fork_tells_although_its_parent_was_telling(still: MaintenanceState) -> None:
+    told: list[bool] = []
+
+    @still.on_change
+    def fork(snapshot: Snapshot) -> None:
+        told.append(snapshot.enabled)
+        if snapshot.enabled:
+            still.forked()
+            still.set(False)
+
+    still.set(True)
+    assert told == [True, False]
+
+
 # leave() and close()
 
 
@@ -437,11 +523,41 @@ def test_the_row_stays_until_what_is_in_flight_has_ended(state: MaintenanceState
     assert gate.in_flight is not None
     state.settle()
     mine = eventually(lambda: registered(store))
-    key = gate.in_flight.enter("POST", "/slow", "", {})
+    key = gate.in_flight.enter("POST", "/slow", "", {}, 0.0)
     state.close()
     assert registered(store) == mine
     gate.in_flight.leave(key)
     eventually(lambda: registered(store) == set())
+
+
+def test_a_request_that_meets_close_begins_nothing(still: MaintenanceState, faulty: FaultyStore) -> None:
+    begin = still.follower._ensure_running
+
+    def late() -> None:
+        still.close()
+        begin()
+
+    still.follower._ensure_running = late  # type: ignore[method-assign]
+    assert not still.settle().open
+    assert still.follower.refresher is None
+    assert (faulty.connects, registered(faulty)) == (0, set())
+
+
+def test_close_ends_what_a_request_is_just_beginning(still: MaintenanceState, faulty: FaultyStore) -> None:
+    make = still.follower._new_refresher
+    closing = threading.Thread(target=still.close)
+
+    def slow() -> Any:
+        closing.start()
+        eventually(lambda: still.lease.closed)
+        closing.join(0.2)  # it must wait for what is made here
+        return make()
+
+    still.follower._new_refresher = slow  # type: ignore[method-assign]
+    still.settled()
+    closing.join(10)
+    assert still.follower.refresher is None
+    assert registered(faulty) == set()
 
 
 def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store) -> None:
@@ -458,7 +574,7 @@ def test_a_child_reads_for_itself_and_leaves_its_parent_alone(tmp_path: Any, sql
     state = MaintenanceState(sqlite_url)
     gate = MaintenanceMiddleware(wsgi, state)._gate
     assert gate.in_flight is not None
-    gate.in_flight.enter("GET", "/the-parent-s", "", {})
+    gate.in_flight.enter("GET", "/the-parent-s", "", {}, 0.0)
     state.settle()
     mine = eventually(lambda: registered(state.store))
     reader, writer = os.pipe()

@@ -140,6 +140,8 @@ class Follower:
         if refresher is not None and refresher.pid != self._runtime.pid():
             self._notice_fork(refresher)
         with self._lock:
+            if self._lease.closed:
+                return  # meanwhile, and nobody would end what is begun now
             if self.refresher is None:
                 self._boot_until = self._runtime.clock() + self._boot_timeout
                 self.refresher = self._new_refresher()
@@ -187,8 +189,11 @@ class Follower:
 
     def leave(self) -> None:
         """End the thread and remove this process from the fleet; whoever asks next brings both back."""
-        refresher = self.refresher
-        if refresher is None or refresher.pid != self._runtime.pid():
+        if self.refresher is not None and self.refresher.pid != self._runtime.pid():
+            return
+        with self._lock:  # whoever is just making one is waited for
+            refresher = self.refresher
+        if refresher is None:
             return
         refresher.retire()
         self._lease.expire()

@@ -1,5 +1,6 @@
 """How a process stands with its store, and the one line that the log gets when that changes."""
 
+import contextlib
 import datetime as dt
 import logging
 from dataclasses import dataclass
@@ -71,7 +72,9 @@ class Health:
         # An answer that is merely old is asked for again; it is bad news once that has failed.
         if bad != self._complained and (not bad or self._lease.failing):
             self._complained = bad
-            self._log(condition)
+            # A filter or a handler of the app's may raise; the flag is followed all the same.
+            with contextlib.suppress(Exception):
+                self._log(condition)
         return condition
 
     def _log(self, condition: Condition) -> None:

@@ -79,6 +79,7 @@ class MaintenanceState:
         self._meters: tuple[Meter, ...] = ()
         self._callbacks: tuple[Callable[[Snapshot], object], ...] = ()
         self._told = before
+        self._telling = False
         self._lock = runtime.lock()
         self._health = Health(self.lease, when_stale=when_stale)
         self.follower = Follower(
@@ -264,7 +265,8 @@ class MaintenanceState:
 
     def status(self) -> Status:
         """How this process stands with its store; reads memory only."""
-        refresher, load = self.follower.refresher, self._measure(self.lease.known)
+        # Under a flag that is off all that is in flight counts, and no bypass is asked about it.
+        refresher, load = self.follower.refresher, self._measure(replace(self.lease.known, enabled=False))
         condition = self._note()
         return Status(
             condition=condition,
@@ -284,7 +286,8 @@ class MaintenanceState:
     def on_change(self, callback: Callback) -> Callback:
         """Have a function called with each new snapshot whose flag or details differ; usable as a decorator.
 
-        It is called in the background thread, or in the thread that called `set`; keep it short.
+        It is called in the background thread, or in one that called `set` or `refresh`; keep it short. Calls never
+        overlap, and the last one is about what is known: while one runs, changes wait for its end.
 
         Raises:
             ConfigurationError: It cannot be called.
@@ -319,7 +322,7 @@ class MaintenanceState:
 
     def forked(self) -> None:
         """In the child of a fork: the thread, the connection, the requests and the lease were the parent's."""
-        self._lock = self._runtime.lock()
+        self._lock, self._telling = self._runtime.lock(), False
         for meter in self._meters:
             meter.clear()
         self.follower.forked()
@@ -341,14 +344,23 @@ class MaintenanceState:
         return self._health.note(recent=self.follower.refresher is None and self._is_recent())
 
     def _tell(self) -> None:
+        """Call the callbacks, in one thread at a time: whoever comes meanwhile leaves the telling to that one."""
+        # No lock is held across a call: a callback may flip the flag, and under gevent it may switch.
+        while (news := self._news()) is not None:
+            try:
+                for callback in self._callbacks:
+                    _call(callback, news)
+            finally:
+                self._telling = False
+
+    def _news(self) -> Snapshot | None:
+        """What is to be told by the caller, who tells alone from here on; None where it is told, or somebody tells."""
         with self._lock:
             known = self.lease.known
-            changed, self._told = _said(known) != _said(self._told), known
-        for callback in self._callbacks if changed else ():
-            try:
-                callback(known)
-            except Exception:
-                _logger.exception("maintenance: an on_change callback failed: %r", callback)
+            if self._telling or _said(known) == _said(self._told):
+                return None
+            self._told, self._telling = known, True
+            return known
 
     @contextlib.contextmanager
     def _conversation(self, limit: float) -> Iterator[Session]:
@@ -371,6 +383,15 @@ class Meter(Protocol):
         """Forget all."""
 
 
+def _call(callback: Callable[[Snapshot], object], known: Snapshot) -> None:
+    try:
+        callback(known)
+    except (Exception, SystemExit):
+        # A filter of the app's may raise, too; the next callback is called all the same.
+        with contextlib.suppress(Exception):
+            _logger.exception("maintenance: an on_change callback failed: %r", callback)
+
+
 def _said(snapshot: Snapshot) -> Snapshot:
     """What of a snapshot counts as a change."""
     return replace(snapshot, read_at=0.0, updated_at=None, updated_by=None)
@@ -386,7 +407,10 @@ def _seconds(name: str, value: object) -> float:
 
 def _store(value: Store) -> Store:
     if not callable(getattr(value, "connect", None)):
-        raise ConfigurationError(f"store is {value!r}: write a Store, or a URL such as postgresql://user@host/database")
+        # Only its type: it may be a URL in another form, with a password.
+        raise ConfigurationError(
+            f"store is a {type(value).__name__}: write a Store, or a URL such as postgresql://user@host/database"
+        )
     return value
 
 
