@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -211,6 +212,16 @@ def test_what_it_says_itself_stands(adapter: Adapter, state: MaintenanceState) -
     assert (answer.status, answer.headers["retry-after"], answer.headers["cache-control"]) == (500, "5", "private")
 
 
+@pytest.mark.parametrize("status", [200, 599, HTTPStatus.SERVICE_UNAVAILABLE])
+def test_a_response_that_can_be_sent_is_sent(adapter: Adapter, state: MaintenanceState, status: int) -> None:
+    headers = (("X-Empty", ""), ("x_a!", "b"), ("X-Blank", "a\tb c"), ("X-Latin", "\xe9"))
+    app = adapter.wrap(state, respond=lambda *_: Response(status, headers, b""))
+    state.set(True)
+    answer = adapter.ask(app)
+    assert answer.status == int(status)
+    assert {name.lower(): value for name, value in headers}.items() <= answer.headers.items()
+
+
 @pytest.mark.parametrize(
     "respond",
     [
@@ -222,8 +233,20 @@ def test_what_it_says_itself_stands(adapter: Adapter, state: MaintenanceState) -
         lambda *_: Response(503, (("X-Said", 5),), b""),  # type: ignore[arg-type]
         lambda *_: Response(503, (("X-Said", "a\r\nSet-Cookie: b"),), b""),
         lambda *_: Response("503", (), b""),  # type: ignore[arg-type]
+        lambda *_: Response(True, (), b""),
+        lambda *_: Response(199, (), b""),
+        lambda *_: Response(600, (), b""),
+        lambda *_: Response(503, (("X-A", "b", "c"),), b""),  # type: ignore[arg-type]
+        *(lambda *_, name=name: Response(503, ((name, "a"),), b"") for name in ("", "X Said", "X:", "X-Saíd", "X\n")),
+        *(lambda *_, value=value: Response(503, (("X-A", value),), b"") for value in (" a", "a\t", " ", "a\0", "\x7f")),
+        lambda *_: Response(503, (("Connection", "close"),), b""),
+        lambda *_: Response(503, (("transfer-encoding", "chunked"),), b""),
     ],
-    ids=["raises", "None", "str", "body", "snowman", "number", "newline", "status"],
+    ids=[
+        *("raises", "None", "str", "body", "snowman", "number", "newline", "status", "bool", "199", "600", "three"),
+        *("no name", "blank", "colon", "latin", "break", "before", "after", "blank value", "nul", "del"),
+        *("hop", "chunked"),
+    ],
 )
 def test_a_response_that_no_server_could_send_is_replaced_by_the_standard_one(
     adapter: Adapter, state: MaintenanceState, caplog: pytest.LogCaptureFixture, respond: Any

@@ -30,7 +30,17 @@ _NEVER: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 _logger: Final = logging.getLogger("maintenance")
 
-_SENDABLE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""RFC 9110, section 5.1."""
+
+_VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+"""RFC 9110, section 5.5."""
+
+_HOP_BY_HOP: Final = frozenset({
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "trailers",
+    "transfer-encoding", "upgrade",
+})  # fmt: skip
+"""What only a server may say (PEP 3333, "Other HTTP Features"; RFC 2616, section 13.5.1)."""
 
 
 class Asked(NamedTuple):
@@ -237,11 +247,24 @@ def _one(name: str, given: Any) -> Callable[..., Any] | None:
 
 def _check_sendable(response: Any) -> None:
     """Refuse what would fail in the server, where nothing could be sent in its place any more."""
-    if not isinstance(response.status, int) or not isinstance(response.body, bytes):
+    status, body = response.status, response.body
+    if isinstance(status, bool) or not isinstance(status, int) or not isinstance(body, bytes):
         raise TypeError(f"{response!r} cannot be sent: write Response(503, headers, b'...'), the body as bytes")
-    for header in response.headers:
-        if not all(isinstance(part, str) and _SENDABLE.fullmatch(part) for part in header):
-            raise ValueError(f"the header {header!r} cannot be sent: write str in Latin-1, without line breaks")
+    if not 200 <= status <= 599:
+        raise ValueError(f"the status {status} cannot be sent: write one from 200 to 599, such as 503")
+    for name, value in response.headers:
+        _check_header(name, value)
+
+
+def _check_header(name: Any, value: Any) -> None:
+    sendable = isinstance(name, str) and isinstance(value, str) and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
+    if not sendable:
+        raise ValueError(
+            f"the header {(name, value)!r} cannot be sent: write a name without blanks, "
+            "and a value in Latin-1, without line breaks and without blanks at its ends"
+        )
+    if name.lower() in _HOP_BY_HOP:
+        raise ValueError(f"the header {(name, value)!r} cannot be sent: it is the server's own; leave it out")
 
 
 def _check_state(given: Any) -> None:
