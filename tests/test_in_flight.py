@@ -7,15 +7,15 @@ from tests.support.clock import Clock
 
 def test_an_entry_is_what_came_and_when() -> None:
     clock, scope = Clock(), {"any": "thing"}
-    flight = InFlight(clock)
-    flight.enter("GET", "/x", "/api", scope)
+    flight = InFlight()
+    flight.enter("GET", "/x", "/api", scope, clock())
     clock.now += 5
     assert flight.entries() == [Entry("GET", "/x", "/api", 1000.0, scope)]
 
 
 def test_each_leaves_by_its_own_key_and_a_second_time_changes_nothing() -> None:
-    flight = InFlight(Clock())
-    first, second = flight.enter("GET", "/1", "", None), flight.enter("GET", "/2", "", None)
+    flight = InFlight()
+    first, second = flight.enter("GET", "/1", "", None, 1000.0), flight.enter("GET", "/2", "", None, 1000.0)
     flight.leave(first)
     flight.leave(first)
     flight.leave(None)
@@ -25,10 +25,10 @@ def test_each_leaves_by_its_own_key_and_a_second_time_changes_nothing() -> None:
 
 
 def test_clearing_forgets_all_and_gives_no_key_twice() -> None:
-    flight = InFlight(Clock())
-    before = flight.enter("GET", "/parent", "", None)
+    flight = InFlight()
+    before = flight.enter("GET", "/parent", "", None, 1000.0)
     flight.clear()
-    flight.enter("GET", "/child", "", None)
+    flight.enter("GET", "/child", "", None, 1000.0)
     flight.leave(before)  # the parent's key must not end the child's request
     assert [entry.path for entry in flight.entries()] == ["/child"]
 
@@ -50,3 +50,11 @@ def test_a_load_of_nothing_is_nothing() -> None:
 def test_a_total_sums_up_and_keeps_the_oldest() -> None:
     loads = [Load(1, 2, 1, "GET /a", 3.0), Load(0, 1), Load(2, 2, 0, "GET /b", 9.0)]
     assert total(loads) == Load(3, 5, 1, "GET /b", 9.0)
+
+
+def test_what_a_visitor_asked_for_is_reported_as_any_store_can_keep_it() -> None:
+    entries = [Entry("GET", "/a\x00b\x1b[2J\udce9/" + "x" * 500, "", 1.0, None)]
+    oldest = load(entries, lambda _: True, now=2.0).oldest
+    assert oldest is not None
+    assert oldest.startswith(r"GET /a\x00b\x1b[2J\udce9/xxx")
+    assert len(oldest) == 200

@@ -60,17 +60,17 @@ class MaintenanceMiddleware(Middleware):
             return
         method = scope["method"] if kind == "http" else WEBSOCKET
         gate = self._gate
-        flight = gate.in_flight
-        key = None if flight is None else flight.enter(method, scope["path"], scope.get("root_path", ""), scope)
+        clock, flight, app = gate.clock, gate.in_flight, self._app
+        # The clock first: what is held a moment later may be newer, never older, than the reading.
+        now = clock()
+        key = None if flight is None else flight.enter(method, scope["path"], scope.get("root_path", ""), scope, now)
         try:
-            # The clock first: what is held a moment later may be newer, never older, than the reading.
-            now, held = gate.clock(), gate.lease.held
-            refusal = None if held.open and now < held.deadline else await self._refusal(method, scope)
+            refusal = None if now < gate.lease.held.open_until else await self._refusal(method, scope)
             if refusal is None:
                 if self._closer and kind == "websocket":
                     await self._closer.run(self._app, scope, receive, send)
                 else:
-                    await self._app(scope, receive, send)
+                    await app(scope, receive, send)
                 return
         finally:
             if flight is not None:

@@ -3,9 +3,12 @@
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from maintenance.policy import WEBSOCKET
+
+MAX_OLDEST: Final = 200
+"""The longest method and path that are reported, in characters."""
 
 
 class Entry(NamedTuple):
@@ -49,22 +52,21 @@ class Load:
 class InFlight:
     """A table of entries. Entering and leaving are one atomic step of a dict each: no lock on the way of a request."""
 
-    def __init__(self, clock: Callable[[], float], *, keep: Callable[[Any], Any] | None = None) -> None:
+    def __init__(self, *, keep: Callable[[Any], Any] | None = None) -> None:
         """Start empty.
 
         Args:
-            clock: Seconds.
             keep: Makes of the raw request what a bypass may be asked about later, whatever the app writes into it.
         """
-        self._clock, self._keep = clock, keep
+        self._keep = keep
         self._keys = itertools.count()
         self._entries: dict[int | None, tuple[Any, ...]] = {}
 
-    def enter(self, method: str, path: str, root: str, raw: Any) -> int:
-        """Note a request **before** the flag is asked for it; returns what `leave` wants."""
+    def enter(self, method: str, path: str, root: str, raw: Any, now: float) -> int:
+        """Note a request, come `now`, **before** the flag is asked for it; returns what `leave` wants."""
         key = next(self._keys)
         # A bare tuple: a named one takes three times as long to make, and this is on every request's way.
-        self._entries[key] = (method, path, root, self._clock(), raw if self._keep is None else self._keep(raw))
+        self._entries[key] = (method, path, root, now, raw if self._keep is None else self._keep(raw))
         return key
 
     def leave(self, key: int | None) -> None:
@@ -89,9 +91,14 @@ def load(entries: Iterable[Entry], counts: Callable[[Entry], bool], *, now: floa
         in_flight=len(counted),
         total=len(present),
         websockets=sum(entry.method == WEBSOCKET for entry in present),
-        oldest=f"{oldest.method} {oldest.path}" if oldest else None,
+        oldest=_printable(f"{oldest.method} {oldest.path}") if oldest else None,
         oldest_age=now - oldest.start if oldest else None,
     )
+
+
+def _printable(asked: str) -> str:
+    """What a visitor asked for, as a store can keep it and a terminal may show it."""
+    return asked.encode("unicode_escape").decode("ascii")[:MAX_OLDEST]
 
 
 def total(loads: Iterable[Load]) -> Load:

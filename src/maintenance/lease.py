@@ -1,7 +1,7 @@
 """What this process knows of the flag, and until when a request may rest on it."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from maintenance.errors import ConfigurationError
@@ -23,11 +23,17 @@ class Held:
         snapshot: What is known.
         deadline: Until when (clock) a request may rest on it.
         open: Whether it lets everything pass.
+        open_until: `deadline` where it is open, else minus infinity: the one number that a request looks at.
     """
 
     snapshot: Snapshot
     deadline: float
     open: bool
+    open_until: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive `open_until`."""
+        object.__setattr__(self, "open_until", self.deadline if self.open else float("-inf"))
 
 
 class Lease:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from maintenance.gate import Wire
 from maintenance.middleware import Middleware
 from maintenance.response import Response
-from maintenance.wsgi_body import closing
+from maintenance.wsgi_body import closing, record
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 _REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
@@ -51,26 +51,32 @@ _WIRE: Final = Wire(
 class MaintenanceMiddleware(Middleware):
     """Wraps a WSGI app: while maintenance is on, what is neither exempt nor bypassed gets 503."""
 
+    _app: "WSGIApplication"
     _wire = _WIRE
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer one request."""
         gate = self._gate
-        flight = gate.in_flight
-        key = None if flight is None else flight.enter(*_asked(environ))
+        # Looked up before they are called: an attribute that is called at once takes Python 3.11 twice as long.
+        clock, flight, app = gate.clock, gate.in_flight, self._app
+        # The clock first: what is held a moment later may be newer, never older, than the reading.
+        now = clock()
+        if flight is None:
+            refusal = None if now < gate.lease.held.open_until else self._refusal(environ)
+            return app(environ, start_response) if refusal is None else _send(refusal, environ, start_response)
+        key = flight.enter(
+            environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ, now
+        )
         try:
-            # The clock first: what is held a moment later may be newer, never older, than the reading.
-            now, held = gate.clock(), gate.lease.held
-            refusal = None if held.open and now < held.deadline else self._refusal(environ)
+            refusal = None if now < gate.lease.held.open_until else self._refusal(environ)
             if refusal is None:
-                body: Iterable[bytes] = self._app(environ, start_response)
-                return body if flight is None else closing(body, environ, flight, key)
+                if not isinstance(environ.get("wsgi.file_wrapper", type), type):
+                    record(environ)
+                return closing(app(environ, start_response), environ, flight, key)
         except BaseException:
-            if flight is not None:
-                flight.leave(key)
-            raise
-        if flight is not None:
             flight.leave(key)
+            raise
+        flight.leave(key)
         return _send(refusal, environ, start_response)
 
     def _refusal(self, environ: "WSGIEnvironment") -> Response | None:
