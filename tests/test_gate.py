@@ -1,13 +1,15 @@
 """Who passes and what the others get: the options of both adapters, alike in both."""
 
+import gc
 import json
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
 import pytest
 
-from maintenance import ConfigurationError, MaintenanceState, Request, Response, Snapshot
+from maintenance import ConfigurationError, MaintenanceState, Request, Response, Snapshot, default
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
 from maintenance.in_flight import Load
 from maintenance.policy import WEBSOCKET
@@ -295,7 +297,7 @@ def test_two_middlewares_may_share_a_state(adapter: Adapter, state: MaintenanceS
     one, other = adapter.wrap(state), adapter.wrap(state, default_exempt=False)
     state.set(True)
     assert (adapter.ask(one, "/health").status, adapter.ask(other, "/health").status) == (200, 503)
-    state.attach(one._gate)
+    one._gate._follow(state)
     one._gate.in_flight.enter("POST", "/", "", {}, 1000.0)
     other._gate.in_flight.enter("POST", "/", "", {}, 1000.0)
     assert state.status().in_flight == 2  # each counted once
@@ -330,24 +332,28 @@ def loaded(state: MaintenanceState, clock: Clock) -> Any:
     ],
     ids=["off", "full", "read_only"],
 )
-def test_only_what_the_flag_refuses_counts(loaded: Any, clock: Clock, flag: Snapshot, load: Load) -> None:
-    assert loaded.load(flag, clock.now) == load
+@pytest.mark.usefixtures("loaded")
+def test_only_what_the_flag_refuses_counts(state: MaintenanceState, flag: Snapshot, load: Load) -> None:
+    assert state._measure(flag) == load
 
 
-def test_a_fork_forgets_the_parents(loaded: Any, clock: Clock, state: MaintenanceState) -> None:
+@pytest.mark.usefixtures("loaded")
+def test_a_fork_forgets_the_parents(state: MaintenanceState) -> None:
     state.forked()
-    assert loaded.load(Snapshot(enabled=True), clock.now) == Load()
+    assert state._measure(Snapshot(enabled=True)) == Load()
 
 
 def test_where_nothing_is_tracked_there_is_nothing_to_forget(state: MaintenanceState) -> None:
-    gate = WSGIMiddleware(wsgi, state, in_flight=False)._gate
+    WSGIMiddleware(wsgi, state, in_flight=False)
     state.forked()
-    assert gate.load(Snapshot(enabled=True), 0.0) is None
+    assert state._measure(Snapshot(enabled=True)) is None
 
 
-def test_what_cannot_be_asked_about_counts(loaded: Any, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_asked_about_counts(
+    loaded: Any, state: MaintenanceState, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     loaded.in_flight.enter("POST", "/odd", "", {None: ""}, clock())  # no environ: the server has spoilt it
-    assert loaded.load(Snapshot(enabled=True), clock.now).in_flight == 4
+    assert state._measure(Snapshot(enabled=True)).in_flight == 4
     assert "a bypass failed" in caplog.text
 
 
@@ -369,7 +375,88 @@ def test_an_app_may_write_to_its_environ_while_it_is_asked_about(state: Maintena
     environ: dict[str, Any] = {name: "a", "HTTP_X_ME": "1"}
     name.write = lambda: environ.update({f"app.{len(environ)}": 1})
     gate.in_flight.enter("POST", "/", "", environ, clock())
-    load = gate.load(Snapshot(enabled=True), clock.now)
+    load = state._measure(Snapshot(enabled=True))
     assert load is not None
     assert (load.in_flight, load.total) == (0, 1)
     assert len(environ) > 2
+
+
+# A state that replaces another
+
+
+@pytest.fixture
+def first(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[MaintenanceState]:
+    """The default state, until a test makes another."""
+    monkeypatch.setattr(default, "_state", None)
+    yield replaced(clock)
+    default.default_state().close()
+
+
+def replaced(clock: Clock) -> MaintenanceState:
+    state = default.init_maintenance(FaultyStore(), runtime=runtime(clock, start=refuse))
+    state.settle()
+    return state
+
+
+def hold(app: Any, clock: Clock) -> Callable[[], None]:
+    """Let in one request, as the adapters do; what is returned ends it."""
+    flight = app._gate.in_flight
+    key = flight.enter("GET", "/", "", {"headers": []}, clock())
+    app._gate.settle()
+    return lambda: flight.leave(key)
+
+
+def test_each_state_counts_what_was_let_in_before_it_was_replaced(
+    adapter: Adapter, first: MaintenanceState, clock: Clock
+) -> None:
+    app = adapter.wrap()
+    end = hold(app, clock)
+    assert first.status().in_flight == 1
+    second = replaced(clock)
+    under_way = hold(app, clock)  # it came before anybody followed the second state, which lets it in
+    later = hold(app, clock)
+    assert (first.status().in_flight, second.status().in_flight) == (2, 3)
+    end()
+    under_way()
+    assert (first.status().in_flight, second.status().in_flight) == (0, 1)  # the first can end, whatever comes
+    third = replaced(clock)
+    last = hold(app, clock)
+    assert (first.status().in_flight, second.status().in_flight, third.status().in_flight) == (0, 2, 2)
+    later()
+    last()
+    assert (second.status().in_flight, third.status().in_flight) == (0, 0)
+
+
+def test_a_table_that_is_empty_is_not_kept_for_ever(adapter: Adapter, first: MaintenanceState, clock: Clock) -> None:
+    app = adapter.wrap()
+    for _ in range(5):
+        hold(app, clock)()
+        state = replaced(clock)
+    hold(app, clock)()
+    assert len(app._gate._meters[state].flights) == 2
+
+
+def test_a_closed_state_that_nobody_replaced_is_followed_once(adapter: Adapter, first: MaintenanceState) -> None:
+    app = adapter.wrap()
+    adapter.ask(app)
+    first.close()
+    flight = app._gate.in_flight
+    assert [adapter.ask(app).status for _ in range(3)] == [503] * 3
+    assert app._gate.in_flight is flight
+    assert len(first._meters) == 1
+
+
+def test_a_middleware_that_is_dropped_is_freed_and_what_it_let_in_still_counts(
+    adapter: Adapter, state: MaintenanceState, clock: Clock
+) -> None:
+    app = adapter.wrap(state, default_exempt=False)
+    end = hold(app, clock)
+    dropped = weakref.ref(app._gate)
+    del app
+    gc.collect()
+    assert dropped() is None
+    load = state._measure(state.set(True))
+    assert load is not None
+    assert (load.in_flight, load.total) == (1, 1)
+    end()
+    assert state.status().in_flight == 0

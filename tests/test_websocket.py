@@ -13,6 +13,7 @@ import pytest
 from maintenance import MaintenanceState, default, init_maintenance
 from maintenance.asgi import MaintenanceMiddleware
 from maintenance.runtime import REAL
+from tests.support.clients import acall_asgi
 from tests.support.clock import Clock, refuse, runtime
 from tests.support.faulty import FaultyStore
 from tests.support.waiting import eventually
@@ -67,6 +68,10 @@ class Echo:
         self.open = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
         self.received.append(await receive())
         await send({"type": "websocket.accept"})
         self.open += 1
@@ -448,6 +453,44 @@ def test_a_state_that_replaces_another_is_followed_too(backend: str, monkeypatch
     server = converse(backend, wrapped, talk)
     assert server.sent[-1] == CLOSED
     second.close()
+
+
+def test_open_ones_hear_of_the_state_that_replaced_theirs(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(default, "_state", None)
+    first = init_maintenance("memory://")
+    app = Echo()
+    wrapped = MaintenanceMiddleware(app, close_websockets=True)
+
+    async def talk(server: Server) -> None:
+        await until(lambda: app.open)
+        second = init_maintenance("memory://")
+        assert (await acall_asgi(wrapped)).status == 200  # the first request that follows it
+        await flip(first)  # which nobody follows any more
+        await anyio.wait_all_tasks_blocked()
+        assert server.sent == [{"type": "websocket.accept"}]
+        await flip(second)
+
+    assert converse(backend, wrapped, talk).sent[-1] == CLOSED
+    default.default_state().close()
+
+
+def test_open_ones_are_closed_where_the_state_that_replaces_theirs_is_on(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default, "_state", None)
+    init_maintenance("memory://")
+    app = Echo()
+    wrapped = MaintenanceMiddleware(app, close_websockets=True)
+    store = FaultyStore()
+    MaintenanceState(store, register=False).set(True)
+
+    async def talk(server: Server) -> None:
+        await until(lambda: app.open)
+        init_maintenance(store)
+        assert (await acall_asgi(wrapped)).status == 503
+
+    assert converse(backend, wrapped, talk).sent[-1] == CLOSED
+    default.default_state().close()
 
 
 def test_one_that_has_not_begun_to_read_hears_it_first_of_all(state: MaintenanceState, backend: str) -> None:

@@ -5,6 +5,7 @@ import inspect
 import logging
 import random
 import re
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -114,14 +115,48 @@ class Gate:
         self._complaints = _Complaints()
         self.state = state
         self.clock = REAL.clock
-        self.in_flight = InFlight(keep=wire.copy if self._bypasses else None) if in_flight else None
+        self._keep = wire.copy if self._bypasses else None
+        self.in_flight = InFlight(keep=self._keep) if in_flight else None
+        self._meters: dict[MaintenanceState, _Meter] = {}
+        self._listeners: tuple[Callable[[Snapshot], None], ...] = ()
         self.lease: Lease | NoLease = NoLease()
         if state is not None:
             self._follow(state)
 
     def _follow(self, state: MaintenanceState) -> None:
-        state.attach(self)
-        self.state, self.clock, self.lease = state, state.clock, state.lease
+        if state is self.state and self._meters:
+            return
+        # One step of a dict: of several requests that come here at once, all get the first one's.
+        mine = self._meter()
+        meter = self._meters.setdefault(state, mine)
+        state.attach(meter)
+        if meter is mine:
+            state.on_change(meter.told)
+        self.in_flight = meter.flights[0] if meter.flights else None
+        self.state, self.clock, self.lease, self._meters = state, state.clock, state.lease, {state: meter}
+        meter.told(state.lease.known)
+
+    def _meter(self) -> "_Meter":
+        """Counts for the state that comes next: also what was let in before, for it may end under that one's flag.
+
+        Each state has a table of its own, so that one that was replaced ends once what it let in has ended.
+        """
+        now = self.in_flight
+        if now is None or not self._meters:
+            return _Meter(self, () if now is None else (now,))
+        before = dict.fromkeys(flight for meter in list(self._meters.values()) for flight in meter.flights)
+        kept = [flight for flight in before if flight is now or flight.entries()]
+        return _Meter(self, (InFlight(keep=self._keep), *kept))
+
+    def on_change(self, listener: Callable[[Snapshot], None]) -> None:
+        """Have a function called with each flip of whichever state is followed."""
+        self._listeners = (*self._listeners, listener)
+
+    def told(self, meter: "_Meter", snapshot: Snapshot) -> None:
+        """Pass on a flip, unless it is that of a state that was replaced."""
+        if self.state is not None and self._meters.get(self.state) is meter:
+            for listener in self._listeners:
+                listener(snapshot)
 
     @property
     def ready(self) -> MaintenanceState | None:
@@ -164,18 +199,8 @@ class Gate:
         """Whether a flag refuses what no rule lets pass."""
         return snapshot.enabled and refuses(snapshot.mode, asked.method) and not self._bypassed(asked)
 
-    def load(self, snapshot: Snapshot, now: float) -> Load | None:
-        """What is in flight under a flag; None where it is not tracked."""
-        if self.in_flight is None:
-            return None
-        return load(self.in_flight.entries(), lambda entry: self._counts(snapshot, entry), now=now)
-
-    def clear(self) -> None:
-        """Forget the requests in flight: in the child of a fork they are the parent's."""
-        if self.in_flight is not None:
-            self.in_flight.clear()
-
-    def _counts(self, snapshot: Snapshot, entry: Entry) -> bool:
+    def counts(self, snapshot: Snapshot, entry: Entry) -> bool:
+        """Whether a flag refuses a request in flight; while it is off, all count."""
         if not snapshot.enabled:
             return True
         asked = self.ask(entry.method, entry.path, entry.root, entry.raw)
@@ -214,6 +239,32 @@ class Gate:
     def _request(self, asked: Asked) -> Request:
         headers = MappingProxyType(self._wire.headers(asked.raw))
         return Request(asked.method, asked.path, headers, self._wire.client(asked.raw))
+
+
+class _Meter:
+    """What a state is told of, and hears from, a middleware, and does not keep alive: its requests in flight."""
+
+    def __init__(self, gate: Gate, flights: tuple[InFlight, ...]) -> None:
+        self._gate = weakref.ref(gate)
+        self.flights = flights
+
+    def load(self, snapshot: Snapshot, now: float) -> Load | None:
+        """What is in flight under a flag; None where it is not tracked."""
+        if not self.flights:
+            return None
+        gate, entries = self._gate(), [entry for flight in self.flights for entry in flight.entries()]
+        # Of a middleware that is gone, nobody can say what it would let pass.
+        return load(entries, lambda entry: gate is None or gate.counts(snapshot, entry), now=now)
+
+    def clear(self) -> None:
+        """Forget the requests in flight: in the child of a fork they are the parent's."""
+        for flight in self.flights:
+            flight.clear()
+
+    def told(self, snapshot: Snapshot) -> None:
+        """Hear of a flip."""
+        if (gate := self._gate()) is not None:
+            gate.told(self, snapshot)
 
 
 class _Complaints:

@@ -12,7 +12,6 @@ from maintenance.gate import Asked, Gate
 from maintenance.model import Snapshot
 from maintenance.policy import WEBSOCKET
 from maintenance.runtime import REAL
-from maintenance.state import MaintenanceState
 
 SERVICE_RESTART: Final = 1012
 """The close code of an open WebSocket that a flip ends (IANA WebSocket Close Code Number Registry)."""
@@ -28,7 +27,7 @@ class Closer:
         """Start with none open."""
         self._gate = gate
         self._open: dict[int, _Open] = {}
-        self._follows: MaintenanceState | None = None
+        gate.on_change(self._flipped)
 
     async def run(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for one WebSocket."""
@@ -37,9 +36,6 @@ class Closer:
         if asked is None:
             await app(scope, receive, send)
             return
-        if self._follows is not gate.following:
-            self._follows = gate.following
-            self._follows.on_change(self._flipped)
         socket = _Open(asked, receive, send)
         self._open[id(socket)] = socket
         try:
