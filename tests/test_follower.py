@@ -296,6 +296,21 @@ def test_the_first_request_reads_and_those_after_it_rest_on_that(
     assert [one.revision for one in store.reports] == [None, 2]
 
 
+def test_a_process_that_is_paused_as_it_begins_reads_all_the_same(
+    threadless: MaintenanceState, store: FaultyStore, clock: Clock
+) -> None:
+    begin = threadless.follower._ensure_running
+
+    def paused() -> None:
+        begin()
+        clock.now += 60.0
+
+    MaintenanceState(store, register=False).set(True)
+    threadless.follower._ensure_running = paused  # type: ignore[method-assign]
+    assert not threadless.settle().open
+    assert store.reads == 1
+
+
 def test_the_next_request_past_the_ttl_reads_and_waits_for_no_thread(
     threadless: MaintenanceState, store: FaultyStore, clock: Clock, waits: Waits
 ) -> None:
@@ -374,7 +389,7 @@ def test_leaving_without_a_thread_leaves_the_row_while_something_is_in_flight(st
     gate = MaintenanceMiddleware(None, state)._gate
     state.settle()
     assert gate.in_flight is not None
-    gate.in_flight.enter("GET", "/", "", {})
+    gate.in_flight.enter("GET", "/", "", {}, 1000.0)
     state.leave()
     assert len(store.inner.connect().fleet().instances) == 1
 

@@ -82,8 +82,8 @@ class Follower:
         if refresher is None or self.booting:
             return None
         # Where the thread does not run, a request has to try.
-        away = self._lease.failing and refresher.begun
-        return self._lease.run_out() if away or self._outcomes == 0 else None
+        away = refresher.begun and (self._lease.failing or self._outcomes == 0)
+        return self._lease.run_out() if away else None
 
     def settle(self) -> Held:
         """Wait, within the bounds of the contract, for what a request past the deadline rests on.
