@@ -103,11 +103,12 @@ def _takes_emptied_for_empty(fleet: Any, question: Any, *, elapsed: float) -> An
     return _true_judge(replace(fleet, intact=True), replace(question, expect=None), elapsed=elapsed)
 
 
-_true_unfit = Refresher._unfit
+_true_read = Refresher._read
 
 
-def _renews_from_a_standby(self: Any, reading: Any) -> Any:
-    return _true_unfit(self, replace(reading, primary=True))
+def _takes_a_standby_for_the_primary(self: Any, session: Any) -> Any:
+    sent, ticket, reading = _true_read(self, session)
+    return sent, ticket, replace(reading, primary=True)
 
 
 def _renews_unregistered(self: Any, reading: Any) -> Any:
@@ -166,7 +167,7 @@ PLANTED: Final = {
         ((proof, "judge", _takes_emptied_for_empty),), "empty cut sever", {"when_stale": "block"}
     ),
     "a standby that renews the lease": Plant(
-        ((Refresher, "_unfit", _renews_from_a_standby),), "standby drop lost", {"when_stale": "block"}
+        ((Refresher, "_read", _takes_a_standby_for_the_primary),), "standby drop lost", {"when_stale": "block"}
     ),
     "an unregistered process that renews its lease": Plant(
         ((Refresher, "_unfit", _renews_unregistered),), "denied", {"when_stale": "block", **BUSY}
