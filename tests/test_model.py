@@ -120,3 +120,24 @@ def test_values_cannot_be_changed(value: Any) -> None:
 def test_the_headers_of_a_request_are_read_only() -> None:
     with pytest.raises(TypeError):
         Request("GET", "/").headers["x"] = "y"  # type: ignore[index]
+
+
+LONG = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row(LONG, {}, 1),
+        Row(True, {}, LONG),
+        Row(True, LONG, 1),
+        Row(True, {"mode": LONG}, 1),
+        Row(True, {"mode": {"a": [LONG]}}, 1),
+        Row(True, {"until": LONG}, 1),
+        Row(True, {"retry_after": 10**4000}, 1),
+    ],
+)
+def test_a_wrong_row_is_not_quoted_whole(row: Row) -> None:
+    with pytest.raises(FlagError, match=r"\.\.\.: ") as caught:
+        row.snapshot(read_at=0.0)
+    assert len(str(caught.value)) < 300

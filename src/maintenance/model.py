@@ -26,6 +26,9 @@ MAX_TEXT: Final = 10_000
 MAX_RETRY_AFTER: Final = 2**31 - 1
 """The largest ``retry_after``, in seconds: what RFC 9111, section 1.2.2 asks every recipient to understand."""
 
+MAX_SHOWN: Final = 100
+"""The longest piece of a wrong value that an error quotes, in characters: it goes into a log, again and again."""
+
 _UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -57,7 +60,7 @@ class Details:
             ValueError: A value of the right type is out of range.
         """
         if self.mode not in get_args(Mode):
-            raise ValueError(f"mode is {self.mode!r}: write 'full' or 'read_only'")
+            raise ValueError(f"mode is {_shown(self.mode)}: write 'full' or 'read_only'")
         for name in ("message", "actor", "reason"):
             _check_text(name, getattr(self, name))
         _check_until(self.until)
@@ -79,18 +82,26 @@ class Details:
             TypeError, ValueError: It is not what `to_json` writes.
         """
         if not isinstance(stored, Mapping):
-            raise TypeError(f"details is {stored!r}: write a JSON object, such as {{}}")
+            raise TypeError(f"details is {_shown(stored)}: write a JSON object, such as {{}}")
         said = {field.name: stored[field.name] for field in fields(cls) if stored.get(field.name) is not None}
         if "until" in said:
             said["until"] = _stored_time(said["until"])
         return cls(**said)
 
 
+def _shown(value: object) -> str:
+    """A wrong value, as an error quotes it."""
+    said = repr(value)
+    return said if len(said) <= MAX_SHOWN else f"{said[:MAX_SHOWN]}..."
+
+
 def _stored_time(stored: Any) -> dt.datetime:
     try:
         return dt.datetime.fromisoformat(stored)
     except (TypeError, ValueError):
-        raise ValueError(f"until is {stored!r}: write an ISO 8601 time, such as '2031-05-01T12:30:00+00:00'") from None
+        raise ValueError(
+            f"until is {_shown(stored)}: write an ISO 8601 time, such as '2031-05-01T12:30:00+00:00'"
+        ) from None
 
 
 def _check_text(name: str, value: object) -> None:
@@ -123,7 +134,7 @@ def _check_retry_after(value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"retry_after is a {type(value).__name__}: write whole seconds as an int, or None")
     if not 0 <= value <= MAX_RETRY_AFTER:
-        raise ValueError(f"retry_after is {value}: write seconds between 0 and {MAX_RETRY_AFTER}")
+        raise ValueError(f"retry_after is {_shown(value)}: write seconds between 0 and {MAX_RETRY_AFTER}")
 
 
 def check_bool(name: str, value: object) -> None:
@@ -133,7 +144,7 @@ def check_bool(name: str, value: object) -> None:
         ConfigurationError: It is something else.
     """
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} is {value!r}: write True or False")
+        raise ConfigurationError(f"{name} is {_shown(value)}: write True or False")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +162,7 @@ class Change:
             TypeError: `enabled` is not a bool, or `updated_by` is not a UUID.
         """
         if not isinstance(self.enabled, bool):
-            raise TypeError(f"enabled is {self.enabled!r}: write True or False")
+            raise TypeError(f"enabled is {_shown(self.enabled)}: write True or False")
         if self.updated_by is not None and not isinstance(self.updated_by, UUID):
             raise TypeError(f"updated_by is a {type(self.updated_by).__name__}: write a uuid.UUID or None")
 
@@ -207,11 +218,13 @@ class Row:
         """
         if not isinstance(self.value_bool, bool):
             raise FlagError(
-                f"platform_settings.value_bool of {KEY!r} is {self.value_bool!r}: set it to true or false, "
+                f"platform_settings.value_bool of {KEY!r} is {_shown(self.value_bool)}: set it to true or false, "
                 "or flip it once with set_maintenance() or `maintenance off`"
             )
         if not isinstance(self.revision, int):
-            raise FlagError(f"platform_settings.revision of {KEY!r} is {self.revision!r}: run `maintenance migrate`")
+            raise FlagError(
+                f"platform_settings.revision of {KEY!r} is {_shown(self.revision)}: run `maintenance migrate`"
+            )
         try:
             details = Details.from_json(self.details)
         except (TypeError, ValueError) as exc:
