@@ -362,6 +362,24 @@ def test_a_store_that_never_answers_proves_nothing(wait: Wait) -> None:
     assert (proof.proven, proof.problem) == (False, "the server is away")
 
 
+def test_the_last_word_names_all_that_were_gone_and_not_who_came_back(wait: Wait) -> None:
+    wait.register(id="dead", pid=1, revision=1)
+    wait.register(id="back", pid=2, revision=1)
+    wait.register(id="slow", revision=1)
+
+    def at_sleep() -> None:
+        if len(wait.slept) == 2:
+            wait.register(id="back", pid=2, revision=wait.row.revision)
+        if len(wait.slept) == 4:
+            wait.register(id="slow", revision=wait.row.revision)
+
+    wait.at_sleep = at_sleep
+    proof = wait.run(is_gone=lambda it: it.pid in (1, 2))
+    assert proof
+    assert [sorted(it.id for it in seen.gone) for seen in wait.seen] == [["back", "dead"]] * 2 + [["dead"]] * 3
+    assert sorted(it.id for it in proof.confirmed) == ["back", "slow"]
+
+
 def test_rows_of_the_gone_are_removed_and_no_others(wait: Wait) -> None:
     wait.register(id="dead", pid=1, revision=1)
     wait.register(id="mute", pid=2, revision=1)

@@ -19,7 +19,7 @@ DRAIN_MARGIN: Final = 30.0
 """Seconds of the default time-out for requests to end: as long as gunicorn lets one run."""
 
 PAUSE: Final = 0.0001
-"""Seconds between two looks for each instance: about ten times what it costs to read its row, also for the server."""
+"""Seconds between two looks for each instance: the more rows a look reads, the less often one comes."""
 
 _HANG: Final = 5.0
 
@@ -83,7 +83,8 @@ class Proof:
         revision: Of the flag.
         confirmed: Instances that have acknowledged it, and drained where that was asked for.
         fenced: Instances under ``block`` that are silent, and whose lease has certainly run out.
-        gone: Instances whose process has ended, on this host; their rows are removed.
+        gone: Instances whose process has ended, on this host; their rows are removed. In what `Prover.run` tells, all
+            since the wait began.
         presumed: Instances taken for dead on the operator's word.
         laggards: Those that cannot be accounted for, and why.
         in_flight: Requests in flight that the flag refuses, as last reported.
@@ -207,6 +208,7 @@ class Prover:
         self._session: Session | None = None
         self._asked = False
         self._proof = Proof(proven=False, revision=question.revision, problem="the store has not answered yet")
+        self._gone: dict[str, Instance] = {}
         self._longest = 0.0
         self._seen = 0
 
@@ -260,11 +262,15 @@ class Prover:
         self._seen = len(fleet.instances)
         self._longest = max((instance.ttl for instance in fleet.instances), default=self._longest)
         proof = judge(fleet, self._question, elapsed=elapsed)
+        present = {instance.id for instance in fleet.instances}
+        # What is removed here is not found by the next look; what is found there has come back.
+        self._gone = {key: it for key, it in self._gone.items() if key not in present}
+        self._gone |= {it.id: it for it in proof.gone}
         for instance in proof.gone:
             session.remove(instance.id)
         if proof.proven and not fleet.intact:
             session.vouch()
-        return proof
+        return replace(proof, gone=tuple(self._gone.values()))
 
     def _drop(self) -> None:
         session, self._session = self._session, None
