@@ -1,6 +1,6 @@
 """The one decision that both adapters ask for: what is asked, and the flag, give a pass or a response."""
 
-import datetime as dt
+import functools
 import inspect
 import logging
 import random
@@ -17,7 +17,7 @@ from maintenance.in_flight import Entry, InFlight, Load, load
 from maintenance.lease import Held, Lease
 from maintenance.model import Request, Snapshot, check_bool
 from maintenance.policy import Rules, refuses
-from maintenance.response import Response, render
+from maintenance.response import Answers, Response
 from maintenance.runtime import REAL
 from maintenance.state import MaintenanceState
 
@@ -26,8 +26,6 @@ Respond = Callable[[Snapshot, Request], Response]
 
 COMPLAINT: Final = 60.0
 """Seconds for which nothing more is logged of a `bypass` or `respond` that failed."""
-
-_NEVER: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 _logger: Final = logging.getLogger("maintenance")
 
@@ -58,6 +56,10 @@ class Asked(NamedTuple):
     path: str
     whole: str
     raw: Any
+
+
+# The generated __new__ takes three times as long, for each refused request.
+_asked: Final[Callable[[tuple[str, str, str, Any]], Asked]] = functools.partial(tuple.__new__, Asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,12 @@ class Gate:
         check_bool("default_exempt", default_exempt)
         check_bool("in_flight", in_flight)
         self._given = state
-        self._wire = wire
+        self._wire, self._paths = wire, wire.paths
         self._rules = Rules(exempt, default_exempt=default_exempt)
         self._bypasses = _callables("bypass", bypass)
         self._respond: Respond | None = _one("respond", respond)
         self._complaints = _Complaints()
+        self._answers = Answers(NoLease.held.snapshot)
         self.state = state
         self.clock = REAL.clock
         self._keep = wire.copy if self._bypasses else None
@@ -165,7 +168,8 @@ class Gate:
 
     def ask(self, method: str, path: str, root: str, raw: Any) -> Asked | None:
         """What is asked, or None where it passes whatever the flag says."""
-        asked = Asked(method, *self._wire.paths(path, root), raw)
+        below, whole = self._paths(path, root)
+        asked = _asked((method, below, whole, raw))
         return None if self._rules.exempts(method, asked.path, asked.whole) else asked
 
     def held(self) -> Held | None:
@@ -197,7 +201,9 @@ class Gate:
 
     def refuses(self, asked: Asked, snapshot: Snapshot) -> bool:
         """Whether a flag refuses what no rule lets pass."""
-        return snapshot.enabled and refuses(snapshot.mode, asked.method) and not self._bypassed(asked)
+        return (
+            snapshot.enabled and refuses(snapshot.mode, asked.method) and not (self._bypasses and self._bypassed(asked))
+        )
 
     def counts(self, snapshot: Snapshot, entry: Entry) -> bool:
         """Whether a flag refuses a request in flight; while it is off, all count."""
@@ -221,12 +227,10 @@ class Gate:
         return False
 
     def _refusal(self, snapshot: Snapshot, asked: Asked) -> Response:
-        standard = render(
-            snapshot,
-            self._wire.accept(asked.raw),
-            now=_NEVER if snapshot.until is None else dt.datetime.now(dt.UTC),
-            spread=random.random(),  # noqa: S311 - spreads retries, guards nothing
-        )
+        answers = self._answers
+        if answers.snapshot is not snapshot:
+            self._answers = answers = Answers(snapshot)
+        standard = answers.get(self._wire.accept(asked.raw), random.random())  # noqa: S311 - spreads, guards nothing
         if self._respond is None:
             return standard
         try:

@@ -28,6 +28,11 @@ DEFAULT_RETRY_AFTER: Final = 60
 MAX_CACHED_ACCEPT: Final = 1024
 """The longest Accept header that is remembered, in characters; browsers send about 150."""
 
+MAX_ANSWERS: Final = 256
+"""How many responses are kept of one snapshot; each holds a body that is shared."""
+
+_NEVER: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class Response:
@@ -67,9 +72,39 @@ def render(snapshot: Snapshot, accept: str | None, *, now: dt.datetime, spread: 
     Returns:
         The HTML page, ``application/problem+json`` (RFC 9457) or plain text, as `accept` prefers.
     """
+    return _answer(snapshot, accept, retry_after(snapshot, now=now, spread=spread))
+
+
+def _answer(snapshot: Snapshot, accept: str | None, seconds: int) -> Response:
     read_only = snapshot.enabled and snapshot.mode == "read_only"
     headers, body = _rendered((_chosen(accept), read_only, snapshot.message, snapshot.until, snapshot.retry_after))
-    return Response(503, (*headers, ("Retry-After", str(retry_after(snapshot, now=now, spread=spread)))), body)
+    return Response(503, (*headers, ("Retry-After", str(seconds))), body)
+
+
+class Answers:
+    """What `render` makes of one snapshot, each made once: a third of the time, for each refused request."""
+
+    __slots__ = ("_made", "snapshot")
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Begin with none made."""
+        self.snapshot = snapshot
+        self._made: dict[tuple[str | None, int], Response] = {}
+
+    def get(self, accept: str | None, spread: float) -> Response:
+        """As `render` for this snapshot, now."""
+        snapshot = self.snapshot
+        now = _NEVER if snapshot.until is None else dt.datetime.now(dt.UTC)
+        key = accept, retry_after(snapshot, now=now, spread=spread)
+        return self._made.get(key) or self._make(*key)
+
+    def _make(self, accept: str | None, seconds: int) -> Response:
+        response = _answer(self.snapshot, accept, seconds)
+        if len(self._made) >= MAX_ANSWERS:
+            self._made = {}  # afresh, because the seconds of old ones do not come again
+        if len(accept or "") <= MAX_CACHED_ACCEPT:
+            self._made[accept, seconds] = response
+        return response
 
 
 def retry_after(snapshot: Snapshot, *, now: dt.datetime, spread: float) -> int:
