@@ -20,6 +20,11 @@ Result = TypeVar("Result")
 TRY_AGAIN_LATER: Final = 1013
 """The close code of a refusal (IANA WebSocket Close Code Number Registry)."""
 
+MAX_KNOWN: Final = 512
+"""How many responses' headers are kept as bytes: the same ones are sent again and again."""
+
+_known: Final[dict[int, tuple[tuple[tuple[str, str], ...], list[tuple[bytes, bytes]]]]] = {}
+
 _limiters: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("maintenance")
 
 
@@ -34,7 +39,15 @@ async def in_thread(function: Callable[[], Result]) -> Result:
 
 
 def _encoded(response: Response) -> list[tuple[bytes, bytes]]:
-    return [_pair(name, value) for name, value in response.headers]
+    """The headers as bytes, in a list of its own, which a server or another middleware may write to."""
+    headers = response.headers
+    known = _known.get(id(headers))
+    if known is None or known[0] is not headers:
+        known = headers, [_pair(name, value) for name, value in headers]
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        _known[id(headers)] = known
+    return known[1].copy()
 
 
 @functools.lru_cache(maxsize=512)  # of all the headers, only Retry-After differs from one refusal to the next

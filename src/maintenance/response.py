@@ -118,7 +118,9 @@ def retry_after(snapshot: Snapshot, *, now: dt.datetime, spread: float) -> int:
     if snapshot.retry_after is not None:
         return max(1, snapshot.retry_after)
     until = snapshot.until
-    seconds = DEFAULT_RETRY_AFTER if until is None or until <= now else math.ceil((until - now).total_seconds())
+    if until is None or until <= now:
+        return DEFAULT_RETRY_AFTER + int(DEFAULT_RETRY_AFTER * spread / 10)
+    seconds = math.ceil((until - now).total_seconds())
     return min(seconds + int(seconds * spread / 10), MAX_RETRY_AFTER)
 
 
