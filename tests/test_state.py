@@ -97,7 +97,7 @@ def test_a_wrong_store_is_refused_with_what_to_write(wrong: Any) -> None:
     [
         "postgresql://me:hunter2@x@h/d",
         "postgresql://me:hunter2#3@h/d",
-        "postgresql://[me:hunter2@h/d",
+        "postgresql://me:hunter2@[h/d",
         "postgresql://me:hunter2@h:port/d?connect_timeout",
         "postgresql+asyncpg://me:hunter2@h/d",
         "mysql://me:hunter2@h/d",
