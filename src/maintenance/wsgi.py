@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-_REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
+_STATUS_LINES: Final = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
 
 
 def _text(value: str) -> str:
@@ -29,7 +29,7 @@ def _asked(environ: Any) -> tuple[str, str, str, Any]:
 
 def _paths(path: str, root: str) -> tuple[str, str]:
     below = _text(path)
-    return below, f"{_text(root.rstrip('/'))}{below}"
+    return below, f"{_text(root.rstrip('/'))}{below}" if root else below
 
 
 def _headers(environ: Any) -> dict[str, str]:
@@ -86,6 +86,6 @@ class MaintenanceMiddleware(Middleware):
 
 
 def _send(response: Response, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
-    start_response(f"{response.status} {_REASONS.get(response.status, '')}", list(response.headers))
+    start_response(_STATUS_LINES.get(response.status) or f"{response.status} ", list(response.headers))
     # At least one chunk: without any, one server's WSGI wrapper answers 500.
     return [b"" if environ["REQUEST_METHOD"] == "HEAD" else response.body]

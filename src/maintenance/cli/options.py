@@ -6,7 +6,6 @@ import getpass
 import math
 import os
 import re
-import socket
 import sys
 from typing import Final, NoReturn, get_args
 from uuid import UUID
@@ -15,6 +14,7 @@ from maintenance._version import __version__
 from maintenance.cli.text import scrub
 from maintenance.errors import ConfigurationError
 from maintenance.model import Details, Mode
+from maintenance.refresher import hostname
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -159,7 +159,7 @@ def user_at_host() -> str:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container's user often has a number only
         user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
+    return f"{user}@{hostname()}"
 
 
 def details(args: argparse.Namespace, *, now: dt.datetime) -> Details:
