@@ -160,11 +160,11 @@ def test_while_it_is_away_one_request_waits_and_all_others_are_answered_at_once(
             gone = time.monotonic()
             try:
                 eventually(lambda: time.monotonic() > gone + TTL + 2.5)
+                told_of = [one.state.status() for one in (serve, block)]
             finally:
                 what.end()
             ended = time.monotonic()
-            for one in (serve, block):
-                told = one.state.status()
+            for told in told_of:
                 assert told.condition == "stale"
                 assert told.last_error
                 assert shaky.password not in f"{told}{caplog.text}"

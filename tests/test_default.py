@@ -312,3 +312,12 @@ def test_whoever_comes_second_gets_what_the_first_has_built(monkeypatch: pytest.
 
     monkeypatch.setattr(default, "_lock", Taken())
     assert default.default_state() is first
+
+
+def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", "memory://")
+    held = default._lock
+    with held:
+        default._forked()
+        assert default._lock is not held
+        assert default.default_state().store.name == "memory://"

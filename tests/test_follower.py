@@ -441,3 +441,16 @@ def test_what_one_that_leaves_still_learns_ends_no_wait_of_its_successors(store:
     leaving._attempt()
     assert state.follower.booting
     assert not state.lease.runs()
+
+
+def test_a_fork_that_another_thread_has_noticed_is_not_noticed_again(store: FaultyStore, clock: Clock) -> None:
+    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=hang))
+    state.start()
+    parents = state.follower.refresher
+    assert parents is not None
+    state.follower._notice_fork(parents)
+    state.start()
+    own = state.follower.refresher
+    assert own not in (None, parents)
+    state.follower._notice_fork(parents)  # the second thread, which saw the parent's as well
+    assert state.follower.refresher is own

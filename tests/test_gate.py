@@ -460,3 +460,12 @@ def test_a_middleware_that_is_dropped_is_freed_and_what_it_let_in_still_counts(
     assert (load.in_flight, load.total) == (1, 1)
     end()
     assert state.status().in_flight == 0
+
+
+def test_of_two_requests_that_find_a_state_at_once_one_is_told_of_its_changes() -> None:
+    state = MaintenanceState("memory://")
+    gate = WSGIMiddleware(wsgi)._gate
+    gate._meters[state] = first = gate._meter()  # what the other request has put there meanwhile
+    gate._follow(state)
+    assert list(gate._meters.values()) == [first]
+    assert state._callbacks == ()

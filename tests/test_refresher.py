@@ -681,3 +681,17 @@ def test_the_end_waits_for_no_opinion_of_a_bypass(life: Life) -> None:
     life.refresher._measure = measure
     life.refresher.retire()
     assert life.refresher._may_end()
+
+
+def test_a_thread_that_comes_while_a_request_is_about_to_try_has_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life()
+    claim = life.refresher._claim
+
+    def claim_late() -> bool:
+        life.refresher.begun = True
+        return claim()
+
+    monkeypatch.setattr(life.refresher, "_claim", claim_late)
+    assert life.refresher.attempt_here()
+    assert life.store.connects == 0
+    assert life.refresher.trying_since is None

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from maintenance import ConfigurationError, MaintenanceState, Snapshot, StoreError
+from maintenance.in_flight import Load
 from maintenance.lease import GRACE
 from maintenance.model import Row
 from maintenance.state import LONGEST, _forked_all, _leave_all
@@ -627,3 +628,28 @@ def test_a_memory_store_shared_by_two_states_is_one_flag() -> None:
     store = MemoryStore()
     MaintenanceState(store).set(True)
     assert MaintenanceState(store).refresh().enabled
+
+
+@pytest.mark.parametrize("wrong", [1, None, "yes"])
+def test_an_option_that_is_neither_true_nor_false_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match="register is .*: write True or False"):
+        MaintenanceState("memory://", register=wrong)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_called_is_refused_as_a_callback() -> None:
+    with pytest.raises(ConfigurationError, match="on_change is given None: write a function over a Snapshot"):
+        MaintenanceState("memory://").on_change(None)  # type: ignore[type-var]
+
+
+def test_a_middleware_that_attaches_twice_is_counted_once() -> None:
+    class Meter:
+        def load(self, snapshot: Snapshot, now: float) -> Load:
+            return Load(in_flight=1, total=1)
+
+        def clear(self) -> None:
+            raise AssertionError("nothing has forked")
+
+    state, meter = MaintenanceState("memory://"), Meter()
+    state.attach(meter)
+    state.attach(meter)
+    assert state.status().in_flight == 1
