@@ -413,6 +413,26 @@ def test_a_write_that_fails_leaves_the_session_good(migrated_url: str) -> None:
         assert session.read().snapshot(read_at=0.0).enabled
 
 
+def test_the_flag_is_read_while_somebody_locks_the_instances(migrated_url: str) -> None:
+    with session_of(migrated_url) as session:
+        session.write(ON)
+        session.report(found := instance())
+        with psycopg.connect(migrated_url) as holder:
+            holder.execute("LOCK TABLE maintenance_instances")
+            reading = session.read(found.id)
+            assert (reading.snapshot(read_at=0.0).enabled, reading.registered) == (True, False)
+        assert session.read(found.id).registered
+
+
+def test_a_write_that_a_trigger_swallows_is_told(migrated_url: str) -> None:
+    with session_of(migrated_url) as session, psycopg.connect(migrated_url, autocommit=True) as other:
+        other.execute("CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        other.execute("CREATE TRIGGER a BEFORE UPDATE ON platform_settings FOR EACH ROW EXECUTE FUNCTION swallow()")
+        with pytest.raises(StoreError, match="the row was not written: look for a trigger"):
+            session.write(ON)
+        assert not session.read().snapshot(read_at=0.0).enabled
+
+
 def test_an_error_without_words_is_named(migrated_url: str) -> None:
     with session_of(migrated_url) as session, pytest.raises(StoreError, match="OSError"), session._wrapped():
         raise OSError
