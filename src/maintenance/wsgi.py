@@ -59,11 +59,13 @@ class MaintenanceMiddleware(Middleware):
         gate = self._gate
         # Looked up before they are called: an attribute that is called at once takes Python 3.11 twice as long.
         clock, flight, app = gate.clock, gate.in_flight, self._app
-        # The clock first: what is held a moment later may be newer, never older, than the reading.
-        now = clock()
         if flight is None:
-            refusal = None if now < gate.lease.held.open_until else self._refusal(environ)
+            # The clock first: what is held a moment later may be newer, never older, than the reading.
+            if clock() < gate.lease.held.open_until:
+                return app(environ, start_response)
+            refusal = self._refusal(environ)
             return app(environ, start_response) if refusal is None else _send(refusal, environ, start_response)
+        now = clock()
         key = flight.enter(
             environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ, now
         )
