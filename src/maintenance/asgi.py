@@ -7,7 +7,6 @@ from maintenance.gate import Wire
 from maintenance.middleware import Middleware
 from maintenance.model import check_bool
 from maintenance.policy import WEBSOCKET, relative
-from maintenance.response import Response
 from maintenance.state import MaintenanceState
 from maintenance.websocket import Closer
 
@@ -20,9 +19,17 @@ def _headers(scope: Any) -> dict[str, str]:
     return headers
 
 
+def _accept(scope: Any) -> str | None:
+    accept = None
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accept = value if accept is None else accept + b", " + value
+    return accept.decode("latin-1") if accept else None
+
+
 _WIRE: Final = Wire(
-    paths=lambda path, root: (relative(path, root), path),
-    accept=lambda scope: b", ".join(it for name, it in scope["headers"] if name == b"accept").decode("latin-1") or None,
+    paths=lambda path, root: (relative(path, root) if root else path, path),
+    accept=_accept,
     headers=_headers,
     client=lambda scope: scope["client"][0] if scope.get("client") else None,
     copy=lambda scope: {**scope, "headers": list(scope["headers"])},
@@ -50,52 +57,44 @@ class MaintenanceMiddleware(Middleware):
         """
         super().__init__(app, state, **options)
         check_bool("close_websockets", close_websockets)
-        self._closer = Closer(self._gate) if close_websockets else None
+        self._closer = Closer(app, self._gate) if close_websockets else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection; what is neither HTTP nor a WebSocket passes untouched."""
         gate, kind = self._gate, scope["type"]
         clock, flight, app = gate.clock, gate.in_flight, self._app
         if kind != "http" and kind != "websocket":  # noqa: PLR1714 - twice as fast as a look into a tuple
-            await self._pass_other(scope, receive, send)
-            return
+            return await self._pass_other(scope, receive, send)
         # The clock first: what is held a moment later may be newer, never older, than the reading.
         now = clock()
         if flight is None and now < gate.lease.held.open_until and self._closer is None:
-            await app(scope, receive, send)
-            return
+            return await app(scope, receive, send)
         method = scope["method"] if kind == "http" else WEBSOCKET
         key = None if flight is None else flight.enter(method, scope["path"], scope.get("root_path", ""), scope, now)
         try:
-            refusal = None if now < gate.lease.held.open_until else await self._refusal(method, scope)
+            refusal = None
+            if now >= gate.lease.held.open_until:
+                asked = gate.ask(method, scope["path"], scope.get("root_path", ""), scope)
+                if asked is not None:
+                    # A default state that is not there yet is built in the thread too: that loads a driver.
+                    held = None if gate.state is None else gate.held(now)
+                    if held is None:
+                        held = await in_thread(gate.settle)
+                    refusal = gate.answer(asked, held)
             if refusal is None:
-                if self._closer and kind == "websocket":
-                    await self._closer.run(app, scope, receive, send)
-                else:
-                    await app(scope, receive, send)
-                return
+                run = self._closer.run if self._closer and kind == "websocket" else app
+                return await run(scope, receive, send)
         finally:
             if flight is not None:
                 flight.leave(key)
-        await (refuse_websocket if kind == "websocket" else refuse_http)(refusal, scope, receive, send)
-
-    async def _refusal(self, method: str, scope: Scope) -> Response | None:
-        gate = self._gate
-        asked = gate.ask(method, scope["path"], scope.get("root_path", ""), scope)
-        if asked is None:
-            return None
-        # A default state that is not there yet is built in the thread too: that loads a driver.
-        held = None if gate.state is None else gate.held()
-        if held is None:
-            held = await in_thread(gate.settle)
-        return gate.answer(asked, held)
+        refuse = refuse_websocket if kind == "websocket" else refuse_http
+        return await refuse(refusal, scope, receive, send)
 
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = self._gate.ready if scope["type"] == "lifespan" else None
-        if state is not None:
+        lifespan = scope["type"] == "lifespan"
+        if lifespan and (state := self._gate.ready):
             state.start()
         await self._app(scope, receive, send)
-        state = self._gate.ready if scope["type"] == "lifespan" else None
-        if state is not None:
+        if lifespan and (state := self._gate.ready):
             # Not awaited: in this very step the server heard that the app is done, and at the next it ends the loop.
             state.leave()

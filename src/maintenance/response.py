@@ -84,19 +84,23 @@ def _answer(snapshot: Snapshot, accept: str | None, seconds: int) -> Response:
 class Answers:
     """What `render` makes of one snapshot, each made once: a third of the time, for each refused request."""
 
-    __slots__ = ("_made", "snapshot")
+    __slots__ = ("_made", "_spread", "snapshot")
 
     def __init__(self, snapshot: Snapshot) -> None:
         """Begin with none made."""
         self.snapshot = snapshot
         self._made: dict[tuple[str | None, int], Response] = {}
+        timeless = snapshot.until is None or snapshot.retry_after is not None
+        steps = [step / DEFAULT_RETRY_AFTER for step in range(DEFAULT_RETRY_AFTER)] if timeless else []
+        self._spread = [retry_after(snapshot, now=_NEVER, spread=step) for step in steps]
 
     def get(self, accept: str | None, spread: float) -> Response:
         """As `render` for this snapshot, now."""
-        snapshot = self.snapshot
-        now = _NEVER if snapshot.until is None else dt.datetime.now(dt.UTC)
-        key = accept, retry_after(snapshot, now=now, spread=spread)
-        return self._made.get(key) or self._make(*key)
+        if self._spread:
+            seconds = self._spread[int(spread * DEFAULT_RETRY_AFTER)]
+        else:
+            seconds = retry_after(self.snapshot, now=dt.datetime.now(dt.UTC), spread=spread)
+        return self._made.get((accept, seconds)) or self._make(accept, seconds)
 
     def _make(self, accept: str | None, seconds: int) -> Response:
         response = _answer(self.snapshot, accept, seconds)

@@ -23,15 +23,15 @@ _LAST: Final = ("websocket.close", "websocket.http.response.start")
 class Closer:
     """Closes the open WebSockets of one middleware when a flag that refuses them arrives."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, app: App, gate: Gate) -> None:
         """Start with none open."""
-        self._gate = gate
+        self._app, self._gate = app, gate
         self._open: dict[int, _Open] = {}
         gate.on_change(self._flipped)
 
-    async def run(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for one WebSocket."""
-        gate = self._gate
+        app, gate = self._app, self._gate
         asked = gate.ask(WEBSOCKET, scope["path"], scope.get("root_path", ""), scope)
         if asked is None:
             await app(scope, receive, send)

@@ -18,17 +18,11 @@ _STATUS_LINES: Final = {int(status): f"{int(status)} {status.phrase}" for status
 
 def _text(value: str) -> str:
     """What PEP 3333 hands over as Latin-1, as the UTF-8 that it is."""
-    if value.isascii():
-        return value
     return value.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def _asked(environ: Any) -> tuple[str, str, str, Any]:
-    return environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ
-
-
 def _paths(path: str, root: str) -> tuple[str, str]:
-    below = _text(path)
+    below = path if path.isascii() else _text(path)
     return below, f"{_text(root.rstrip('/'))}{below}" if root else below
 
 
@@ -63,16 +57,16 @@ class MaintenanceMiddleware(Middleware):
             # The clock first: what is held a moment later may be newer, never older, than the reading.
             if clock() < gate.lease.held.open_until:
                 return app(environ, start_response)
-            refusal = self._refusal(environ)
+            refusal = self._refusal(environ, clock())
             return app(environ, start_response) if refusal is None else _send(refusal, environ, start_response)
         now = clock()
         key = flight.enter(
             environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ, now
         )
         try:
-            refusal = None if now < gate.lease.held.open_until else self._refusal(environ)
+            refusal = None if now < gate.lease.held.open_until else self._refusal(environ, now)
             if refusal is None:
-                if not isinstance(environ.get("wsgi.file_wrapper", type), type):
+                if type(environ.get("wsgi.file_wrapper")) is not type:
                     record(environ)
                 return closing(app(environ, start_response), environ, flight, key)
         except BaseException:
@@ -81,10 +75,12 @@ class MaintenanceMiddleware(Middleware):
         flight.leave(key)
         return _send(refusal, environ, start_response)
 
-    def _refusal(self, environ: "WSGIEnvironment") -> Response | None:
+    def _refusal(self, environ: "WSGIEnvironment", now: float) -> Response | None:
         gate = self._gate
-        asked = gate.ask(*_asked(environ))
-        return None if asked is None else gate.answer(asked, gate.held() or gate.settle())
+        asked = gate.ask(
+            environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ
+        )
+        return None if asked is None else gate.answer(asked, gate.held(now) or gate.settle())
 
 
 def _send(response: Response, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:

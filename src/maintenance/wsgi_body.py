@@ -65,7 +65,7 @@ class _Recorder:
 
 def record(environ: dict[str, Any]) -> None:
     """Have `closing` know what a ``wsgi.file_wrapper`` that is a function makes; called before the app is."""
-    if callable(wrapper := environ["wsgi.file_wrapper"]):
+    if callable(wrapper := environ.get("wsgi.file_wrapper")) and not isinstance(wrapper, type):
         environ["wsgi.file_wrapper"] = _Recorder(wrapper)
 
 

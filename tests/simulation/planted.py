@@ -13,7 +13,7 @@ from unittest.mock import patch
 from maintenance import proof
 from maintenance.lease import Lease
 from maintenance.refresher import Refresher
-from maintenance.wsgi import MaintenanceMiddleware, _asked, _send
+from maintenance.wsgi import MaintenanceMiddleware, _send
 from maintenance.wsgi_body import closing
 from tests.simulation.scenario import run
 from tests.simulation.world import Weather
@@ -72,11 +72,11 @@ def _registers_after_admitting(self: Any, session: Any) -> None:
 def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
     gate = self._gate
     now, held = gate.clock(), gate.lease.held
-    refusal = None if held.open and now < held.deadline else self._refusal(environ)
+    refusal = None if held.open and now < held.deadline else self._refusal(environ, now)
     if refusal is not None:
         return _send(refusal, environ, start_response)
     key = next(gate.in_flight._keys)
-    gate.in_flight._entries[key] = (*_asked(environ)[:3], now, environ)
+    gate.in_flight._entries[key] = (environ["REQUEST_METHOD"], environ["PATH_INFO"], "", now, environ)
     try:
         body = self._app(environ, start_response)
     except BaseException:
@@ -88,7 +88,8 @@ def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
 def _reads_the_clock_after_the_flag(self: Any, environ: Any, start_response: Any) -> Any:
     gate = self._gate
     held = gate.lease.held
-    refusal = None if held.open and gate.clock() < held.deadline else self._refusal(environ)
+    now = gate.clock()
+    refusal = None if held.open and now < held.deadline else self._refusal(environ, now)
     return self._app(environ, start_response) if refusal is None else _send(refusal, environ, start_response)
 
 
