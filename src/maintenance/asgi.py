@@ -2,7 +2,17 @@
 
 from typing import Any, Final
 
-from maintenance.asgi_io import App, Receive, Scope, Send, in_thread, refuse_http, refuse_websocket
+from maintenance.asgi_io import (
+    App,
+    Receive,
+    Scope,
+    Send,
+    accept_of,
+    headers_of,
+    in_thread,
+    refuse_http,
+    refuse_websocket,
+)
 from maintenance.gate import Wire
 from maintenance.middleware import Middleware
 from maintenance.model import check_bool
@@ -10,27 +20,10 @@ from maintenance.policy import WEBSOCKET, relative
 from maintenance.state import MaintenanceState
 from maintenance.websocket import Closer
 
-
-def _headers(scope: Any) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
-def _accept(scope: Any) -> str | None:
-    accept = None
-    for name, value in scope["headers"]:
-        if name == b"accept":
-            accept = value if accept is None else accept + b", " + value
-    return accept.decode("latin-1") if accept else None
-
-
 _WIRE: Final = Wire(
     paths=lambda path, root: (relative(path, root) if root else path, path),
-    accept=_accept,
-    headers=_headers,
+    accept=accept_of,
+    headers=headers_of,
     client=lambda scope: scope["client"][0] if scope.get("client") else None,
     copy=lambda scope: {**scope, "headers": list(scope["headers"])},
 )
@@ -64,11 +57,13 @@ class MaintenanceMiddleware(Middleware):
         gate, kind = self._gate, scope["type"]
         clock, flight, app = gate.clock, gate.in_flight, self._app
         if kind != "http" and kind != "websocket":  # noqa: PLR1714 - twice as fast as a look into a tuple
-            return await self._pass_other(scope, receive, send)
+            await self._pass_other(scope, receive, send)
+            return
         # The clock first: what is held a moment later may be newer, never older, than the reading.
         now = clock()
         if flight is None and now < gate.lease.held.open_until and self._closer is None:
-            return await app(scope, receive, send)
+            await app(scope, receive, send)
+            return
         method = scope["method"] if kind == "http" else WEBSOCKET
         key = None if flight is None else flight.enter(method, scope["path"], scope.get("root_path", ""), scope, now)
         try:
@@ -83,12 +78,13 @@ class MaintenanceMiddleware(Middleware):
                     refusal = gate.answer(asked, held)
             if refusal is None:
                 run = self._closer.run if self._closer and kind == "websocket" else app
-                return await run(scope, receive, send)
+                await run(scope, receive, send)
+                return
         finally:
             if flight is not None:
                 flight.leave(key)
         refuse = refuse_websocket if kind == "websocket" else refuse_http
-        return await refuse(refusal, scope, receive, send)
+        await refuse(refusal, scope, receive, send)
 
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         lifespan = scope["type"] == "lifespan"

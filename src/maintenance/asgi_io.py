@@ -1,4 +1,4 @@
-"""What an ASGI adapter says to its server, and how it waits without blocking the event loop."""
+"""What an ASGI adapter hears from its server and says to it, and how it waits without blocking the event loop."""
 
 import functools
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -36,6 +36,24 @@ async def in_thread(function: Callable[[], Result]) -> Result:
         limiter = anyio.CapacityLimiter(40)
         _limiters.set(limiter)
     return await anyio.to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
+
+
+def headers_of(scope: Any) -> dict[str, str]:
+    """A request's headers, names in lower case, several of one name joined."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def accept_of(scope: Any) -> str | None:
+    """A request's Accept header, several joined."""
+    accept = None
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accept = value if accept is None else accept + b", " + value
+    return accept.decode("latin-1") if accept else None
 
 
 def _encoded(response: Response) -> list[tuple[bytes, bytes]]:
