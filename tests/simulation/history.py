@@ -80,11 +80,11 @@ class History:
             for method in METHODS:
                 end = self._reopened(success, method)
                 for one in self.handled if end else ():
-                    if one.method != method or not self._bound(one, success):
+                    if one.method != method or one.started >= end or not self._bound(one, success):
                         continue
-                    if success.at < one.admitted and one.started < end:
+                    if success.at < one.admitted:
                         yield f"{one} was admitted after {success}"
-                    elif success.drain and one.admitted <= success.at < one.ended and self._drains(one):
+                    elif success.drain and success.at < one.ended and self._drains(one):
                         yield f"{one} was still running at {success}"
 
     def _reopened(self, success: Success, method: str) -> int:
