@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Self
@@ -545,8 +545,106 @@ def test_an_error_needs_no_password_to_hide() -> None:
 def test_a_standby_that_refuses_to_listen_is_polled(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # A real one is asked in test_database_faults.py, by a thread of the library's own.
     def refuse(*_: Any, **__: Any) -> Any:
-        raise psycopg.errors.ReadOnlySqlTransaction("cannot execute LISTEN during recovery")
+        raise StoreError("refused") from psycopg.errors.ReadOnlySqlTransaction("cannot execute LISTEN during recovery")
 
     with session_of(migrated_url) as session:
-        monkeypatch.setattr(session._connection, "execute", refuse)
+        monkeypatch.setattr(session, "_run", refuse)
         assert not session._try_listen()
+
+
+# What is durable
+
+
+@pytest.fixture
+def levels(migrated_url: str) -> Iterator[Callable[[], list[str]]]:
+    """How durably each change of either table was committed since the last call; the server's setting is ``off``."""
+    with psycopg.connect(migrated_url, autocommit=True) as other:
+        other.execute("CREATE TABLE seen (nr serial, level text)")
+        other.execute(
+            "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN INSERT INTO seen (level) VALUES (current_setting(''synchronous_commit'')); RETURN NULL; END'"
+        )
+        for table in ("platform_settings", "maintenance_instances"):
+            other.execute(
+                f"CREATE TRIGGER z_look AFTER INSERT OR UPDATE OR DELETE ON {table} "
+                "FOR EACH ROW EXECUTE FUNCTION look()"
+            )
+
+        def since() -> list[str]:
+            rows = other.execute("WITH gone AS (DELETE FROM seen RETURNING *) SELECT level FROM gone ORDER BY nr")
+            return [level for (level,) in rows]
+
+        yield since
+
+
+@pytest.mark.parametrize("listen", [True, False])
+def test_all_but_what_a_row_says_is_committed_durably(
+    migrated_url: str, levels: Callable[[], list[str]], *, listen: bool
+) -> None:
+    with session_of(migrated_url, listen=listen) as session:
+        session.report(found := instance())
+        assert levels() == ["on"]
+        session.report(replace(found, revision=1, in_flight=0))
+        assert levels() == ["off"]
+        session.report(found)
+        session.write(ON)
+        session.remove(found.id)
+        assert levels() == ["on", "on", "on"]
+        session.report(replace(found, revision=1))  # and registers it, because its row is gone
+        assert levels() == ["on"]
+        assert session.read(found.id).registered
+
+
+def test_a_role_that_asks_for_more_is_given_more(migrated_url: str, levels: Callable[[], list[str]]) -> None:
+    more = f"{migrated_url}?options=-c%20synchronous_commit%3Dremote_apply"
+    with session_of(more) as session:
+        session.report(found := instance())
+        session.report(replace(found, revision=1))
+        session.write(ON)
+    assert levels() == ["remote_apply", "off", "remote_apply"]
+
+
+# A session that follows
+
+
+def test_a_session_that_listens_prepares_what_a_whole_fleet_asks_at_once(migrated_url: str) -> None:
+    with session_of(migrated_url) as session, session_of(migrated_url, listen=False) as polling:
+        for one in (session, polling):
+            one.report(found := instance())
+            one.report(replace(found, revision=1))
+            assert one.read(found.id).registered
+        kept = [one._run("SELECT count(*) FROM pg_prepared_statements")[0][0] for one in (session, polling)]
+        assert kept == [2, 0]
+
+
+def test_what_is_prepared_outlives_a_migration(migrated_url: str) -> None:
+    with session_of(migrated_url) as session, psycopg.connect(migrated_url, autocommit=True) as other:
+        session.report(found := instance())
+        assert session.read(found.id).registered
+        other.execute("ALTER TABLE platform_settings ADD COLUMN extra text")
+        other.execute("DROP TABLE maintenance_instances")
+        with pytest.raises(StoreError, match="maintenance migrate"):
+            session.read(found.id)
+        PostgresStore(migrated_url).migrate()
+        assert not session.read(found.id).registered
+        session.report(replace(found, revision=1))
+        assert session.read(found.id).registered
+
+
+def test_a_session_that_listens_bounds_each_statement_too(migrated_url: str) -> None:
+    with session_of(migrated_url, statement_timeout=0.3) as session, psycopg.connect(migrated_url) as holder:
+        holder.execute("LOCK TABLE platform_settings")
+        with pytest.raises(StoreError, match="lock timeout"):
+            session.read()
+        with pytest.raises(StoreError, match="statement timeout"):
+            session._follow("SELECT pg_sleep(%(seconds)s)", {"seconds": 5})
+
+
+def test_what_arrives_during_a_query_ends_the_next_wait(migrated_url: str) -> None:
+    waker = Waker()
+    with closing(waker), session_of(migrated_url) as session, session_of(migrated_url) as other:
+        assert not session.wait(0.0, waker)
+        other.write(ON)
+        assert session.read().snapshot(read_at=0.0).enabled  # and with its answer comes the notification
+        assert session.wait(5.0, waker)
+        assert not session.wait(0.0, waker)

@@ -58,10 +58,16 @@ _COLUMNS: Final = (
     "id", "host", "boot", "pid", "program", "version", "when_stale", "ttl",
     "revision", "in_flight", "websockets", "oldest", "oldest_age",
 )  # fmt: skip
+_SAID: Final = _COLUMNS[8:]
 _REPORT: Final = f"""
 INSERT INTO public.maintenance_instances ({", ".join(_COLUMNS)}, seen_at)
 VALUES ({", ".join(f"%({name})s" for name in _COLUMNS)}, now())
-ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _COLUMNS[8:])}, seen_at = now()
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _SAID)}, seen_at = now()
+"""
+# What a row says may be lost in a crash, and the row may not: then it says what was true before, and proves less.
+_SAY: Final = f"""
+UPDATE public.maintenance_instances SET {", ".join(f"{name} = %({name})s" for name in _SAID)}, seen_at = now()
+WHERE id = %(id)s AND set_config('synchronous_commit', 'off', true) = 'off' RETURNING true
 """
 _FLEET: Final = f"""
 SELECT {_FLAG}, {", ".join(f"i.{name}" for name in _COLUMNS)},
@@ -79,6 +85,8 @@ _DURABLE: Final = (
 )
 # Who locks the tables for long must not keep the readers from what can still be read.
 _NO_QUEUE: Final = "SET LOCAL lock_timeout = 250;"
+# The same time-outs for good, where the session is surely nobody else's: each statement would say them anew.
+_FOLLOW: Final = "LISTEN {channel}; SET statement_timeout = {milliseconds}; SET lock_timeout = 250"
 _SHORT: Final = 4
 _UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
 # By a word of the server's; the last one is in every text.
@@ -129,8 +137,9 @@ class PostgresSession:
         """Connect, and LISTEN where that can work."""
         self._name = name
         self._secrets = [info[key] for key in ("password", "sslpassword") if info.get(key)]
-        self._timeout = f"SET LOCAL statement_timeout = {int(statement_timeout * 1000) or 1};"
-        self.listening = False
+        self._milliseconds = int(statement_timeout * 1000) or 1
+        self._timeout = f"SET LOCAL statement_timeout = {self._milliseconds};"
+        self.listening = self._heard = False
         with self._wrapped():
             self._connection = psycopg.Connection.connect(
                 "",
@@ -161,13 +170,14 @@ class PostgresSession:
 
     def _try_listen(self) -> bool:
         try:
-            with self._wrapped():
-                self._connection.execute(f"LISTEN {CHANNEL}")
+            self._run(_FOLLOW.format(channel=CHANNEL, milliseconds=self._milliseconds))
         except StoreError as exc:
             # A hot standby refuses; it is polled.
             if isinstance(exc.__cause__, pg.ReadOnlySqlTransaction):
                 return False
             raise
+        self._connection.prepare_threshold = 0
+        self._connection.add_notify_handler(self._hear)
         return True
 
     def read(self, instance: str | None = None) -> Reading:
@@ -176,7 +186,7 @@ class PostgresSession:
             self._probe()
         values = {"key": KEY, "instance": UUID(instance) if instance else _NOBODY}
         try:
-            *flag, registered = self._one(_NO_QUEUE + (_READ if self._instances else _READ_ALONE), values)
+            [[*flag, registered]] = self._follow(_READ if self._instances else _READ_ALONE, values)
         except StoreError as exc:
             if not isinstance(exc.__cause__, pg.LockNotAvailable):
                 raise
@@ -193,8 +203,10 @@ class PostgresSession:
 
     def report(self, instance: Instance) -> None:
         """See `Session.report`."""
+        values = {name: getattr(instance, name) for name in _COLUMNS}
         try:
-            self._run(_NO_QUEUE + _DURABLE + _REPORT, {name: getattr(instance, name) for name in _COLUMNS})
+            if instance.revision is None or not self._follow(_SAY, values):
+                self._run(_NO_QUEUE + _DURABLE + _REPORT, values)
         except StoreError as exc:
             # Whatever forbids to write, a full disk or a trigger, what can be read is still true.
             if self._connection.closed:
@@ -246,7 +258,16 @@ class PostgresSession:
         if not self.listening:
             return False
         with self._wrapped():
-            return KEY in [notify.payload for notify in self._connection.notifies(timeout=0)]
+            # As `Connection.notifies(timeout=0)`, in a tenth of the time.
+            self._connection.pgconn.consume_input()
+            while notify := self._connection.pgconn.notifies():
+                self._heard = self._heard or notify.extra == KEY.encode()
+        heard, self._heard = self._heard, False
+        return heard
+
+    def _hear(self, notify: psycopg.Notify) -> None:
+        """Hear of what arrived during a query."""
+        self._heard = self._heard or notify.payload == KEY
 
     def migrate(self, files: tuple[tuple[str, str], ...]) -> None:
         """Apply SQL files in one transaction; whoever comes second waits, and finds nothing to do."""
@@ -300,6 +321,13 @@ class PostgresSession:
             while cursor.nextset():
                 pass
             return cursor.fetchall() if cursor.description else []
+
+    def _follow(self, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Run a statement of which the whole fleet thinks at the same moment: prepared, in a session that follows."""
+        if not self.listening:
+            return self._run(_NO_QUEUE + sql, values)
+        with self._wrapped(), psycopg.Cursor(self._connection) as cursor:
+            return cursor.execute(sql, values).fetchall()
 
     @contextlib.contextmanager
     def _wrapped(self) -> Iterator[None]:
