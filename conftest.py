@@ -1,6 +1,7 @@
 """The fixtures of every test and of every sample: databases, stores, and an environment that says nothing."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,14 @@ from maintenance.stores import PostgresStore, Store, open_store
 from tests.support.postgres import Server, database, server
 
 KINDS = ("postgresql", "sqlite", "memory")
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, here and in what the tests start, also in the background of a script, where a shell has it ignored.
+
+    POSIX.1, Shell Command Language, section 2.11.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _silence(patch: pytest.MonkeyPatch) -> None:

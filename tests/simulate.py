@@ -9,7 +9,8 @@ import time
 from tests.simulation.scenario import run
 
 
-def _story(task: tuple[int, int | None]) -> tuple[int, int | None, list[str], dict[str, int]]:
+def story(task: tuple[int, int | None]) -> tuple[int, int | None, list[str], dict[str, int]]:
+    """Run one (seed, size); the same and its violations, and what it counted."""
     seed, size = task
     try:
         outcome = run(seed, size=size)
@@ -43,7 +44,7 @@ def main() -> int:
     tasks = [(seed, 200) for seed in range(given.first, given.first + given.large)]
     tasks += [(seed, None) for seed in range(given.first, given.first + given.runs)]
     with multiprocessing.Pool(given.jobs) as pool:
-        for done, (seed, size, violations, counted) in enumerate(pool.imap_unordered(_story, tasks, chunksize=1), 1):
+        for done, (seed, size, violations, counted) in enumerate(pool.imap_unordered(story, tasks, chunksize=1), 1):
             counts.update(counted)
             if violations:
                 failed += 1

@@ -277,6 +277,23 @@ def test_a_standby_may_be_asked_and_never_takes_back_what_is_known(
     assert still.refresh().enabled
 
 
+def test_a_refresh_says_that_the_store_is_back_only_where_no_thread_does(
+    still: MaintenanceState, faulty: FaultyStore, clock: Clock
+) -> None:
+    faulty.away()
+    still.prime()
+    faulty.back()
+    still.refresh()
+    assert still.status().last_error is None
+    still.settle()
+    clock.now += 10.0
+    faulty.away()
+    still.settle()
+    faulty.back()
+    still.refresh()
+    assert still.status().last_error == "the server is away"  # it renews no lease
+
+
 # snapshot() and enabled
 
 

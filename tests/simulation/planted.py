@@ -5,7 +5,9 @@ The same scenario with the true code is clean: that is tested, too.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from unittest.mock import patch
@@ -187,10 +189,18 @@ PLANTED: Final = {
 }
 
 
-def caught(plant: Plant) -> int | None:
+def caught(bug: str, pool: Executor) -> int | None:
     """The first seed that catches a bug, counted from 0; None where none of its runs does."""
-    with planted(plant):
-        return next((seed for seed in range(plant.runs) if violated(plant, seed)), None)
+    found = pool.map(functools.partial(_found, bug), range(PLANTED[bug].runs))
+    try:
+        return next((seed for seed, violations in enumerate(found) if violations), None)
+    finally:
+        found.close()  # and nobody runs the rest
+
+
+def _found(bug: str, seed: int) -> list[str]:
+    with planted(PLANTED[bug]):
+        return violated(PLANTED[bug], seed)
 
 
 def violated(plant: Plant, seed: int) -> list[str]:
