@@ -6,6 +6,7 @@ import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -648,3 +649,25 @@ def test_what_arrives_during_a_query_ends_the_next_wait(migrated_url: str) -> No
         assert session.read().snapshot(read_at=0.0).enabled  # and with its answer comes the notification
         assert session.wait(5.0, waker)
         assert not session.wait(0.0, waker)
+
+
+def test_a_block_that_takes_too_long_fails_and_so_does_what_follows_it(own_server: Server) -> None:
+    store = PostgresStore(own_server.url(), statement_timeout=60.0)
+    store.migrate()
+    for call in (lambda it: it.read(), lambda it: it.write(ON), lambda it: it.report(instance())):
+        with closing(store.connect(listen=True)) as session:
+            own_server.freeze()
+            begun = time.monotonic()
+            with pytest.raises(StoreError), session.within(0.2):
+                call(session)
+            assert time.monotonic() - begun < 2.0
+            own_server.thaw()
+            with pytest.raises(StoreError):
+                session.read()
+
+
+def test_a_block_that_ends_in_time_bounds_nothing_after_it(migrated_url: str) -> None:
+    with session_of(migrated_url) as session:
+        with session.within(0.2):
+            session.read()
+        assert session._run("SELECT 1 FROM pg_sleep(0.4)") == [(1,)]

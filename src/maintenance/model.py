@@ -235,7 +235,12 @@ class Row:
             updated_at=self.updated_at,
             updated_by=self.updated_by,
             read_at=read_at,
-            **asdict(details),
+            mode=details.mode,
+            message=details.message,
+            until=details.until,
+            retry_after=details.retry_after,
+            actor=details.actor,
+            reason=details.reason,
         )
 
 

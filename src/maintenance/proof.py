@@ -18,8 +18,11 @@ MARGIN: Final = 5.0
 DRAIN_MARGIN: Final = 30.0
 """Seconds of the default time-out for requests to end: as long as gunicorn lets one run."""
 
-PAUSE: Final = 0.0001
-"""Seconds between two looks for each instance: the more rows a look reads, the less often one comes."""
+PAUSE: Final = 0.0004
+"""Seconds until the next look for each laggard: while the whole fleet is busy following, a look is only in its way."""
+
+PATIENCE: Final = 0.01
+"""The same for each second that the wait has lasted, so that a long one costs little and is over within 1 %."""
 
 _HANG: Final = 5.0
 
@@ -210,7 +213,6 @@ class Prover:
         self._proof = Proof(proven=False, revision=question.revision, problem="the store has not answered yet")
         self._gone: dict[str, Instance] = {}
         self._longest = 0.0
-        self._seen = 0
 
     def run(self, *, timeout: float | None, progress: Progress) -> Proof:
         """Wait.
@@ -233,8 +235,8 @@ class Prover:
                 now = self._runtime.clock()
                 if self._proof.proven or self._proof.final or now - self._started >= self._limit(timeout):
                     return replace(self._proof, elapsed=now - self._started)
-                # Counted, not timed: the first looks fall into the moment when the whole fleet asks at once.
-                self._runtime.sleep(min(max(PAUSE * self._seen, 0.01), 0.5))
+                pause = max(PAUSE * len(self._proof.laggards), PATIENCE * (now - self._started), 0.01)
+                self._runtime.sleep(min(pause, 0.5))
         finally:
             self._drop()
 
@@ -246,7 +248,7 @@ class Prover:
     def _look(self) -> None:
         try:
             self._session = self._session or self._store.connect()
-            with self._runtime.watchdog(_HANG, self._session.interrupt):
+            with self._session.within(_HANG):
                 self._proof = self._read(self._session)
         except StoreError as exc:
             self._drop()
@@ -259,7 +261,6 @@ class Prover:
         # Before it is sent: a lease must have run out by the time that the flag is read again.
         elapsed = self._runtime.clock() - self._started
         fleet = session.fleet()
-        self._seen = len(fleet.instances)
         self._longest = max((instance.ttl for instance in fleet.instances), default=self._longest)
         proof = judge(fleet, self._question, elapsed=elapsed)
         present = {instance.id for instance in fleet.instances}

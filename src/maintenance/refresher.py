@@ -191,7 +191,7 @@ class Refresher:
                 self._session = self._store.connect(listen=True)
                 # A failover may have lost what was acknowledged: it is said again.
                 self._reported_at = float("-inf")
-            with self._runtime.watchdog(self._settings.limit, self._session.interrupt):
+            with self._session.within(self._settings.limit):
                 self._cycle(self._session)
         except FlagError as exc:
             self._lease.fail(str(exc))
@@ -378,7 +378,7 @@ class Refresher:
         if load is None or before is None or load.in_flight == before.in_flight:
             return
         if load.in_flight == 0 or self._runtime.clock() - self._reported_at >= DRAIN_REPORT:
-            with self._runtime.watchdog(self._settings.limit, session.interrupt):
+            with session.within(self._settings.limit):
                 self._report(session, self._described(known.revision, load))
             self._draining = load.in_flight > 0
 
@@ -402,7 +402,7 @@ class Refresher:
         if not self.registered and not self._unheard:
             return
         try:
-            with self._runtime.watchdog(self._settings.limit, session.interrupt):
+            with session.within(self._settings.limit):
                 session.remove(self.instance)
         except StoreError as exc:
             _logger.info("maintenance: the row of instance %s stays behind: %s", self.instance, exc)

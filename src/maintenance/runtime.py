@@ -48,7 +48,7 @@ def _lock() -> contextlib.AbstractContextManager[Any]:
 
 
 @contextlib.contextmanager
-def _watchdog(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+def watchdog(seconds: float, action: Callable[[], None]) -> Iterator[None]:
     """Run `action` from another thread where the block takes longer than `seconds`."""
     latch = _native("_thread", "allocate_lock")()
     latch.acquire()
@@ -140,7 +140,6 @@ class Runtime:
         lock: Makes a lock.
         event: Makes an event that a request waits for; cooperative under gevent.
         waker: Makes what ends the background thread's wait.
-        watchdog: Runs an action from another thread where a block of code takes longer than so many seconds.
         sleep: Waits, in the caller's thread.
         pid: The process id, which a fork changes.
         is_gone: Whether no process of this namespace has a pid.
@@ -152,7 +151,6 @@ class Runtime:
     lock: Callable[[], contextlib.AbstractContextManager[Any]] = _lock
     event: Callable[[], Event] = lambda: threading.Event()  # looked up when called: gevent may have patched it
     waker: Callable[[], Wakeable] = Waker
-    watchdog: Callable[[float, Callable[[], None]], contextlib.AbstractContextManager[None]] = _watchdog
     sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
     pid: Callable[[], int] = os.getpid
     is_gone: Callable[[int], bool] = lambda pid: is_gone(pid)

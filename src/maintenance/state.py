@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import functools
 import logging
+import operator
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -30,6 +31,11 @@ LONGEST: Final = 1_000_000.0
 """The longest time that an option may say, in seconds (11 days): poll(2) takes 24 days, and no lease is that long."""
 
 Callback = TypeVar("Callback", bound=Callable[[Snapshot], object])
+
+_said: Final = operator.attrgetter(
+    "enabled", "mode", "message", "until", "retry_after", "actor", "reason", "revision", "source"
+)
+"""What of a snapshot counts as a change."""
 
 _logger: Final = logging.getLogger("maintenance")
 
@@ -364,10 +370,10 @@ class MaintenanceState:
 
     @contextlib.contextmanager
     def _conversation(self, limit: float) -> Iterator[Session]:
-        """A session of its own, ended from another thread where it takes longer than `limit` seconds."""
+        """A session of its own, ended where it takes longer than `limit` seconds."""
         session = self.store.connect()
         try:
-            with self._runtime.watchdog(limit, session.interrupt):
+            with session.within(limit):
                 yield session
         finally:
             session.close()
@@ -390,11 +396,6 @@ def _call(callback: Callable[[Snapshot], object], known: Snapshot) -> None:
         # A filter of the app's may raise, too; the next callback is called all the same.
         with contextlib.suppress(Exception):
             _logger.exception("maintenance: an on_change callback failed: %r", callback)
-
-
-def _said(snapshot: Snapshot) -> Snapshot:
-    """What of a snapshot counts as a change."""
-    return replace(snapshot, read_at=0.0, updated_at=None, updated_by=None)
 
 
 def _seconds(name: str, value: object) -> float:

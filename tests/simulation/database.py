@@ -10,6 +10,7 @@ refuses writes, and says that it is one. Nothing that was committed is lost, wha
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -284,8 +285,8 @@ class Session:
                 return False
             world.wait(self._queue, waker.queue, timeout=end - world.now)
 
-    def interrupt(self) -> None:
-        self._break("interrupted")
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        return self.world.watchdog(seconds, partial(self._break, "interrupted"))
 
     def abandon(self) -> None:
         """The conversation is the parent's."""

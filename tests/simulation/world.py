@@ -102,7 +102,6 @@ class World:
             lock=lambda: Lock(self),
             event=lambda: Event(self),
             waker=lambda: Waker(self),
-            watchdog=self._watchdog,
             sleep=lambda seconds: self.sleep(seconds / self.process.rate + self.oversleep * self.random.random()),
             pid=lambda: self.process.pid if self.thread else 0,
             is_gone=self._is_gone,
@@ -251,7 +250,7 @@ class World:
         self.spawn(self.process, function)
 
     @contextlib.contextmanager
-    def _watchdog(self, seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    def watchdog(self, seconds: float, action: Callable[[], None]) -> Iterator[None]:
         done = False
         process = self.process
 

@@ -1,6 +1,7 @@
 """A store in memory that fails when it is told to, in the ways that a real one fails."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from maintenance.errors import StoreError
@@ -21,6 +22,7 @@ class FaultyStore:
         connects: How often somebody connected.
         reads: How often somebody read.
         reports: What was reported, in order.
+        limits: The seconds that each block of calls was given, in order.
         open: How many sessions are open.
     """
 
@@ -37,6 +39,7 @@ class FaultyStore:
         self.wait_error: Exception | None = None
         self.connects = self.reads = self.open = 0
         self.reports: list[Instance] = []
+        self.limits: list[float] = []
 
     def connect(self, *, listen: bool = False) -> "FaultySession":
         self.connects += 1
@@ -63,7 +66,7 @@ class FaultySession:
 
     def __init__(self, store: FaultyStore, inner: Session) -> None:
         self._store, self._inner, self._closed = store, inner, False
-        self.interrupted = self.abandoned = False
+        self.abandoned = False
 
     @property
     def listening(self) -> bool:
@@ -113,8 +116,9 @@ class FaultySession:
         self._store.fail()
         return self._inner.wait(timeout, waker)
 
-    def interrupt(self) -> None:
-        self.interrupted = True
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        self._store.limits.append(seconds)
+        return self._inner.within(seconds)
 
     def abandon(self) -> None:
         self.abandoned = True

@@ -4,6 +4,7 @@ Importing this package loads no driver; building a store does.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from maintenance.errors import ConfigurationError
@@ -28,7 +29,7 @@ class Waker(Protocol):
 class Session(Protocol):
     """One conversation with a store, used by one thread at a time.
 
-    Every method but `interrupt` and `abandon` raises `StoreError`, without a password, and may be called until
+    Every method but `within` and `abandon` raises `StoreError`, without a password, and may be called until
     `close`. Nothing of it is shared across a fork.
     """
 
@@ -64,8 +65,8 @@ class Session(Protocol):
     def wait(self, timeout: float, waker: Waker) -> bool:
         """Wait for a change or for `waker`, for `timeout` seconds at most; False where nothing happened."""
 
-    def interrupt(self) -> None:
-        """From another thread: make the call that is under way fail."""
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        """Make what is called in a block fail where the block takes longer than so many seconds."""
 
     def abandon(self) -> None:
         """In the child of a fork: let go without a word to the store, whose conversation is the parent's."""

@@ -1,5 +1,6 @@
 """The flag in this process's memory: for tests, and for a program that is one process and forgets on restart."""
 
+import contextlib
 import datetime as dt
 import time
 from collections.abc import Callable
@@ -81,7 +82,7 @@ class MemoryStore:
 
 
 class MemorySession:
-    """See `maintenance.stores.Session`. Nothing here blocks or fails, so that `interrupt` and `close` have no work."""
+    """See `maintenance.stores.Session`. Nothing here blocks or fails, so that `within` and `close` have no work."""
 
     def __init__(self, table: _Table, *, listen: bool) -> None:
         """Look at a store's table."""
@@ -153,8 +154,9 @@ class MemorySession:
             self._seen = self._table.version
         return woken or changed
 
-    def interrupt(self) -> None:
-        """See `Session.interrupt`."""
+    def within(self, _: float) -> contextlib.AbstractContextManager[None]:
+        """See `Session.within`."""
+        return contextlib.nullcontext()
 
     def abandon(self) -> None:
         """See `Session.abandon`; the table is a copy now, but its lock and whoever waits are still the parent's."""

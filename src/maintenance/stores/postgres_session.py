@@ -5,12 +5,13 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.abc import PQGen
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.postgres import register_default_adapters
@@ -18,8 +19,9 @@ from psycopg.types.json import Jsonb, set_json_loads
 
 from maintenance.errors import ConfigurationError, RegistrationError, StoreError
 from maintenance.model import CHANNEL, KEY, Change, Fleet, Instance, Reading, Row
-from maintenance.runtime import REAL
 from maintenance.stores import Waker
+
+Result = TypeVar("Result")
 
 MIGRATE_TIMEOUT: Final = 30.0
 """Seconds that a migration waits for those that began before it; each takes a fraction of a second."""
@@ -130,6 +132,29 @@ def conninfo(url: str) -> dict[str, str]:
     return _DEFAULTS | several | given
 
 
+class _Connection(psycopg.Connection[Any]):
+    """One whose waits end, in the very thread that waits: a thread that watches would cost more than a read."""
+
+    late: float = float("inf")
+    on_late: Callable[[], None]
+
+    def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
+        return super().wait(self._watched(gen), *args, **options)
+
+    def _watched(self, gen: PQGen[Result]) -> PQGen[Result]:
+        ready: Any = None
+        try:
+            while True:
+                wants = gen.send(ready)
+                ready = yield wants
+                # Nothing is ready: psycopg says so each 0.1 s.
+                if not ready and time.monotonic() >= self.late:
+                    self.on_late()
+        except StopIteration as ended:
+            result: Result = ended.value
+            return result
+
+
 class PostgresSession:
     """See `maintenance.stores.Session`."""
 
@@ -141,7 +166,7 @@ class PostgresSession:
         self._timeout = f"SET LOCAL statement_timeout = {self._milliseconds};"
         self.listening = self._heard = False
         with self._wrapped():
-            self._connection = psycopg.Connection.connect(
+            self._connection = _Connection.connect(
                 "",
                 autocommit=True,
                 prepare_threshold=None,
@@ -152,9 +177,10 @@ class PostgresSession:
             # A handle of its own: the connection's number may be another file's by the time `interrupt` runs.
             # Not os.dup: on Windows it takes no socket.
             self._socket = socket.socket(fileno=socket.dup(self._connection.fileno()))
+            self._connection.on_late = self.interrupt
         try:
             # `connect_timeout` ends with the login: a server that falls silent after it would hang this for ever.
-            with REAL.watchdog(statement_timeout, self.interrupt):
+            with self.within(statement_timeout):
                 direct = self._probe()
                 if listen and direct:
                     self.listening = self._try_listen()
@@ -290,8 +316,17 @@ class PostgresSession:
                 f"{self._name}: another migration has not ended within {MIGRATE_TIMEOUT:g} s: end it, or try again"
             ) from exc
 
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """See `Session.within`; a frozen server still acknowledges, so no time-out of the kernel's ends a read."""
+        self._connection.late = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._connection.late = float("inf")
+
     def interrupt(self) -> None:
-        """See `Session.interrupt`; a frozen server still acknowledges, so no time-out of the kernel's ends a read."""
+        """Make the call that is under way fail, from whichever thread."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.model import KEY, Change, Fleet, Instance, Reading, Row
-from maintenance.runtime import REAL
+from maintenance.runtime import REAL, watchdog
 from maintenance.stores import Waker
 
 POLL: Final = 0.1
@@ -207,8 +207,12 @@ class SQLiteSession:
         self.read()
         return self._seen != seen
 
+    def within(self, seconds: float) -> contextlib.AbstractContextManager[None]:
+        """See `Session.within`; a wait for another process's lock ends by itself after `BUSY_TIMEOUT`."""
+        return watchdog(seconds, self.interrupt)
+
     def interrupt(self) -> None:
-        """See `Session.interrupt`; a wait for another process's lock ends by itself after `BUSY_TIMEOUT`."""
+        """From another thread: make the call that is under way fail."""
         with contextlib.suppress(sqlite3.ProgrammingError):  # closed
             self._connection.interrupt()
 
