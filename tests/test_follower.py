@@ -9,6 +9,7 @@ import pytest
 from maintenance import MaintenanceState
 from maintenance.follower import LEAVE_LIMIT, PATIENCE, SHORT_PATIENCE
 from maintenance.lease import GRACE, Held
+from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clock import Bell, Clock, Waits, hang, refuse, runtime
 from tests.support.faulty import FaultyStore
 from tests.support.waiting import eventually
@@ -431,6 +432,28 @@ def test_a_child_forked_without_hooks_is_noticed_by_its_pid(store: FaultyStore, 
     assert {one.pid for one in store.inner.connect().fleet().instances} == {100, 101}
 
 
+def test_a_lock_that_a_child_forked_without_hooks_finds_taken_stops_nobody(store: FaultyStore, clock: Clock) -> None:
+    pid = [100]
+    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=refuse, pid=lambda: pid[0]))
+    with state.follower._lock:  # by a thread that the child does not have
+        pid[0] = 101
+        state.leave()
+        assert state.settle().open
+
+
+def test_the_request_that_notices_a_fork_without_hooks_is_in_flight(store: FaultyStore, clock: Clock) -> None:
+    pid, seen = [100], []
+    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=refuse, pid=lambda: pid[0]))
+    app = MaintenanceMiddleware(lambda _environ, _start: seen.append(state.status().in_flight) or [], state)
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "SCRIPT_NAME": ""}
+    for pid[0] in (100, 101):
+        app(environ, lambda *_: None).close()
+        clock.now += TTL
+    assert state.follower.refresher is not None
+    assert state.follower.refresher.pid == 101
+    assert seen == [1, 1]
+
+
 def test_what_one_that_leaves_still_learns_ends_no_wait_of_its_successors(store: FaultyStore, clock: Clock) -> None:
     state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=hang))
     state.start()
@@ -444,13 +467,15 @@ def test_what_one_that_leaves_still_learns_ends_no_wait_of_its_successors(store:
 
 
 def test_a_fork_that_another_thread_has_noticed_is_not_noticed_again(store: FaultyStore, clock: Clock) -> None:
-    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=hang))
+    pid = [100]
+    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=hang, pid=lambda: pid[0]))
     state.start()
     parents = state.follower.refresher
     assert parents is not None
-    state.follower._notice_fork(parents)
+    pid[0] = 101
+    state.follower._notice_fork()
     state.start()
     own = state.follower.refresher
     assert own not in (None, parents)
-    state.follower._notice_fork(parents)  # the second thread, which saw the parent's as well
+    state.follower._notice_fork()  # the second thread, which saw the parent's pid as well
     assert state.follower.refresher is own

@@ -58,6 +58,7 @@ class Follower:
 
     def _start_afresh(self) -> None:
         """What belongs to one process, and not to a child that it forks."""
+        self._pid = self._runtime.pid()
         self._lock = self._runtime.lock()
         self.refresher: Refresher | None = None
         self._outcomes = 0
@@ -134,11 +135,10 @@ class Follower:
         return self.settled() or self._lease.run_out()
 
     def _ensure_running(self) -> None:
-        refresher = self.refresher
-        if refresher is not None and refresher.pid == self._runtime.pid() and refresher.started:
+        if self._pid != self._runtime.pid():
+            self._notice_fork()
+        if self.refresher is not None and self.refresher.started:
             return
-        if refresher is not None and refresher.pid != self._runtime.pid():
-            self._notice_fork(refresher)
         with self._lock:
             if self._lease.closed:
                 return  # meanwhile, and nobody would end what is begun now
@@ -149,10 +149,10 @@ class Follower:
             with contextlib.suppress(RuntimeError):
                 self.refresher.start()
 
-    def _notice_fork(self, parents: Refresher) -> None:
+    def _notice_fork(self) -> None:
         """By a server that runs no at-fork hooks: once, however many threads notice."""
         with _noticing:
-            if self.refresher is parents:
+            if self._pid != self._runtime.pid():
                 self._on_fork()
 
     def _new_refresher(self) -> Refresher:
@@ -189,7 +189,7 @@ class Follower:
 
     def leave(self) -> None:
         """End the thread and remove this process from the fleet; whoever asks next brings both back."""
-        if self.refresher is not None and self.refresher.pid != self._runtime.pid():
+        if self._pid != self._runtime.pid():
             return
         with self._lock:  # whoever is just making one is waited for
             refresher = self.refresher

@@ -96,7 +96,7 @@ class MaintenanceState:
             runtime=runtime,
             measure=self._measure,
             after=self._attempted,
-            on_fork=self.forked,
+            on_fork=self._begin_anew,
         )
         _states.add(self)
 
@@ -328,9 +328,13 @@ class MaintenanceState:
 
     def forked(self) -> None:
         """In the child of a fork: the thread, the connection, the requests and the lease were the parent's."""
-        self._lock, self._telling = self._runtime.lock(), False
         for meter in self._meters:
             meter.clear()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """The same where a request notices, which has entered the table itself: so whoever stands there stays."""
+        self._lock, self._telling = self._runtime.lock(), False
         self.follower.forked()
 
     def _attempted(self) -> None:
