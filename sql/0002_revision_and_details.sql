@@ -41,6 +41,10 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- A crash must not take a flip back, whoever made it: processes may have followed it already.
+    IF current_setting('synchronous_commit') IN ('off', 'local') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
     IF TG_OP = 'INSERT' THEN
         NEW.revision := nextval('public.platform_settings_revision_seq');
         RETURN NEW;

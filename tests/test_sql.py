@@ -463,6 +463,19 @@ def test_a_hostile_search_path_changes_nothing(url: str, connection: Connection)
     assert ask(connection, "SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace") == 0
 
 
+def test_a_flip_in_psql_survives_a_crash_of_the_server_whatever_the_role_asks() -> None:
+    """Processes may have followed it, and a proof of the flag before it must not come true again."""
+    with server(**DURABLE) as own:
+        migrate(own.url())
+        with psycopg.connect(own.url(), autocommit=True) as connection:
+            connection.execute("SET synchronous_commit = off")
+            connection.execute("UPDATE platform_settings SET value_bool = true")
+            own.kill()
+        own.start()
+        with psycopg.connect(own.url()) as connection:
+            assert ask(connection, f"SELECT value_bool FROM platform_settings {FLAG}") is True
+
+
 def test_the_instances_survive_a_crash_of_the_server() -> None:
     """An emptied table would be taken for an empty fleet, so it must be logged."""
     with server(**DURABLE) as own:

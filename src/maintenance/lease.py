@@ -55,6 +55,7 @@ class Lease:
         self.failing = False
         self.error: str | None = None
         self.known = before
+        self._last_blocked: tuple[Snapshot | None, Held] = None, Held(before, self.until, open=False)
         self.held = self._hold(before, self.until)
 
     def _hold(self, known: Snapshot, until: float) -> Held:
@@ -125,9 +126,14 @@ class Lease:
         return self._blocked() if self._when_stale == "block" else self.held
 
     def _blocked(self) -> Held:
-        # When it will be over is not known, so neither the message nor the end is this answer's.
-        unknown = replace(self.known, enabled=True, mode="full", message=None, until=None, retry_after=None)
-        return Held(unknown, float("-inf"), open=False)
+        known, (last, held) = self.known, self._last_blocked
+        if last is not known:
+            # When it will be over is not known, so neither the message nor the end is this answer's.
+            unknown = replace(known, enabled=True, mode="full", message=None, until=None, retry_after=None)
+            held = Held(unknown, float("-inf"), open=False)
+            # One for all requests: their responses are kept by it.
+            self._last_blocked = known, held
+        return held
 
     def expire(self) -> None:
         """What is known stands; the lease ends, and no read that is under way renews it."""

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -66,7 +66,8 @@ INSERT INTO public.maintenance_instances ({", ".join(_COLUMNS)}, seen_at)
 VALUES ({", ".join(f"%({name})s" for name in _COLUMNS)}, now())
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _SAID)}, seen_at = now()
 """
-# What a row says may be lost in a crash, and the row may not: then it says what was true before, and proves less.
+# What a row says may be lost in a crash, because no flip is: then it says what was true before, and proves less. Said
+# without a pooler, which would hide the crash, so that it were not said again.
 _SAY: Final = f"""
 UPDATE public.maintenance_instances SET {", ".join(f"{name} = %({name})s" for name in _SAID)}, seen_at = now()
 WHERE id = %(id)s AND set_config('synchronous_commit', 'off', true) = 'off' RETURNING true
@@ -87,6 +88,7 @@ _DURABLE: Final = (
 )
 # Who locks the tables for long must not keep the readers from what can still be read.
 _NO_QUEUE: Final = "SET LOCAL lock_timeout = 250;"
+_QUEUE: Final = "SET LOCAL lock_timeout = 0;"
 # The same time-outs for good, where the session is surely nobody else's: each statement would say them anew.
 _FOLLOW: Final = "LISTEN {channel}; SET statement_timeout = {milliseconds}; SET lock_timeout = 250"
 _SHORT: Final = 4
@@ -136,7 +138,7 @@ class _Connection(psycopg.Connection[Any]):
     """One whose waits end, in the very thread that waits: a thread that watches would cost more than a read."""
 
     late: float = float("inf")
-    on_late: Callable[[], None]
+    handle: socket.socket
 
     def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
         return super().wait(self._watched(gen), *args, **options)
@@ -145,14 +147,18 @@ class _Connection(psycopg.Connection[Any]):
         ready: Any = None
         try:
             while True:
+                # Looked at first, and when nothing is ready, which psycopg says each 0.1 s.
+                if not ready and time.monotonic() >= self.late:
+                    self.interrupt()
                 wants = gen.send(ready)
                 ready = yield wants
-                # Nothing is ready: psycopg says so each 0.1 s.
-                if not ready and time.monotonic() >= self.late:
-                    self.on_late()
         except StopIteration as ended:
             result: Result = ended.value
             return result
+
+    def interrupt(self) -> None:
+        with contextlib.suppress(OSError):
+            self.handle.shutdown(socket.SHUT_RDWR)
 
 
 class PostgresSession:
@@ -177,7 +183,7 @@ class PostgresSession:
             # A handle of its own: the connection's number may be another file's by the time `interrupt` runs.
             # Not os.dup: on Windows it takes no socket.
             self._socket = socket.socket(fileno=socket.dup(self._connection.fileno()))
-            self._connection.on_late = self.interrupt
+            self._connection.handle = self._socket
         try:
             # `connect_timeout` ends with the login: a server that falls silent after it would hang this for ever.
             with self.within(statement_timeout):
@@ -212,7 +218,7 @@ class PostgresSession:
             self._probe()
         values = {"key": KEY, "instance": UUID(instance) if instance else _NOBODY}
         try:
-            [[*flag, registered]] = self._follow(_READ if self._instances else _READ_ALONE, values)
+            *flag, registered = self._follow(_READ if self._instances else _READ_ALONE, values)[0]
         except StoreError as exc:
             if not isinstance(exc.__cause__, pg.LockNotAvailable):
                 raise
@@ -231,7 +237,7 @@ class PostgresSession:
         """See `Session.report`."""
         values = {name: getattr(instance, name) for name in _COLUMNS}
         try:
-            if instance.revision is None or not self._follow(_SAY, values):
+            if not (self.listening and instance.revision is not None and self._follow(_SAY, values)):
                 self._run(_NO_QUEUE + _DURABLE + _REPORT, values)
         except StoreError as exc:
             # Whatever forbids to write, a full disk or a trigger, what can be read is still true.
@@ -242,7 +248,8 @@ class PostgresSession:
     def remove(self, instance: str) -> bool:
         """See `Session.remove`."""
         sql = "DELETE FROM public.maintenance_instances WHERE id = %(id)s AND id <> %(nobody)s RETURNING id"
-        return bool(self._run(_DURABLE + sql, {"id": UUID(instance), "nobody": _NOBODY}))
+        # A process that leaves has the time, also in a session that listens: what it leaves behind is a laggard.
+        return bool(self._run(_QUEUE + _DURABLE + sql, {"id": UUID(instance), "nobody": _NOBODY}))
 
     def fleet(self) -> Fleet:
         """See `Session.fleet`."""
@@ -327,8 +334,7 @@ class PostgresSession:
 
     def interrupt(self) -> None:
         """Make the call that is under way fail, from whichever thread."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self._connection.interrupt()
 
     def abandon(self) -> None:
         """See `Session.abandon`; the descriptors go, or the server would keep talking to a parent that has ended."""
@@ -339,6 +345,9 @@ class PostgresSession:
 
     def close(self) -> None:
         """See `Session.close`."""
+        if self.listening:
+            self._connection.remove_notify_handler(self._hear)
+            self.listening = False
         with contextlib.suppress(OSError):
             self._socket.close()
         self._connection.close()
