@@ -66,8 +66,8 @@ INSERT INTO public.maintenance_instances ({", ".join(_COLUMNS)}, seen_at)
 VALUES ({", ".join(f"%({name})s" for name in _COLUMNS)}, now())
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _SAID)}, seen_at = now()
 """
-# What a row says may be lost in a crash, because no flip is: then it says what was true before, and proves less. Said
-# without a pooler, which would hide the crash, so that it were not said again.
+# What a row says may be lost in a crash, because no flip is: then it says what was true before, and proves less. Never
+# through a pooler, which would hide the crash from who has to say it again.
 _SAY: Final = f"""
 UPDATE public.maintenance_instances SET {", ".join(f"{name} = %({name})s" for name in _SAID)}, seen_at = now()
 WHERE id = %(id)s AND set_config('synchronous_commit', 'off', true) = 'off' RETURNING true
