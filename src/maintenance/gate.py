@@ -3,14 +3,14 @@
 import inspect
 import logging
 import random
-import re
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
 from maintenance import default
+from maintenance.custom_response import completed
 from maintenance.errors import ConfigurationError
 from maintenance.in_flight import Entry, InFlight, Load, load
 from maintenance.lease import Held, Lease
@@ -27,19 +27,6 @@ COMPLAINT: Final = 60.0
 """Seconds for which nothing more is logged of a `bypass` or `respond` that failed."""
 
 _logger: Final = logging.getLogger("maintenance")
-
-_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""RFC 9110, section 5.1."""
-
-_VALUE: Final = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
-"""RFC 9110, section 5.5."""
-
-_HOP_BY_HOP: Final = frozenset({
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "trailers",
-    "transfer-encoding", "upgrade",
-})  # fmt: skip
-"""What only a server may say (PEP 3333, "Other HTTP Features"; RFC 2616, section 13.5.1)."""
-
 
 Asked = tuple[str, str, Any]
 """(method, path below the mount point and decoded, the server's environ or scope); `policy.WEBSOCKET` is a method too.
@@ -221,7 +208,7 @@ class Gate:
         if self._respond is None:
             return standard
         try:
-            return _completed(self._respond(snapshot, self._request(asked)), standard)
+            return completed(self._respond(snapshot, self._request(asked)), standard)
         except Exception as exc:  # noqa: BLE001
             said = "respond failed; the standard response is sent"
             self._complaints.log(said, self._respond, exc, now=self.clock())
@@ -270,43 +257,11 @@ class _Complaints:
             _logger.error("maintenance: %s (told once in %g s): %r", said, COMPLAINT, function, exc_info=exc)
 
 
-def _completed(response: Response, standard: Response) -> Response:
-    """A user's response with what every refusal needs: a Retry-After, no caching, and its exact length."""
-    _check_sendable(response)
-    given = tuple(pair for pair in response.headers if pair[0].lower() != "content-length")
-    names = {name.lower() for name, _ in given}
-    needed = {"retry-after", "cache-control"} - names
-    added = tuple(pair for pair in standard.headers if pair[0].lower() in needed)
-    return replace(response, headers=(*given, *added, ("Content-Length", str(len(response.body)))))
-
-
 def _one(name: str, given: Any) -> Callable[..., Any] | None:
     functions = _callables(name, given)
     if len(functions) > 1:
         raise ConfigurationError(f"{name} is {given!r}: write one function")
     return next(iter(functions), None)
-
-
-def _check_sendable(response: Any) -> None:
-    """Refuse what would fail in the server, where nothing could be sent in its place any more."""
-    status, body = response.status, response.body
-    if isinstance(status, bool) or not isinstance(status, int) or not isinstance(body, bytes):
-        raise TypeError(f"{response!r} cannot be sent: write Response(503, headers, b'...'), the body as bytes")
-    if not 200 <= status <= 599:
-        raise ValueError(f"the status {status} cannot be sent: write one from 200 to 599, such as 503")
-    for name, value in response.headers:
-        _check_header(name, value)
-
-
-def _check_header(name: Any, value: Any) -> None:
-    sendable = isinstance(name, str) and isinstance(value, str) and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
-    if not sendable:
-        raise ValueError(
-            f"the header {(name, value)!r} cannot be sent: write a name without blanks, "
-            "and a value in Latin-1, without line breaks and without blanks at its ends"
-        )
-    if name.lower() in _HOP_BY_HOP:
-        raise ValueError(f"the header {(name, value)!r} cannot be sent: it is the server's own; leave it out")
 
 
 def _check_state(given: Any) -> None:
