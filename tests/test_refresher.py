@@ -12,7 +12,8 @@ from maintenance.errors import RegistrationError, StoreError
 from maintenance.in_flight import Load
 from maintenance.lease import Lease, fallback
 from maintenance.model import Change, Details, Row
-from maintenance.refresher import DRAIN_REPORT, HEARTBEAT, LOOK, Refresher, Settings
+from maintenance.refresher import LOOK, Refresher
+from maintenance.registration import DRAIN_REPORT, HEARTBEAT, Settings
 from tests.support.clock import Clock, Sleeper, runtime
 from tests.support.faulty import FaultyStore
 from tests.support.waiting import eventually
@@ -196,7 +197,7 @@ def test_what_is_read_ahead_of_a_registration_is_not_acknowledged(unheard: Calla
 def test_a_row_that_may_have_come_to_be_is_removed(unheard: Callable[..., Life]) -> None:
     life = unheard()
     life.attempt()
-    life.store.inner.connect().report(life.refresher._itself)  # committed after all
+    life.store.inner.connect().report(life.refresher.row.itself)  # committed after all
     life.refresher._session = life.store.connect()
     life.refresher._leave()
     assert life.registered == []
@@ -398,11 +399,11 @@ def test_a_drain_that_goes_on_is_told_once_a_second_and_only_where_it_changed(li
     life.attempt()
     life.store.reports.clear()
     counts = iter([9] * 10 + [8] * 60 + [7] * 60 + [0] * 10)
-    life.refresher._measure = lambda _: Load(in_flight=next(counts))
+    life.refresher.row.measure = lambda _: Load(in_flight=next(counts))
     session = life.refresher._session
     assert session is not None
-    while life.refresher._draining:
-        life.refresher._follow_drain(session)
+    while life.refresher.row.draining:
+        life.refresher.row.follow_drain(session, life.lease.known)
         life.clock.now += LOOK
     told = [(one.in_flight) for one in life.store.reports]
     assert told == [8, 7, 0]
@@ -426,7 +427,7 @@ def test_where_requests_are_not_tracked_it_says_so(life: Life) -> None:
     ask_drain(life)
     life.attempt()
     assert life.store.reports[-1].in_flight is None
-    assert not life.refresher._draining
+    assert not life.refresher.row.draining
 
 
 # The end
@@ -572,9 +573,10 @@ class Unforeseen(BaseException):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("outside of a request"), SystemExit("reload"), Unforeseen()])
-@pytest.mark.parametrize("place", ["_after", "_measure", "_rest", "_stumble"])
+@pytest.mark.parametrize("place", ["_after", "measure", "_rest", "_stumble"])
 def test_whatever_is_raised_ends_no_thread(life: Life, error: BaseException, place: str) -> None:
-    true, calls = getattr(life.refresher, place), []
+    owner = life.refresher.row if place == "measure" else life.refresher
+    true, calls = getattr(owner, place), []
 
     def fails(*arguments: object) -> object:
         calls.append(place)
@@ -587,7 +589,7 @@ def test_whatever_is_raised_ends_no_thread(life: Life, error: BaseException, pla
         if len(calls) > 3:
             life.refresher.retire()
 
-    setattr(life.refresher, place, fails)
+    setattr(owner, place, fails)
     life.store.error = ZeroDivisionError() if place == "_stumble" else None
     life.waker.meanwhile = retire_once_it_goes_on
     life.refresher._run()
@@ -675,7 +677,7 @@ def test_the_end_waits_for_no_opinion_of_a_bypass(life: Life) -> None:
 
     life.flip()
     life.attempt()
-    life.refresher._measure = measure
+    life.refresher.row.measure = measure
     life.refresher.retire()
     assert life.refresher._may_end()
 

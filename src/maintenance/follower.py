@@ -7,7 +7,8 @@ from typing import Final
 from maintenance.in_flight import Load
 from maintenance.lease import Held, Lease
 from maintenance.model import Snapshot
-from maintenance.refresher import Refresher, Settings
+from maintenance.refresher import Refresher
+from maintenance.registration import Settings
 from maintenance.runtime import REAL, Event, Runtime
 from maintenance.stores import Store
 

@@ -2,52 +2,22 @@
 
 import contextlib
 import logging
-import socket
-import sys
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import PurePath
+from dataclasses import replace
 from typing import Final
 
-from maintenance._version import __version__
-from maintenance.errors import FlagError, RegistrationError, StoreError
+from maintenance.errors import FlagError, StoreError
 from maintenance.in_flight import Load
 from maintenance.lease import Lease
-from maintenance.model import Instance, Reading, Snapshot, WhenStale
-from maintenance.runtime import Runtime, boot_id
+from maintenance.model import Reading, Snapshot
+from maintenance.registration import Registration, Settings
+from maintenance.runtime import Runtime
 from maintenance.stores import Session, Store
-
-HEARTBEAT: Final = 60.0
-"""Seconds between two reports of an instance of which nothing changes. Each costs 251 bytes of WAL (measured)."""
 
 LOOK: Final = 0.02
 """Seconds between two looks at this process's own memory while somebody waits for its requests in flight."""
 
-DRAIN_REPORT: Final = 1.0
-"""Seconds between two reports of a drain that goes on."""
-
 _logger: Final = logging.getLogger("maintenance")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a refresher is told once.
-
-    Attributes:
-        ttl: The lease, in seconds.
-        when_stale: What happens when it has run out.
-        register: Whether this process counts as one that serves.
-    """
-
-    ttl: float
-    when_stale: WhenStale
-    register: bool
-
-    @property
-    def limit(self) -> float:
-        """Seconds for one try, and for the pause after it: together at most min(TTL, 5 s), and never absurdly short."""
-        return max(min(self.ttl, 5.0) / 2, 0.2)
 
 
 class Refresher:
@@ -74,23 +44,9 @@ class Refresher:
             after: Called with this refresher after each try, good or bad, and each answer that comes ahead of its end.
         """
         self._store, self._lease, self._settings = store, lease, settings
-        self._runtime, self._measure, self._after = runtime, measure, after
+        self._runtime, self._after = runtime, after
         self.pid = runtime.pid()
-        self.instance = uuid.uuid4().hex
-        # Asked once: the whole fleet acknowledges a flip at the same time, and what it needs for that adds up.
-        self._itself = Instance(
-            id=self.instance,
-            host=hostname(),
-            boot=boot_id(),
-            pid=self.pid,
-            program=_program(),
-            version=__version__,
-            when_stale=settings.when_stale,
-            ttl=settings.ttl,
-        )
-        self.registered = False
-        self.registration_error: str | None = None
-        self._unheard = False
+        self.row = Registration(settings, runtime=runtime, pid=self.pid, measure=measure)
         self.started = False
         self.begun = False
         self.answered = False
@@ -102,9 +58,21 @@ class Refresher:
         self._stopping = False
         self._failures = 0
         self._next_here = float("-inf")
-        self._draining = False
-        self._reported: Instance | None = None
-        self._reported_at = float("-inf")
+
+    @property
+    def instance(self) -> str:
+        """The id of this process among the instances."""
+        return self.row.itself.id
+
+    @property
+    def registered(self) -> bool:
+        """Whether it is among them."""
+        return self.row.there
+
+    @property
+    def registration_error(self) -> str | None:
+        """Why not."""
+        return self.row.error
 
     @property
     def listening(self) -> bool:
@@ -189,8 +157,7 @@ class Refresher:
         try:
             if self._session is None:
                 self._session = self._store.connect(listen=True)
-                # A failover may have lost what was acknowledged: it is said again.
-                self._reported_at = float("-inf")
+                self.row.say_again()
             with self._session.within(self._settings.limit):
                 self._cycle(self._session)
         except FlagError as exc:
@@ -231,7 +198,7 @@ class Refresher:
         if not self._stopping:
             return False
         # Everything in flight counts under a flag that is off, and nobody's code is asked about it.
-        load = self._measure(replace(self._lease.known, enabled=False))
+        load = self.row.measure(replace(self._lease.known, enabled=False))
         return self._session is None or load is None or load.total == 0
 
     def _stumble(self, exc: Exception) -> None:
@@ -258,23 +225,23 @@ class Refresher:
             session.close()
 
     def _cycle(self, session: Session) -> None:
-        if self._unheard:
+        if self.row.unheard:
             # The last registration took the connection with it, as each one does while a commit waits for a standby
             # that is gone. So the flag first, or a new process would never hear of it. Under `block` this answer
             # renews no lease. Under `serve` it does, as it does where nobody can register; but it is followed by no
             # acknowledgement: that takes the read below, which is sent once the row is there.
             self._install(*self._read(session))
             self._after(self)
-        if not self.registered:
-            self._register(session)
+        if not self.row.there:
+            self.row.register(session)
         sent, ticket, reading = self._read(session)
-        if self.registered and not reading.registered:
+        if self.row.there and not reading.registered:
             # Somebody removed the row. It must be there before the read that a lease rests on.
-            self._register(session)
+            self.row.register(session)
             sent, ticket, reading = self._read(session)
         self._install(sent, ticket, reading)
         if reading.primary:
-            self._acknowledge(session, asked=reading.drain)
+            self.row.acknowledge(session, self._lease.known, asked=reading.drain)
         else:
             self._hang_up()  # where the address leads now, there may be a primary
 
@@ -299,51 +266,9 @@ class Refresher:
         """Why an answer renews no lease."""
         if not reading.primary:
             return "a standby answered, which may not have heard of the last change"
-        if self._settings.when_stale == "block" and self._settings.register and not self.registered:
-            return self.registration_error or "this process is not registered"
+        if self._settings.when_stale == "block" and self.row.due:
+            return self.row.error or "this process is not registered"
         return None
-
-    def _register(self, session: Session) -> None:
-        if not self._settings.register:
-            return
-        self.registered, self._unheard = False, True
-        self._report(session, self._described(None, None))
-        self._unheard = False
-
-    def _acknowledge(self, session: Session, *, asked: bool) -> None:
-        """Say what is installed: only ever after it is."""
-        known = self._lease.known
-        load = self._measure(known)
-        self._draining = asked and load is not None and load.in_flight > 0
-        before = self._reported
-        if not self.registered or known.source != "store" or before is None:
-            return
-        due = self._runtime.clock() - self._reported_at >= HEARTBEAT
-        drained = asked and load is not None and load.in_flight != before.in_flight
-        if due or drained or known.revision != before.revision:
-            self._report(session, self._described(known.revision, load))
-
-    def _report(self, session: Session, instance: Instance) -> None:
-        """Write the row. One that is there stays, whatever becomes of a later report, which is only repeated."""
-        try:
-            session.report(instance)
-        except StoreError as exc:
-            self.registration_error = str(exc)
-            if isinstance(exc, RegistrationError):
-                return
-            raise
-        self.registered, self.registration_error = True, None
-        self._reported, self._reported_at = instance, self._runtime.clock()
-
-    def _described(self, revision: int | None, load: Load | None) -> Instance:
-        return replace(
-            self._itself,
-            revision=revision,
-            in_flight=load.in_flight if load else None,
-            websockets=load.websockets if load else 0,
-            oldest=load.oldest if load else None,
-            oldest_age=load.oldest_age if load else None,
-        )
 
     def _rest(self) -> None:
         """Wait until something changed or a read is due."""
@@ -365,22 +290,12 @@ class Refresher:
     def _wait(self, session: Session, left: float) -> bool:
         if left <= 0 or self._may_end():
             return True
-        looking = self._draining or self._stopping
+        looking = self.row.draining or self._stopping
         if session.wait(min(left, LOOK) if looking else left, self._waker):
             return True
-        if self._draining:
-            self._follow_drain(session)
+        if self.row.draining:
+            self.row.follow_drain(session, self._lease.known)
         return False
-
-    def _follow_drain(self, session: Session) -> None:
-        known = self._lease.known
-        load, before = self._measure(known), self._reported
-        if load is None or before is None or load.in_flight == before.in_flight:
-            return
-        if load.in_flight == 0 or self._runtime.clock() - self._reported_at >= DRAIN_REPORT:
-            with session.within(self._settings.limit):
-                self._report(session, self._described(known.revision, load))
-            self._draining = load.in_flight > 0
 
     def _pause(self) -> float:
         """Seconds until the next try: ahead of the lease's end, or soon where the last one failed; with jitter."""
@@ -394,32 +309,6 @@ class Refresher:
     def _leave(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            self._deregister(session)
+            self.row.remove(session)
             session.close()
         self._waker.close()
-
-    def _deregister(self, session: Session) -> None:
-        if not self.registered and not self._unheard:
-            return
-        try:
-            with session.within(self._settings.limit):
-                session.remove(self.instance)
-        except StoreError as exc:
-            _logger.info("maintenance: the row of instance %s stays behind: %s", self.instance, exc)
-
-
-def hostname() -> str:
-    """The machine's name, in a form that every store can keep."""
-    return _storable(socket.gethostname())
-
-
-def _program() -> str:
-    """What runs, for people: ``uvicorn`` for ``python -m uvicorn`` too."""
-    # An interpreter that is embedded has no arguments, or none at all.
-    path = PurePath(next(iter(getattr(sys, "argv", ())), "") or "python")
-    return _storable(path.parent.name if path.name == "__main__.py" else path.name)
-
-
-def _storable(text: str) -> str:
-    # Bytes that are no text in the locale's encoding come as halves of surrogate pairs.
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")

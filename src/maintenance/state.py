@@ -20,7 +20,7 @@ from maintenance.in_flight import Load, total
 from maintenance.lease import Held, Lease, fallback
 from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale, check_bool
 from maintenance.proof import Progress, Proof, Prover, Question
-from maintenance.refresher import Settings, hostname
+from maintenance.registration import Settings, hostname
 from maintenance.runtime import REAL, Runtime, boot_id
 from maintenance.stores import Session, Store, open_store
 

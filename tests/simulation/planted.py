@@ -48,12 +48,10 @@ def planted(plant: Plant) -> Iterator[None]:
 
 
 def _acknowledges_before_installing(self: Any, session: Any) -> None:
-    if not self.registered:
-        self._register(session)
+    if not self.row.there:
+        self.row.register(session)
     sent, ticket, reading = self._read(session)
-    snapshot = reading.snapshot(read_at=sent)
-    if self.registered:
-        self._report(session, self._described(snapshot.revision, self._measure(snapshot)))
+    self.row.acknowledge(session, reading.snapshot(read_at=sent), asked=reading.drain)
     self._install(sent, ticket, reading)
 
 
@@ -64,11 +62,11 @@ def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
 
 
 def _registers_after_admitting(self: Any, session: Any) -> None:
-    if not self.registered and self._lease.until - self._settings.ttl / 2 < self._runtime.clock() < self._lease.until:
-        self._register(session)
+    if not self.row.there and self._lease.until - self._settings.ttl / 2 < self._runtime.clock() < self._lease.until:
+        self.row.register(session)
     sent, ticket, reading = self._read(session)
     self._lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=True)
-    self._acknowledge(session, asked=reading.drain)
+    self.row.acknowledge(session, self._lease.known, asked=reading.drain)
 
 
 def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
 
-from maintenance import follower, gate, lease, proof, refresher, state, wsgi
+from maintenance import follower, gate, lease, proof, refresher, registration, state, wsgi
 from tests.simulation.database import Database, Network
 from tests.simulation.fleet import Operator, Options, Server, alive
 from tests.simulation.history import History
@@ -36,7 +36,8 @@ STEPPED: Final = {
     wsgi.MaintenanceMiddleware: ("__call__", "_refusal"),
     gate.Gate: ("held",),
     lease.Lease: ("install", "run_out", "expire", "close"),
-    refresher.Refresher: ("_cycle", "_read", "_install", "_acknowledge", "_report", "_follow_drain", "retire"),
+    refresher.Refresher: ("_cycle", "_read", "_install", "retire"),
+    registration.Registration: ("register", "acknowledge", "follow_drain", "_say"),
     follower.Follower: ("settled", "settle", "_await_outcome", "_ensure_running", "leave", "forked"),
     state.MaintenanceState: ("set", "refresh", "forked", "close"),
     proof.Prover: ("_read",),
@@ -79,10 +80,10 @@ def _in(world: World, history: History) -> Iterator[None]:
     ids = SimpleNamespace(uuid4=lambda: uuid.UUID(int=world.random.getrandbits(128)))
     network = SimpleNamespace(gethostname=lambda: world.process.host)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(patch.object(refresher, "socket", network))
-        for module in (refresher, state):
+        stack.enter_context(patch.object(registration, "socket", network))
+        for module in (registration, state):
             stack.enter_context(patch.object(module, "boot_id", lambda: "boot"))
-        stack.enter_context(patch.object(refresher, "uuid", ids))
+        stack.enter_context(patch.object(registration, "uuid", ids))
         stack.enter_context(patch.object(World, "current", world))
         logger.addHandler(errors)
         propagate, logger.propagate = logger.propagate, False

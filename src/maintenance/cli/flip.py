@@ -12,7 +12,7 @@ from maintenance.cli.store import warn, watching
 from maintenance.cli.text import emit, ended, flag_json, name, number, printable, span, word
 from maintenance.model import Snapshot
 from maintenance.proof import Proof
-from maintenance.refresher import HEARTBEAT
+from maintenance.registration import HEARTBEAT
 from maintenance.state import MaintenanceState
 
 NOT_PROVEN = 4

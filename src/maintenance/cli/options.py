@@ -14,7 +14,7 @@ from maintenance._version import __version__
 from maintenance.cli.text import scrub
 from maintenance.errors import ConfigurationError
 from maintenance.model import Details, Mode
-from maintenance.refresher import hostname
+from maintenance.registration import hostname
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from maintenance.model import Instance, Snapshot
-from maintenance.refresher import HEARTBEAT
+from maintenance.registration import HEARTBEAT
 
 _PASSWORDS: Final = re.compile(r"(://[^\s:/?#]*):[^\s]*@|(password=)[^\s&]+", re.IGNORECASE)
 

@@ -1,0 +1,172 @@
+"""What a process says of itself: its row among the instances, and when it is written."""
+
+import logging
+import socket
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Final
+
+from maintenance._version import __version__
+from maintenance.errors import RegistrationError, StoreError
+from maintenance.in_flight import Load
+from maintenance.model import Instance, Snapshot, WhenStale
+from maintenance.runtime import Runtime, boot_id
+from maintenance.stores import Session
+
+HEARTBEAT: Final = 60.0
+"""Seconds between two reports of an instance of which nothing changes. Each costs 251 bytes of WAL (measured)."""
+
+DRAIN_REPORT: Final = 1.0
+"""Seconds between two reports of a drain that goes on."""
+
+_logger: Final = logging.getLogger("maintenance")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a process is told once of how it follows.
+
+    Attributes:
+        ttl: The lease, in seconds.
+        when_stale: What happens when it has run out.
+        register: Whether this process counts as one that serves.
+    """
+
+    ttl: float
+    when_stale: WhenStale
+    register: bool
+
+    @property
+    def limit(self) -> float:
+        """Seconds for one try, and for the pause after it: together at most min(TTL, 5 s), and never absurdly short."""
+        return max(min(self.ttl, 5.0) / 2, 0.2)
+
+
+class Registration:
+    """The row of one process; the child of a fork makes another one."""
+
+    def __init__(
+        self, settings: Settings, *, runtime: Runtime, pid: int, measure: Callable[[Snapshot], Load | None]
+    ) -> None:
+        """Remember; nothing is written yet.
+
+        Args:
+            settings: What the row says of how this process follows.
+            runtime: The clock.
+            pid: Of this process.
+            measure: What is in flight under a flag; None where requests are not tracked.
+        """
+        self._settings, self._runtime, self.measure = settings, runtime, measure
+        # Asked once: the whole fleet acknowledges a flip at the same time, and what it needs for that adds up.
+        self.itself = Instance(
+            id=uuid.uuid4().hex,
+            host=hostname(),
+            boot=boot_id(),
+            pid=pid,
+            program=_program(),
+            version=__version__,
+            when_stale=settings.when_stale,
+            ttl=settings.ttl,
+        )
+        self.there = False
+        self.error: str | None = None
+        self.unheard = False
+        self.draining = False
+        self._said: Instance | None = None
+        self._said_at = float("-inf")
+
+    @property
+    def due(self) -> bool:
+        """Whether this process must be registered, and is not."""
+        return self._settings.register and not self.there
+
+    def register(self, session: Session) -> None:
+        """Write the row, before the read that a lease rests on."""
+        if not self._settings.register:
+            return
+        self.there, self.unheard = False, True
+        self._say(session, self._described(None, None))
+        self.unheard = False
+
+    def acknowledge(self, session: Session, known: Snapshot, *, asked: bool) -> None:
+        """Say what is installed: only ever after it is.
+
+        Args:
+            session: Where.
+            known: What is installed.
+            asked: Whether somebody waits for what is in flight.
+        """
+        load, before = self.measure(known), self._said
+        self.draining = asked and load is not None and load.in_flight > 0
+        if not self.there or known.source != "store" or before is None:
+            return
+        beat = self._runtime.clock() - self._said_at >= HEARTBEAT
+        drained = asked and load is not None and load.in_flight != before.in_flight
+        if beat or drained or known.revision != before.revision:
+            self._say(session, self._described(known.revision, load))
+
+    def follow_drain(self, session: Session, known: Snapshot) -> None:
+        """Say what is in flight while somebody waits for it, once it has ended or now and then."""
+        load, before = self.measure(known), self._said
+        if load is None or before is None or load.in_flight == before.in_flight:
+            return
+        if load.in_flight == 0 or self._runtime.clock() - self._said_at >= DRAIN_REPORT:
+            with session.within(self._settings.limit):
+                self._say(session, self._described(known.revision, load))
+            self.draining = load.in_flight > 0
+
+    def say_again(self) -> None:
+        """Have the next acknowledgement written whatever was said: a failover may have lost it."""
+        self._said_at = float("-inf")
+
+    def remove(self, session: Session) -> None:
+        """Remove the row, if one may be there."""
+        if not self.there and not self.unheard:
+            return
+        try:
+            with session.within(self._settings.limit):
+                session.remove(self.itself.id)
+        except StoreError as exc:
+            _logger.info("maintenance: the row of instance %s stays behind: %s", self.itself.id, exc)
+
+    def _say(self, session: Session, instance: Instance) -> None:
+        """Write the row. One that is there stays, whatever becomes of a later report, which is only repeated."""
+        try:
+            session.report(instance)
+        except StoreError as exc:
+            self.error = str(exc)
+            if isinstance(exc, RegistrationError):
+                return
+            raise
+        self.there, self.error = True, None
+        self._said, self._said_at = instance, self._runtime.clock()
+
+    def _described(self, revision: int | None, load: Load | None) -> Instance:
+        return replace(
+            self.itself,
+            revision=revision,
+            in_flight=load.in_flight if load else None,
+            websockets=load.websockets if load else 0,
+            oldest=load.oldest if load else None,
+            oldest_age=load.oldest_age if load else None,
+        )
+
+
+def hostname() -> str:
+    """The machine's name, in a form that every store can keep."""
+    return _storable(socket.gethostname())
+
+
+def _program() -> str:
+    """What runs, for people: ``uvicorn`` for ``python -m uvicorn`` too."""
+    # An interpreter that is embedded has no arguments, or none at all.
+    path = PurePath(next(iter(getattr(sys, "argv", ())), "") or "python")
+    return _storable(path.parent.name if path.name == "__main__.py" else path.name)
+
+
+def _storable(text: str) -> str:
+    # Bytes that are no text in the locale's encoding come as halves of surrogate pairs.
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
