@@ -21,8 +21,8 @@ DRAIN_MARGIN: Final = 30.0
 PAUSE: Final = 0.0004
 """Seconds until the next look for each laggard: while the whole fleet is busy following, a look is only in its way."""
 
-PATIENCE: Final = 0.01
-"""The same for each second that the wait has lasted, so that a long one costs little and is over within 1 %."""
+PAUSE_GROWTH: Final = 0.01
+"""The same for each second that the wait has lasted, so that a long one costs little, and ends 1 % late at most."""
 
 _HANG: Final = 5.0
 
@@ -235,7 +235,7 @@ class Prover:
                 now = self._runtime.clock()
                 if self._proof.proven or self._proof.final or now - self._started >= self._limit(timeout):
                     return replace(self._proof, elapsed=now - self._started)
-                pause = max(PAUSE * len(self._proof.laggards), PATIENCE * (now - self._started), 0.01)
+                pause = max(PAUSE * len(self._proof.laggards), PAUSE_GROWTH * (now - self._started), 0.01)
                 self._runtime.sleep(min(pause, 0.5))
         finally:
             self._drop()
