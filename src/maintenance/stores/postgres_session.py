@@ -170,7 +170,7 @@ class PostgresSession:
         self._secrets = [info[key] for key in ("password", "sslpassword") if info.get(key)]
         self._milliseconds = int(statement_timeout * 1000) or 1
         self._timeout = f"SET LOCAL statement_timeout = {self._milliseconds};"
-        self.listening = self._heard = self._instances = False
+        self.listening = self._heard = False
         with self._wrapped():
             self._connection = _Connection.connect(
                 "",
@@ -187,7 +187,9 @@ class PostgresSession:
         try:
             # `connect_timeout` ends with the login: a server that falls silent after it would hang this for ever.
             with self.within(statement_timeout):
-                self.listening = listen and self._probe() and self._try_listen()
+                direct = self._probe()
+                if listen and direct:
+                    self.listening = self._try_listen()
         except StoreError:
             self.close()
             raise
