@@ -178,8 +178,9 @@ def test_while_it_is_away_one_request_waits_and_all_others_are_answered_at_once(
         assert {seen.status for seen in block.since(gone + TTL) if seen.sent < ended} == {503}
         assert {seen.status for seen in block.since(back) if seen.sent < back + 0.01} <= {200, 503}
         for one in (serve, block):
-            slow = sorted(seen.took for seen in one.since(began) if seen.took > 0.3)
-            assert len(slow) <= 1 + len([seen for seen in one.seen if seen.took > 0.3 and seen.sent < began])
+            # One may wait for 1 s and the others for 0.1 s: what lies between is the machine's, which may be busy.
+            slow = sorted(seen.took for seen in one.since(began) if seen.took > 0.5)
+            assert len(slow) <= 1 + len([seen for seen in one.seen if seen.took > 0.5 and seen.sent < began])
             assert max((seen.took for seen in one.since(began)), default=0) < 1.0 + SLACK
     assert len(log_lines(caplog, "is stale")) == 2, "one line for each process"
     assert len(log_lines(caplog, "fresh again")) == 2
