@@ -198,9 +198,10 @@ def caught(bug: str, pool: Executor) -> int | None:
 
 def _found(bug: str, seed: int) -> list[str]:
     with planted(PLANTED[bug]):
-        return violated(PLANTED[bug], seed)
+        return violated(bug, seed)
 
 
-def violated(plant: Plant, seed: int) -> list[str]:
-    """What a seed finds in a plant's scenario, with whatever code is in place."""
+def violated(bug: str, seed: int) -> list[str]:
+    """What a seed finds in a bug's scenario, with whatever code is in place."""
+    plant = PLANTED[bug]
     return run(seed, size=6, faults=frozenset(plant.faults.split()), **plant.options).unsafe

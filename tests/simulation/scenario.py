@@ -127,6 +127,12 @@ def run(seed: int, *, size: int | None = None, faults: frozenset[str] | None = N
     return Outcome(seed, history.violations(), digest, history.counts, world.trace, scenario.faults)
 
 
+def summary(seed: int, **options: Any) -> tuple[list[str], dict[str, int], str]:
+    """What a run found, what it counted, and its digest: what passes from one process to another."""
+    outcome = run(seed, **options)
+    return outcome.violations, outcome.counts, outcome.digest
+
+
 class Scenario:
     """One run, from the first process to the last proof."""
 
