@@ -414,9 +414,14 @@ def test_a_thread_that_could_not_start_once_may_start_later(store: FaultyStore, 
 # Forks
 
 
-def test_a_child_forked_without_hooks_is_noticed_by_its_pid(store: FaultyStore, clock: Clock) -> None:
+def forkable(store: FaultyStore, clock: Clock, start: Any = refuse) -> tuple[MaintenanceState, list[int]]:
+    """A state, and the pid that it finds: whoever writes another one there has forked without hooks."""
     pid = [100]
-    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=refuse, pid=lambda: pid[0]))
+    return MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=start, pid=lambda: pid[0])), pid
+
+
+def test_a_child_forked_without_hooks_is_noticed_by_its_pid(store: FaultyStore, clock: Clock) -> None:
+    state, pid = forkable(store, clock)
     state.settle()
     parents = state.follower.refresher
     assert parents is not None
@@ -433,8 +438,7 @@ def test_a_child_forked_without_hooks_is_noticed_by_its_pid(store: FaultyStore, 
 
 
 def test_a_lock_that_a_child_forked_without_hooks_finds_taken_stops_nobody(store: FaultyStore, clock: Clock) -> None:
-    pid = [100]
-    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=refuse, pid=lambda: pid[0]))
+    state, pid = forkable(store, clock)
     with state.follower._lock:  # by a thread that the child does not have
         pid[0] = 101
         state.leave()
@@ -442,15 +446,15 @@ def test_a_lock_that_a_child_forked_without_hooks_finds_taken_stops_nobody(store
 
 
 def test_the_request_that_notices_a_fork_without_hooks_is_in_flight(store: FaultyStore, clock: Clock) -> None:
-    pid, seen = [100], []
-    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=refuse, pid=lambda: pid[0]))
+    seen: list[int | None] = []
+    state, pid = forkable(store, clock)
     app = MaintenanceMiddleware(lambda _environ, _start: seen.append(state.status().in_flight) or [], state)
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "SCRIPT_NAME": ""}
     for pid[0] in (100, 101):
         app(environ, lambda *_: None).close()
         clock.now += TTL
     assert state.follower.refresher is not None
-    assert state.follower.refresher.pid == 101
+    assert state.follower.refresher.row.itself.pid == 101
     assert seen == [1, 1]
 
 
@@ -467,8 +471,7 @@ def test_what_one_that_leaves_still_learns_ends_no_wait_of_its_successors(store:
 
 
 def test_a_fork_that_another_thread_has_noticed_is_not_noticed_again(store: FaultyStore, clock: Clock) -> None:
-    pid = [100]
-    state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=hang, pid=lambda: pid[0]))
+    state, pid = forkable(store, clock, hang)
     state.start()
     parents = state.follower.refresher
     assert parents is not None

@@ -45,8 +45,7 @@ class Refresher:
         """
         self._store, self._lease, self._settings = store, lease, settings
         self._runtime, self._after = runtime, after
-        self.pid = runtime.pid()
-        self.row = Registration(settings, runtime=runtime, pid=self.pid, measure=measure)
+        self.row = Registration(settings, runtime=runtime, measure=measure)
         self.started = False
         self.begun = False
         self.answered = False

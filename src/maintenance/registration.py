@@ -48,15 +48,12 @@ class Settings:
 class Registration:
     """The row of one process; the child of a fork makes another one."""
 
-    def __init__(
-        self, settings: Settings, *, runtime: Runtime, pid: int, measure: Callable[[Snapshot], Load | None]
-    ) -> None:
+    def __init__(self, settings: Settings, *, runtime: Runtime, measure: Callable[[Snapshot], Load | None]) -> None:
         """Remember; nothing is written yet.
 
         Args:
             settings: What the row says of how this process follows.
-            runtime: The clock.
-            pid: Of this process.
+            runtime: The clock and the pid.
             measure: What is in flight under a flag; None where requests are not tracked.
         """
         self._settings, self._runtime, self.measure = settings, runtime, measure
@@ -65,7 +62,7 @@ class Registration:
             id=uuid.uuid4().hex,
             host=hostname(),
             boot=boot_id(),
-            pid=pid,
+            pid=runtime.pid(),
             program=_program(),
             version=__version__,
             when_stale=settings.when_stale,
