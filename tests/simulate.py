@@ -6,17 +6,17 @@ import multiprocessing
 import os
 import time
 
-from tests.simulation.scenario import run
+from tests.simulation.scenario import run, summary
 
 
 def story(task: tuple[int, int | None]) -> tuple[int, int | None, list[str], dict[str, int]]:
     """Run one (seed, size); the same and its violations, and what it counted."""
     seed, size = task
     try:
-        outcome = run(seed, size=size)
+        violations, counts, _ = summary(seed, size=size)
     except Exception as exc:  # noqa: BLE001 - whatever it was, its seed must be known
         return seed, size, [f"the run itself failed: {exc!r}"], {}
-    return seed, size, outcome.violations, outcome.counts
+    return seed, size, violations, counts
 
 
 def _replayed(seed: int, size: int | None) -> int:
