@@ -50,18 +50,20 @@ class MaintenanceMiddleware(Middleware):
         """
         super().__init__(app, state, **options)
         check_bool("close_websockets", close_websockets)
-        self._closer = Closer(app, self._gate) if close_websockets else None
+        if close_websockets:
+            self._app = Closer(app, self._gate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection; what is neither HTTP nor a WebSocket passes untouched."""
         gate, kind = self._gate, scope["type"]
-        clock, flight, app = gate.clock, gate.in_flight, self._app
+        clock, which = gate.clock_call
+        flight, app = gate.in_flight, self._app
         if kind != "http" and kind != "websocket":  # noqa: PLR1714 - twice as fast as a look into a tuple
             await self._pass_other(scope, receive, send)
             return
         # The clock first: what is held a moment later may be newer, never older, than the reading.
-        now = clock()
-        if flight is None and now < gate.lease.held.open_until and self._closer is None:
+        now = clock(*which)
+        if flight is None and now < gate.lease.held.open_until:
             await app(scope, receive, send)
             return
         method = scope["method"] if kind == "http" else WEBSOCKET
@@ -77,8 +79,7 @@ class MaintenanceMiddleware(Middleware):
                         held = await in_thread(gate.settle)
                     refusal = gate.answer(asked, held)
             if refusal is None:
-                run = self._closer.run if self._closer and kind == "websocket" else app
-                await run(scope, receive, send)
+                await app(scope, receive, send)
                 return
         finally:
             if flight is not None:

@@ -21,7 +21,7 @@ _LAST: Final = ("websocket.close", "websocket.http.response.start")
 
 
 class Closer:
-    """Closes the open WebSockets of one middleware when a flag that refuses them arrives."""
+    """An app whose open WebSockets are closed when a flag that refuses them arrives; the rest passes untouched."""
 
     def __init__(self, app: App, gate: Gate) -> None:
         """Start with none open."""
@@ -29,10 +29,11 @@ class Closer:
         self._open: dict[int, _Open] = {}
         gate.on_change(self._flipped)
 
-    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app for one WebSocket."""
-        app, gate = self._app, self._gate
-        asked = gate.ask(WEBSOCKET, scope["path"], scope.get("root_path", ""), scope)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app for one connection that was let in."""
+        app, gate, asked = self._app, self._gate, None
+        if scope["type"] == "websocket":
+            asked = gate.ask(WEBSOCKET, scope["path"], scope.get("root_path", ""), scope)
         if asked is None:
             await app(scope, receive, send)
             return
