@@ -13,6 +13,7 @@ import pytest
 from maintenance import MaintenanceState, default, init_maintenance
 from maintenance.asgi import MaintenanceMiddleware
 from maintenance.runtime import REAL
+from maintenance.websocket import Closer
 from tests.support.clients import acall_asgi
 from tests.support.clock import Clock, refuse, runtime
 from tests.support.faulty import FaultyStore
@@ -33,6 +34,11 @@ def state() -> MaintenanceState:
     state = MaintenanceState(FaultyStore(), runtime=runtime(Clock(), start=refuse))
     state.settle()
     return state
+
+
+def closer_of(wrapped: MaintenanceMiddleware) -> Closer:
+    assert isinstance(wrapped._app, Closer)
+    return wrapped._app
 
 
 def scope_of(path: str = "/live", **more: Any) -> dict[str, Any]:
@@ -253,8 +259,7 @@ def test_one_that_is_busy_hears_it_at_its_next_receive(state: MaintenanceState, 
     async def talk(server: Server) -> None:
         await flip(state)
         server.says("receive", text="too late")
-        closer = wrapped._closer
-        assert closer is not None
+        closer = closer_of(wrapped)
         await until(lambda: all(socket._ending for socket in closer._open.values()))
         busy.set()
 
@@ -267,15 +272,13 @@ def test_one_that_is_busy_hears_it_at_its_next_receive(state: MaintenanceState, 
 def test_a_flip_between_the_check_and_the_table_is_not_missed(state: MaintenanceState, backend: str) -> None:
     app = Echo()
     wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
-    closer = wrapped._closer
-    assert closer is not None
-    run = closer.run
+    closer = closer_of(wrapped)
 
     async def late(*arguments: Any) -> None:
         await flip(state)  # it was let in, and is not in the table yet
-        await run(*arguments)
+        await closer(*arguments)
 
-    closer.run = late  # type: ignore[method-assign]
+    wrapped._app = late
 
     async def talk(server: Server) -> None:
         await until(lambda: server.sent)
@@ -318,8 +321,7 @@ def test_what_the_app_raises_comes_through_unchanged(state: MaintenanceState, ba
         server.close()
 
     anyio.run(main, backend=backend)
-    assert wrapped._closer is not None
-    assert wrapped._closer._open == {}
+    assert closer_of(wrapped)._open == {}
 
 
 class Strict(Server):
@@ -357,8 +359,7 @@ def test_one_that_the_app_has_closed_is_not_closed_again(state: MaintenanceState
     server = converse(backend, wrapped := MaintenanceMiddleware(app, state, close_websockets=True), talk, Strict)
     assert [message["type"] for message in server.sent] == ["websocket.accept", "websocket.close"]
     assert received == [{"type": "websocket.disconnect", "code": 1000}]
-    assert wrapped._closer is not None
-    assert wrapped._closer._open == {}
+    assert closer_of(wrapped)._open == {}
 
 
 def test_one_that_the_app_refuses_itself_is_left_to_it(state: MaintenanceState, backend: str) -> None:
@@ -501,8 +502,7 @@ def test_one_that_has_not_begun_to_read_hears_it_first_of_all(state: Maintenance
         received.append(await receive())
 
     wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
-    closer = wrapped._closer
-    assert closer is not None
+    closer = closer_of(wrapped)
 
     async def talk(server: Server) -> None:
         await until(lambda: closer._open)
@@ -521,8 +521,7 @@ def test_a_loop_that_has_ended_hinders_no_other(
     monkeypatch.setattr("maintenance.websocket.REAL", beside)
     app = Echo()
     wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
-    closer = wrapped._closer
-    assert closer is not None
+    closer = closer_of(wrapped)
     left: list[Any] = []
 
     async def remember(server: Server) -> None:

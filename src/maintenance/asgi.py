@@ -2,17 +2,7 @@
 
 from typing import Any, Final
 
-from maintenance.asgi_io import (
-    App,
-    Receive,
-    Scope,
-    Send,
-    accept_of,
-    headers_of,
-    in_thread,
-    refuse_http,
-    refuse_websocket,
-)
+from maintenance.asgi_io import App, Receive, Scope, Send, accept_of, headers_of, in_thread, messages, refuse_websocket
 from maintenance.gate import Wire
 from maintenance.middleware import Middleware
 from maintenance.model import check_bool
@@ -69,14 +59,14 @@ class MaintenanceMiddleware(Middleware):
         method = scope["method"] if kind == "http" else WEBSOCKET
         key = None if flight is None else flight.enter(method, scope["path"], scope.get("root_path", ""), scope, now)
         try:
-            refusal = None
-            if now >= gate.lease.held.open_until:
+            refusal, held = None, gate.lease.held
+            if now >= held.open_until:
                 asked = gate.ask(method, scope["path"], scope.get("root_path", ""), scope)
                 if asked is not None:
-                    # A default state that is not there yet is built in the thread too: that loads a driver.
-                    held = None if gate.state is None else gate.held(now)
-                    if held is None:
-                        held = await in_thread(gate.settle)
+                    if now >= held.deadline:
+                        # A default state that is not there yet is built in the thread too: that loads a driver.
+                        settled = gate.held(now) if gate.state else None
+                        held = await in_thread(gate.settle) if settled is None else settled
                     refusal = gate.answer(asked, held)
             if refusal is None:
                 await app(scope, receive, send)
@@ -84,8 +74,11 @@ class MaintenanceMiddleware(Middleware):
         finally:
             if flight is not None:
                 flight.leave(key)
-        refuse = refuse_websocket if kind == "websocket" else refuse_http
-        await refuse(refusal, scope, receive, send)
+        if kind == "websocket":
+            await refuse_websocket(refusal, scope, receive, send)
+            return
+        for message in messages(refusal, scope):
+            await send(message)
 
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         lifespan = scope["type"] == "lifespan"

@@ -73,10 +73,13 @@ def _pair(name: str, value: str) -> tuple[bytes, bytes]:
     return name.lower().encode("latin-1"), value.encode("latin-1")
 
 
-async def refuse_http(response: Response, scope: Scope, _: Receive, send: Send) -> None:
-    """Send a refusal; without its body where only the headers were asked for."""
-    await send({"type": "http.response.start", "status": response.status, "headers": _encoded(response)})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+def messages(response: Response, scope: Scope) -> tuple[Message, Message]:
+    """A refusal as a server takes it; without its body where only the headers were asked for."""
+    body = b"" if scope["method"] == "HEAD" else response.body
+    return (
+        {"type": "http.response.start", "status": response.status, "headers": _encoded(response)},
+        {"type": "http.response.body", "body": body},
+    )
 
 
 async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,7 +16,7 @@ from maintenance.errors import ConfigurationError
 from maintenance.in_flight import Entry, InFlight, Load, load
 from maintenance.lease import Held, Lease
 from maintenance.model import Request, Snapshot, check_bool
-from maintenance.policy import Rules, refuses
+from maintenance.policy import PASSES, Rules
 from maintenance.response import Answers, Response
 from maintenance.runtime import REAL
 from maintenance.state import MaintenanceState
@@ -84,7 +84,7 @@ class Gate:
         check_bool("default_exempt", default_exempt)
         check_bool("in_flight", in_flight)
         self._given = state
-        self._wire, self._paths = wire, wire.paths
+        self._wire, self._paths, self._accept = wire, wire.paths, wire.accept
         self._rules = Rules(exempt, default_exempt=default_exempt)
         self._bypasses = _callables("bypass", bypass)
         self._respond: Respond | None = _one("respond", respond)
@@ -172,12 +172,17 @@ class Gate:
     def answer(self, asked: Asked, held: Held) -> Response | None:
         """The refusal, or None where the request passes."""
         snapshot = held.snapshot
-        return self._refusal(snapshot, asked) if self.refuses(asked, snapshot) else None
+        if not self.refuses(asked, snapshot):
+            return None
+        answers = self._answers
+        if answers.snapshot is not snapshot:
+            self._answers = answers = Answers(snapshot)
+        standard = answers.get(self._accept(asked[2]), random.random())  # noqa: S311 - spreads, guards nothing
+        return standard if self._respond is None else self._custom(self._respond, snapshot, asked, standard)
 
     def refuses(self, asked: Asked, snapshot: Snapshot) -> bool:
         """Whether a flag refuses what no rule lets pass."""
-        method, _, _ = asked
-        if not (snapshot.enabled and refuses(snapshot.mode, method)):
+        if not snapshot.enabled or asked[0] in PASSES[snapshot.mode]:
             return False
         return not (self._bypasses and self._bypassed(asked))
 
@@ -202,19 +207,12 @@ class Gate:
                 return True
         return False
 
-    def _refusal(self, snapshot: Snapshot, asked: Asked) -> Response:
-        answers = self._answers
-        if answers.snapshot is not snapshot:
-            self._answers = answers = Answers(snapshot)
-        _, _, raw = asked
-        standard = answers.get(self._wire.accept(raw), random.random())  # noqa: S311 - spreads, guards nothing
-        if self._respond is None:
-            return standard
+    def _custom(self, respond: Respond, snapshot: Snapshot, asked: Asked, standard: Response) -> Response:
         try:
-            return completed(self._respond(snapshot, self._request(asked)), standard)
+            return completed(respond(snapshot, self._request(asked)), standard)
         except Exception as exc:  # noqa: BLE001
             said = "respond failed; the standard response is sent"
-            self._complaints.log(said, self._respond, exc, now=self.clock())
+            self._complaints.log(said, respond, exc, now=self.clock())
             return standard
 
     def _request(self, asked: Asked) -> Request:

@@ -13,7 +13,8 @@ DEFAULT_EXEMPT: Final = ("/health", "/healthz", "/livez", "/readyz", "/admin")
 WEBSOCKET: Final = "WEBSOCKET"
 """The method of a WebSocket, which has none of its own."""
 
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+PASSES: Final[dict[Mode, frozenset[str]]] = {"full": frozenset(), "read_only": frozenset({"GET", "HEAD", "OPTIONS"})}
+"""The methods that a mode lets pass; a WebSocket may write, whatever it asks for."""
 
 # Two readers of such a path may disagree about what it names, so it opens nothing.
 _AMBIGUOUS: Final = re.compile(r"[%\\;\x00]|//|(?:^|/)\.\.?(?:/|$)")
@@ -70,11 +71,6 @@ def _parse(rule: object) -> tuple[str | None, str]:
     if _AMBIGUOUS.search(path):
         raise ConfigurationError(f"exempt holds {rule!r}: write a decoded path without %, \\, ;, //, . and .. segments")
     return match["method"], f"{path}/"
-
-
-def refuses(mode: Mode, method: str) -> bool:
-    """Whether a mode refuses a method, exemptions apart."""
-    return mode == "full" or method not in _SAFE_METHODS
 
 
 def relative(path: str, root: str) -> str:

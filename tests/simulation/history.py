@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from maintenance.model import Mode
-from maintenance.policy import refuses
+from maintenance.policy import PASSES
 
 NEVER = 1 << 60
 METHODS = ("GET", "POST")
@@ -30,7 +30,7 @@ class Write:
     mode: Mode
 
     def refuses(self, method: str) -> bool:
-        return self.enabled and refuses(self.mode, method)
+        return self.enabled and method not in PASSES[self.mode]
 
 
 @dataclass
