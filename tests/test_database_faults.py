@@ -21,7 +21,7 @@ from maintenance.stores import PostgresStore, Session
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.support.clients import acall_asgi, call_wsgi
 from tests.support.ports import free_port
-from tests.support.postgres import Server, _private_folder, database, installations, server
+from tests.support.postgres import Server, database, installations, private_folder, server
 from tests.support.relay import Relay
 from tests.support.waiting import eventually
 
@@ -590,7 +590,7 @@ class Standby(Server):
 
 @pytest.fixture
 def standby(shaky: Server) -> Iterator[Server]:
-    with _private_folder() as folder:
+    with private_folder() as folder:
         second = Standby(shaky, folder)
         try:
             second.start()

@@ -19,6 +19,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.adapt import AdaptersMap
+from psycopg.errors import ProtocolViolation
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg.types.string import StrDumper, TextLoader
 
@@ -102,6 +103,13 @@ def test_behind_a_pooler_it_polls(postgres: Server, migrated_url: str) -> None:
             waker = Waker()
             assert not pooled.wait(0.0, waker)
             waker.close()
+
+
+def test_what_a_pooler_refuses_has_a_next_step_where_there_is_one() -> None:
+    """Its own words, as `test_pgbouncer` hears them."""
+    told = postgres_session._next_step(ProtocolViolation("transaction blocks not allowed in statement pooling mode"))
+    assert told == ": pool by transaction, or go to the server's own address"
+    assert postgres_session._next_step(ProtocolViolation("no such database: shop")) == ""
 
 
 def test_listening_can_be_turned_off(migrated_url: str) -> None:

@@ -122,13 +122,13 @@ def _account() -> pwd.struct_passwd | None:
     raise RuntimeError("PostgreSQL refuses to run as root, and there is no account postgres or nobody")
 
 
-def _as_account() -> dict[str, Any]:
+def as_account() -> dict[str, Any]:
     account = _account()
     return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
 @contextmanager
-def _private_folder() -> Iterator[Path]:
+def private_folder() -> Iterator[Path]:
     """A temporary folder that belongs to the server's account, and that it can reach."""
     account = _account()
     place = next((p for p in (tempfile.gettempdir(), "/tmp", "/var/tmp") if _can_be_reached(Path(p).resolve())), None)
@@ -183,7 +183,7 @@ class Server:
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
             [self._programs / program, *arguments],
-            **_as_account(),
+            **as_account(),
             cwd=self._folder,
             env=self._environment(),
             capture_output=True,
@@ -224,7 +224,7 @@ class Server:
                     *(self._programs / "postgres", "-D", self._folder / "data"),
                     *(f"--{name}={value}" for name, value in settings.items()),
                 ],
-                **_as_account(),
+                **as_account(),
                 cwd=self._folder,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -309,7 +309,7 @@ def server(binaries: Binaries | None = None, **settings: str) -> Iterator[Server
         binaries: Which PostgreSQL; the preferred one unless told.
         settings: Server parameters, such as ``fsync="on"``.
     """
-    with _private_folder() as folder:
+    with private_folder() as folder:
         created = Server(binaries or installations()[0], folder, settings)
         try:
             created.start()

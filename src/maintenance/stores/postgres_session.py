@@ -400,6 +400,8 @@ def _next_step(exc: BaseException) -> str:
         return ": run `maintenance migrate`"
     if isinstance(exc, pg.InsufficientPrivilege):
         return next(step for word, step in _GRANTS.items() if word in (exc.diag.message_primary or ""))
+    if isinstance(exc, pg.ProtocolViolation) and "statement pooling" in str(exc):  # PgBouncer's own words
+        return ": pool by transaction, or go to the server's own address"
     return next((step for kind, step in _NEXT_STEPS.items() if isinstance(exc, kind)), "")
 
 
