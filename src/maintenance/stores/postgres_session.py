@@ -139,8 +139,8 @@ def conninfo(url: str) -> dict[str, str]:
 class _Connection(psycopg.Connection[Any]):
     """One whose waits end, in the very thread that waits: a thread that watches would cost more than a read."""
 
-    late: float = float("inf")
-    handle: socket.socket
+    patience = late = float("inf")
+    given_up = False
 
     def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
         return super().wait(self._watched(gen), *args, **options)
@@ -151,16 +151,23 @@ class _Connection(psycopg.Connection[Any]):
             while True:
                 # Looked at first, and when nothing is ready, which psycopg says each 0.1 s.
                 if not ready and time.monotonic() >= self.late:
-                    self.interrupt()
+                    self._give_up()
                 wants = gen.send(ready)
                 ready = yield wants
         except StopIteration as ended:
             result: Result = ended.value
             return result
+        except psycopg.OperationalError as exc:
+            if not self.given_up:
+                raise
+            said = f"no answer within {self.patience:g} s: look whether the server hangs, or waits for a standby"
+            raise psycopg.OperationalError(said) from exc
 
-    def interrupt(self) -> None:
-        with contextlib.suppress(OSError):
-            self.handle.shutdown(socket.SHUT_RDWR)
+    def _give_up(self) -> None:
+        # Made as sockets are: on Windows os.dup takes none.
+        with socket.socket(fileno=socket.dup(self.fileno())) as handle, contextlib.suppress(OSError):
+            handle.shutdown(socket.SHUT_RDWR)
+        self.given_up = True
 
 
 class PostgresSession:
@@ -182,10 +189,6 @@ class PostgresSession:
                 context=_ADAPTERS,
                 **info,
             )
-            # A handle of its own: the connection's number may be another file's by the time `interrupt` runs.
-            # Not os.dup: on Windows it takes no socket.
-            self._socket = socket.socket(fileno=socket.dup(self._connection.fileno()))
-            self._connection.handle = self._socket
         # Kept, because a cursor learns how its statement's values are adapted: anew each time, a fleet takes a quarter
         # longer to follow a flip.
         self._cursors = defaultdict[str, psycopg.Cursor[Any]](functools.partial(psycopg.Cursor, self._connection))
@@ -234,9 +237,16 @@ class PostgresSession:
         """See `Session.write`."""
         details = Jsonb(change.details.to_json(), dumps=json.dumps)
         values = {"key": KEY, "enabled": change.enabled, "details": details, "updated_by": change.updated_by}
-        # Committed by a message of its own: a write that is given up while it waits must not happen later.
-        with self._wrapped(), self._connection.transaction():
-            return Row(*self._one(_DURABLE + _WRITE, values))
+        row = None
+        try:
+            # Committed by a message of its own: a write that is given up while it waits must not happen later.
+            with self._wrapped(), self._connection.transaction():
+                row = Row(*self._one(_DURABLE + _WRITE, values))
+        except StoreError as exc:
+            if row is None or not self._connection.closed:
+                raise
+            raise StoreError(f"{exc}; whether it was committed `maintenance status` tells") from exc.__cause__
+        return row
 
     def report(self, instance: Instance) -> None:
         """See `Session.report`."""
@@ -331,30 +341,23 @@ class PostgresSession:
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
         """See `Session.within`; a frozen server still acknowledges, so no time-out of the kernel's ends a read."""
-        self._connection.late = time.monotonic() + seconds
+        self._connection.patience, self._connection.late = seconds, time.monotonic() + seconds
         try:
             yield
         finally:
             self._connection.late = float("inf")
-
-    def interrupt(self) -> None:
-        """Make the call that is under way fail, from whichever thread."""
-        self._connection.interrupt()
 
     def abandon(self) -> None:
         """See `Session.abandon`; the descriptors go, or the server would keep talking to a parent that has ended."""
         _inherited.append(self._connection)
         with contextlib.suppress(OSError, psycopg.Error):
             os.close(self._connection.fileno())
-        self._socket.close()
 
     def close(self) -> None:
         """See `Session.close`."""
         if self.listening:
             self._connection.remove_notify_handler(self._hear)
             self.listening = False
-        with contextlib.suppress(OSError):
-            self._socket.close()
         self._connection.close()
 
     def _one(self, sql: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:

@@ -57,6 +57,7 @@ ORDER BY i.host, i.pid, i.id
 """
 _NEXT_STEPS: Final = {
     sqlite3.SQLITE_BUSY: "another process keeps a transaction open; end that, or try again",
+    sqlite3.SQLITE_INTERRUPT: "it took too long; look whether the disk hangs",
     sqlite3.SQLITE_READONLY: "let this user write the file and its folder",
     sqlite3.SQLITE_CANTOPEN: "let this user open the file; where it is gone, restore it or run `maintenance migrate`",
     sqlite3.SQLITE_NOTADB: "name a file of SQLite's, or one that does not exist yet",
