@@ -1,8 +1,9 @@
 -- The settings of a platform, one row each, and the maintenance flag among them.
 -- Safe to run again: it creates what is missing and never resets a value.
+-- What is called here is named or cast so that it is PostgreSQL's own, whatever others have put into public.
 
 -- Of several at once in a transaction each, one migrates and the others wait.
-DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0)); END $$;
+DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;
 
 CREATE TABLE IF NOT EXISTS public.platform_settings (
     id          serial      PRIMARY KEY,
@@ -24,19 +25,19 @@ DO $$
 BEGIN
     IF EXISTS (
         SELECT FROM pg_constraint
-        WHERE conrelid = 'public.platform_settings'::regclass
+        WHERE conrelid = 'public.platform_settings'::regclass::oid
           AND conname = 'platform_settings_updated_by_fkey'
     ) OR NOT EXISTS (
         SELECT
         FROM pg_index i
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-        WHERE i.indrelid = to_regclass('public.users')
+        WHERE i.indrelid = pg_catalog.to_regclass('public.users')::oid
           AND i.indisunique
           AND i.indimmediate
           AND i.indpred IS NULL
           AND i.indnkeyatts = 1
           AND a.attname = 'id'
-          AND a.atttypid = 'uuid'::regtype
+          AND a.atttypid = 'uuid'::regtype::oid
     ) THEN
         RETURN;
     END IF;

@@ -2,14 +2,14 @@
 -- Safe to run again: each step looks before it locks.
 
 -- Of several at once in a transaction each, one migrates and the others wait.
-DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0)); END $$;
+DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;
 
 CREATE SEQUENCE IF NOT EXISTS public.platform_settings_revision_seq AS bigint;
 
 -- Who may update the row needs no grant of its own. USAGE takes numbers, which leaves gaps, and sets none.
 DO $$
 BEGIN
-    IF NOT has_sequence_privilege('public', 'public.platform_settings_revision_seq', 'USAGE') THEN
+    IF NOT pg_catalog.has_sequence_privilege('public', 'public.platform_settings_revision_seq', 'USAGE') THEN
         GRANT USAGE ON SEQUENCE public.platform_settings_revision_seq TO PUBLIC;
     END IF;
 END
@@ -20,7 +20,7 @@ BEGIN
     IF (
         SELECT count(*) < 3
         FROM pg_attribute
-        WHERE attrelid = 'public.platform_settings'::regclass
+        WHERE attrelid = 'public.platform_settings'::regclass::oid
           AND attname IN ('details', 'revision', 'drain_revision')
           AND NOT attisdropped
     ) THEN
@@ -28,7 +28,7 @@ BEGIN
             -- mode, message, until, retry_after, actor, reason: written with the value, in one statement
             ADD COLUMN IF NOT EXISTS details jsonb NOT NULL DEFAULT '{}',
             ADD COLUMN IF NOT EXISTS revision bigint NOT NULL
-                DEFAULT nextval('public.platform_settings_revision_seq'),
+                DEFAULT pg_catalog.nextval('public.platform_settings_revision_seq'),
             -- the revision at which an operator waits for requests in flight
             ADD COLUMN IF NOT EXISTS drain_revision bigint;
     END IF;
@@ -89,7 +89,7 @@ DO $$
 BEGIN
     IF NOT EXISTS (
         SELECT FROM pg_trigger
-        WHERE tgrelid = 'public.platform_settings'::regclass AND tgname = 'platform_settings_revise'
+        WHERE tgrelid = 'public.platform_settings'::regclass::oid AND tgname = 'platform_settings_revise'
     ) THEN
         CREATE TRIGGER platform_settings_revise
             BEFORE INSERT OR UPDATE ON public.platform_settings
@@ -97,7 +97,7 @@ BEGIN
     END IF;
     IF NOT EXISTS (
         SELECT FROM pg_trigger
-        WHERE tgrelid = 'public.platform_settings'::regclass AND tgname = 'platform_settings_notify'
+        WHERE tgrelid = 'public.platform_settings'::regclass::oid AND tgname = 'platform_settings_notify'
     ) THEN
         CREATE TRIGGER platform_settings_notify
             AFTER INSERT OR UPDATE OR DELETE ON public.platform_settings

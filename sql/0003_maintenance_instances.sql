@@ -2,11 +2,11 @@
 -- A logged table: a crash of the server must not empty it, or a wait would take an unknown fleet for an empty one.
 
 -- Of several at once in a transaction each, one migrates and the others wait.
-DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0)); END $$;
+DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;
 
 DO $$
 BEGIN
-    IF to_regclass('public.maintenance_instances') IS NOT NULL THEN
+    IF pg_catalog.to_regclass('public.maintenance_instances') IS NOT NULL THEN
         RETURN;
     END IF;
     CREATE TABLE public.maintenance_instances (

@@ -576,6 +576,18 @@ def test_a_connection_that_died_in_silence_is_given_up(listen: bool, postgres: S
             eventually(lambda: condition(one) == "fresh")
 
 
+def test_who_could_not_register_for_a_while_takes_its_row_away_all_the_same(migrated_url: str) -> None:
+    """A read says that it is not registered where the instances are locked, and so does the report that follows."""
+    with closing(MaintenanceState(migrated_url, register=False)) as operator:
+        with site(migrated_url) as one:
+            assert one.get() == 200
+            with psycopg.connect(migrated_url) as other:
+                other.execute("LOCK TABLE maintenance_instances")
+                flip(migrated_url, on=True)
+                eventually(lambda: one.state.status().registration_error, what="a report that was refused")
+        assert operator.fleet().instances == ()
+
+
 class Standby(Server):
     """A hot standby that follows another server by streaming replication."""
 

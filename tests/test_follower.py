@@ -458,6 +458,26 @@ def test_the_request_that_notices_a_fork_without_hooks_is_in_flight(store: Fault
     assert seen == [1, 1]
 
 
+def test_the_lease_ends_before_the_row_may_go(store: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = MaintenanceState(store, when_stale="block", runtime=runtime(Clock(), start=refuse))
+    assert state.settle().open
+    refresher, told = state.follower.refresher, []
+    assert refresher is not None
+    expire = state.lease.expire
+
+    def expired() -> None:
+        refresher._attempt()  # a read that is sent here may renew nothing, either
+        told.append(refresher._may_end())
+        expire()
+        refresher._attempt()
+        told.append(state.lease.runs())
+
+    monkeypatch.setattr(state.lease, "expire", expired)
+    state.leave()
+    assert told == [False, False]
+    assert store.inner.connect().fleet().instances == ()
+
+
 def test_what_one_that_leaves_still_learns_ends_no_wait_of_its_successors(store: FaultyStore, clock: Clock) -> None:
     state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=hang))
     state.start()

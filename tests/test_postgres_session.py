@@ -11,9 +11,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, LiteralString, Self
 from uuid import uuid4
 
 import psycopg
@@ -235,6 +236,80 @@ def test_a_connection_that_fails_while_it_is_made_is_closed(migrated_url: str, m
     with pytest.raises(StoreError):
         PostgresStore(migrated_url).connect(listen=True)
     assert made[0]._connection.closed
+
+
+@pytest.fixture
+def setting(migrated_url: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a database whose sessions begin with a setting."""
+    name, value = request.param
+    with psycopg.connect(migrated_url, autocommit=True) as other:
+        other.execute(f"ALTER DATABASE {migrated_url.rpartition('/')[2]} SET {name} = '{value}'")
+    return migrated_url
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *(("DateStyle", style) for style in ("German", "SQL, DMY", "Postgres, MDY")),
+        ("IntervalStyle", "sql_standard"),
+        ("TimeZone", "Asia/Kathmandu"),
+        ("bytea_output", "escape"),
+        ("standard_conforming_strings", "off"),
+        ("search_path", "nowhere"),
+    ],
+    indirect=True,
+)
+def test_whatever_the_database_is_set_to_it_is_read_and_written(setting: str) -> None:
+    with session_of(setting) as session:
+        written = session.write(Change(enabled=True, details=Details(message="a\\b'c")))
+        read = session.read()
+        assert read.row == written
+        assert read.snapshot(read_at=0.0).message == "a\\b'c"
+        assert written.updated_at
+        assert abs(written.updated_at.timestamp() - time.time()) < 60
+        session.report(replace(instance(), revision=1))
+        assert session.fleet().instances[0].silent_for < 60
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [("default_transaction_isolation", level) for level in ("repeatable read", "serializable")],
+    indirect=True,
+)
+def test_flips_at_the_same_time_all_succeed_whatever_the_isolation(setting: str) -> None:
+    barrier = threading.Barrier(4)
+
+    def flip(number: int) -> None:
+        with session_of(setting) as session:
+            for turn in range(10):
+                barrier.wait(10.0)
+                session.write(Change(enabled=True, details=Details(message=f"{number} {turn}")))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(flip, range(4))) == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "details",
+    ["repeat('[', 3000) || repeat(']', 3000)", """'{"retry_after": 1' || repeat('0', 5000) || '}'"""],
+    ids=["too deep", "too long a number"],
+)
+def test_details_that_python_cannot_read_are_a_wrong_row(migrated_url: str, details: LiteralString) -> None:
+    with psycopg.connect(migrated_url, autocommit=True) as other:
+        other.execute(f"UPDATE platform_settings SET details = ({details})::jsonb")
+    with closing(MaintenanceState(migrated_url, register=False)) as state:
+        assert state.prime().source == "default"
+        assert "platform_settings.details of 'maintenance_mode' is wrong" in (state.status().last_error or "")
+        assert state.set(True).enabled
+        assert state.refresh().enabled
+
+
+def test_a_time_that_python_has_not_is_a_wrong_row(migrated_url: str) -> None:
+    with session_of(migrated_url) as session, psycopg.connect(migrated_url, autocommit=True) as other:
+        other.execute("UPDATE platform_settings SET updated_at = 'infinity'")
+        with pytest.raises(StoreError, match="updated_at of 'maintenance_mode' is wrong.*set it to now"):
+            session.read()
+        assert session.write(ON).updated_at
 
 
 # Forks

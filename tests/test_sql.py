@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier
 from typing import LiteralString
@@ -14,7 +15,7 @@ import pytest
 from psycopg import Connection
 from psycopg.rows import TupleRow, scalar_row
 
-from maintenance import StoreError
+from maintenance import MaintenanceState, StoreError
 from maintenance.stores import PostgresStore, postgres_session
 from maintenance.stores.migrations import migrations
 from tests.support.postgres import DURABLE, Binaries, Server, database, installations, server
@@ -461,6 +462,48 @@ def test_a_hostile_search_path_changes_nothing(url: str, connection: Connection)
         connection.execute(text)  # type: ignore[call-overload]
     connection.execute("UPDATE public.platform_settings SET value_bool = true")
     assert ask(connection, "SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace") == 0
+
+
+# Each a better match than PostgreSQL's own, where that is not named with its schema or called with its own types.
+_BETTER: tuple[LiteralString, ...] = (
+    "FUNCTION public.has_table_privilege(regclass, text) RETURNS boolean",
+    "FUNCTION public.has_sequence_privilege(text, text, text) RETURNS boolean",
+    "FUNCTION public.hashtextextended(text, integer) RETURNS bigint",
+    "FUNCTION public.nextval(text) RETURNS bigint",
+    "FUNCTION public.to_json(timestamptz) RETURNS json",
+    "FUNCTION public.trap(oid, regclass) RETURNS boolean",
+    "FUNCTION public.trap(oid, regtype) RETURNS boolean",
+    "FUNCTION public.trap(json, text) RETURNS text",
+)
+_OPERATORS: tuple[LiteralString, ...] = (
+    "public.= (LEFTARG = oid, RIGHTARG = regclass, FUNCTION = public.trap)",
+    "public.= (LEFTARG = oid, RIGHTARG = regtype, FUNCTION = public.trap)",
+    "public.#>> (LEFTARG = json, RIGHTARG = text, FUNCTION = public.trap)",
+)
+
+
+@pytest.mark.parametrize("migrated_before", [False, True])
+def test_nobody_who_may_create_in_public_has_his_code_run(
+    url: str, connection: Connection, *, migrated_before: bool
+) -> None:
+    """Up to PostgreSQL 14 everybody may. The pattern is that of CVE-2018-1058."""
+    if migrated_before:
+        migrate(url)
+    for head in _BETTER:
+        connection.execute(f"CREATE {head} LANGUAGE plpgsql AS $$ BEGIN RAISE 'run as %', current_user; END $$")
+    for operator in _OPERATORS:
+        connection.execute(f"CREATE OPERATOR {operator}")
+    with pytest.raises(psycopg.errors.RaiseException, match="run as tester"):
+        connection.execute("SELECT nextval('a')")  # the trap works
+    migrate(url)
+    with (
+        closing(MaintenanceState(url, when_stale="block")) as member,
+        closing(MaintenanceState(url, register=False)) as operator,
+    ):
+        member.start()
+        assert operator.prove(operator.set(True), drain=True, expect=1, timeout=10.0)
+        assert member.enabled
+    assert operator.fleet().instances == ()
 
 
 def test_a_flip_in_psql_survives_a_crash_of_the_server_whatever_the_role_asks() -> None:

@@ -196,8 +196,10 @@ class Follower:
             refresher = self.refresher
         if refresher is None:
             return
-        refresher.retire()
+        # The row goes once nothing is in flight, so the lease must have ended before, and nothing may renew it.
+        refresher.renew_no_more()
         self._lease.expire()
+        refresher.retire()
         with self._lock:
             self.refresher, self._outcomes = None, 0
         self._release()

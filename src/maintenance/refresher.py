@@ -54,6 +54,7 @@ class Refresher:
         self._lock = runtime.lock()
         self._waker = runtime.waker()
         self._ended = runtime.event()
+        self._renews = True
         self._stopping = False
         self._failures = 0
         self._next_here = float("-inf")
@@ -99,9 +100,13 @@ class Refresher:
         """Have the store read now."""
         self._waker.wake()
 
+    def renew_no_more(self) -> None:
+        """Read and acknowledge as before, and renew no lease from now on."""
+        self._renews = False
+
     def retire(self) -> None:
-        """Renew no lease any more, and end the thread once nothing is in flight."""
-        self._stopping = True
+        """The same, and end the thread once nothing is in flight, and with it the row."""
+        self._renews, self._stopping = False, True
         self.wake()
 
     def join(self, timeout: float) -> None:
@@ -127,7 +132,7 @@ class Refresher:
         Returns:
             False where another caller is trying: its outcome can be waited for.
         """
-        if self._stopping or self.begun or self._runtime.clock() < self._next_here:
+        if not self._renews or self.begun or self._runtime.clock() < self._next_here:
             return True
         if not self._claim():
             return False
@@ -253,7 +258,7 @@ class Refresher:
     def _install(self, sent: float, ticket: int, reading: Reading) -> None:
         snapshot = reading.snapshot(read_at=sent)
         unfit = self._unfit(reading)
-        renew = unfit is None and not self._stopping
+        renew = unfit is None and self._renews
         taken = self._lease.install(snapshot, ticket=ticket, renew=renew, lagging=not reading.primary)
         self.answered = True
         if unfit:

@@ -121,7 +121,7 @@ class Registration:
 
     def remove(self, session: Session) -> None:
         """Remove the row, if one may be there."""
-        if not self.there and not self.unheard:
+        if self._said is None and not self.unheard:
             return
         try:
             with session.within(self._settings.limit):

@@ -1,6 +1,7 @@
 """One connection to PostgreSQL: the only module that imports psycopg, and where its errors are wrapped."""
 
 import contextlib
+import datetime as dt
 import functools
 import json
 import os
@@ -44,7 +45,9 @@ _DEFAULTS: Final = {
 }
 
 _NOBODY: Final = UUID(int=0)
-_ROW: Final = "s.value_bool, s.details, s.revision, s.updated_at, s.updated_by"
+# The time as JSON has it, because psycopg reads no other DateStyle than ISO. What a name of PostgreSQL's own does not
+# match exactly is written with its schema: in public anybody may have put a better match.
+_ROW: Final = "s.value_bool, s.details, s.revision, pg_catalog.to_json(s.updated_at), s.updated_by"
 _FLAG: Final = f"s.key IS NOT NULL, {_ROW}, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_is_in_recovery()"
 _SETTINGS: Final = "(VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s"
 _READ: Final = (
@@ -81,7 +84,8 @@ FROM {_SETTINGS} LEFT JOIN public.maintenance_instances i ON true
 ORDER BY i.host, i.pid, i.id
 """
 _PROBE: Final = """
-SELECT pg_backend_pid(), coalesce(has_table_privilege(to_regclass('public.maintenance_instances'), 'SELECT'), false)
+SELECT pg_backend_pid(), coalesce(
+    pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.maintenance_instances'), 'SELECT'), false)
 """
 # A flip or a registration that a crash forgets proves nothing, whatever the role's own setting.
 _DURABLE: Final = (
@@ -111,7 +115,17 @@ _NEXT_STEPS: Final[dict[type[Exception], str]] = {
 # psycopg's own, whatever the application registered in `psycopg.adapters` for its connections.
 _ADAPTERS: Final = AdaptersMap(types=psycopg.adapters.types)
 register_default_adapters(_ADAPTERS)
-set_json_loads(json.loads, _ADAPTERS)
+
+
+def _loads(text: str | bytes) -> object:
+    """JSON that Python may be unable to read, too deep or too long a number, is left as it is: `Row` names it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text if isinstance(text, str) else bytes(text).decode()
+
+
+set_json_loads(_loads, _ADAPTERS)
 
 _inherited: list[object] = []
 
@@ -189,6 +203,8 @@ class PostgresSession:
                 context=_ADAPTERS,
                 **info,
             )
+        # Else flips at the same time fail where the role's own is a stricter one.
+        self._connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         # Kept, because a cursor learns how its statement's values are adapted: anew each time, a fleet takes a quarter
         # longer to follow a flip.
         self._cursors = defaultdict[str, psycopg.Cursor[Any]](functools.partial(psycopg.Cursor, self._connection))
@@ -241,7 +257,7 @@ class PostgresSession:
         try:
             # Committed by a message of its own: a write that is given up while it waits must not happen later.
             with self._wrapped(), self._connection.transaction():
-                row = Row(*self._one(_DURABLE + _WRITE, values))
+                row = _row(*self._one(_DURABLE + _WRITE, values))
         except StoreError as exc:
             if row is None or not self._connection.closed:
                 raise
@@ -331,7 +347,7 @@ class PostgresSession:
         try:
             self._connection.execute(
                 f"SET LOCAL lock_timeout = {MIGRATE_TIMEOUT * 1000:.0f}; "
-                "SELECT pg_advisory_xact_lock(hashtextextended('maintenance migrate', 0))"
+                "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0))"
             )
         except pg.LockNotAvailable as exc:
             raise StoreError(
@@ -410,7 +426,15 @@ def _next_step(exc: BaseException) -> str:
 
 def _reading(flag: list[Any] | tuple[Any, ...], *, registered: bool = False) -> Reading:
     there, *row, drain, standby = flag
-    return Reading(Row(*row) if there else None, primary=not standby, registered=registered, drain=there and drain)
+    return Reading(_row(*row) if there else None, primary=not standby, registered=registered, drain=there and drain)
+
+
+def _row(value_bool: Any, details: Any, revision: Any, updated_at: str | None, updated_by: UUID | None) -> Row:
+    try:
+        when = None if updated_at is None else dt.datetime.fromisoformat(updated_at)
+    except ValueError as exc:  # such as infinity
+        raise StoreError(f"platform_settings.updated_at of {KEY!r} is wrong: {exc}: set it to now()") from exc
+    return Row(value_bool, details, revision, when, updated_by)
 
 
 def _instance(row: tuple[Any, ...]) -> Instance:
