@@ -17,12 +17,12 @@ BEGIN
         program     text        NOT NULL,
         version     text        NOT NULL,
         when_stale  text        NOT NULL CHECK (when_stale IN ('serve', 'block')),
-        ttl         float8      NOT NULL CHECK (ttl > 0),
+        ttl         float8      NOT NULL CHECK (ttl > 0 AND ttl < 'Infinity'),
         revision    bigint,                -- installed, then acknowledged
         in_flight   integer,               -- null where requests are not tracked
         websockets  integer     NOT NULL DEFAULT 0,
         oldest      text,
-        oldest_age  float8,
+        oldest_age  float8      CHECK (oldest_age < 'Infinity'),
         seen_at     timestamptz NOT NULL DEFAULT now()
     ) WITH (fillfactor = 50);              -- room for updates in place, which touch no index
 

@@ -259,6 +259,43 @@ def test_people_read_the_time_of_their_machine_and_machines_read_utc(url, capsys
     assert json.loads(capsys.readouterr().out)["until"] == "2099-11-22T06:00:00+00:00"
 
 
+@pytest.fixture(params=[("CET-1", "9999-12-31T23:59:59"), ("EST5", "0001-01-01T00:00:00")], ids=["last", "first"])
+def beyond(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """The last or the first instant of UTC, on a machine whose own time has no such year."""
+    zone, instant = request.param
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        yield instant
+    time.tzset()
+
+
+def test_an_end_in_a_year_that_this_machine_has_not_is_shown_as_it_is(url, beyond, capsys):
+    assert ended("on", "--until", f"{beyond}Z") == 0
+    capsys.readouterr()
+    assert ended("status") == 3
+    assert f"{beyond.replace('T', ' ')} UTC (" in capsys.readouterr().out
+    assert ended("status", "--json") == 3
+    assert json.loads(capsys.readouterr().out)["until"] == f"{beyond}+00:00"
+    assert f"until {beyond.replace('T', ' ')} UTC" in text.change(flag(url))
+
+
+@pytest.mark.parametrize("zone", ["CET-1", "EST5"])
+@pytest.mark.parametrize("instant", ["9999-12-31T23:59:59", "0001-01-01T00:00:00"])
+def test_such_an_end_without_a_time_zone_is_answered_too(monkeypatch, zone, instant):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        with pytest.raises(argparse.ArgumentTypeError, match=f"names no time zone: write .*{instant}Z for UTC"):
+            options.instant(instant)
+    time.tzset()
+
+
+def test_a_time_that_has_no_equal_in_utc_is_told_to_machines_as_it_is():
+    west = dt.datetime(9999, 12, 31, 23, tzinfo=dt.timezone(-dt.timedelta(hours=5)))
+    assert text.to_json(west) == '"9999-12-31T23:00:00-05:00"'
+
+
 def test_an_end_that_has_passed_while_it_is_off_is_no_alarm():
     off = Snapshot(enabled=False, until=NOW, revision=3)
     assert "(passed)" in "\n".join(text.flag(off, "memory://", now=NOW))
@@ -589,6 +626,28 @@ def test_a_reader_that_goes_away_is_no_failure_to_tell(url):
     shell = f"{' '.join(COMMAND)} sql --json | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_whoever_closes_its_output_has_it_do_its_work(url, closed):
+    command = " ".join(COMMAND)
+    done = shell(f"{command} on --wait --json --until 2001-01-01T00:00:00Z {closed}")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] in ([], ["flag", "result"])
+    assert flag(url).enabled
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_an_output_that_cannot_be_written_is_told_and_the_flip_stands(url):
+    done = shell(f"{' '.join(COMMAND)} on >/dev/full")
+    said = "maintenance: [Errno 28] No space left on device: what was done before stands, as `maintenance status` tells"
+    assert (done.returncode, done.stderr.strip()) == (1, said)
+    assert flag(url).enabled
 
 
 def test_a_reader_that_goes_away_in_this_process(monkeypatch):

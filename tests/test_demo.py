@@ -87,7 +87,7 @@ def test_once_through_on_postgresql(database_url):
 
 
 def test_it_stays_to_be_played_with_until_sigterm_and_leaves_nobody_behind(folder):
-    with started("demo") as playing:
+    with started("demo", env={"DEMO_ONCE": "0"}) as playing:
         said = read_until(playing, "Ctrl-C ends it")
         a, b = re.findall(r"^  [AB]  http://(\S+)/ ", said, re.MULTILINE)
         [line] = re.findall(r"-d '(.*true.*)'", said)

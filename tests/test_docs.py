@@ -288,6 +288,14 @@ def test_flask_flips_and_is_reached_while_it_is_on(page: str, alone: Callable[[s
     assert told[2].get_json()["detail"] == "Back at noon."
 
 
+def test_the_guides_answer_what_is_wrong_with_400_or_422(alone: Callable[[str], Any]) -> None:
+    flask = alone(sample("docs/how-to/flask.md", "\ndef switch():")).app.test_client()
+    assert [flask.put(ADMIN, json=asked).status_code for asked in ({}, {"enabled": "no"})] == [400, 400]
+    too_long = ("PUT", ADMIN, {"enabled": True, "message": "a" * 10_001})
+    [answer] = answers(alone(sample("docs/how-to/fastapi.md", "async def switch")).app, too_long)
+    assert answer.status_code == 422
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/how-to/django.md"])
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])
 def test_django_flips_and_is_reached_while_it_is_on(

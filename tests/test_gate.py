@@ -115,6 +115,21 @@ def test_a_bypass_is_asked_about_one_request_alike_in_both(adapter: Adapter, sta
         request.headers["x-token"] = "u"  # type: ignore[index]
 
 
+def test_cookies_that_came_in_several_fields_are_joined_as_cookies(state: MaintenanceState) -> None:
+    """As HTTP/2 clients send them, and as servers hand them to an ASGI app."""
+    asked: list[Request] = []
+    app = ASGIMiddleware(asgi, state, bypass=lambda request: bool(asked.append(request)))
+    state.set(True)
+    state.settle()
+    several = [(b"cookie", b"bypass=tok"), (b"accept", b"a/b"), (b"cookie", b"theme=dark"), (b"accept", b"c/d")]
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "headers": several}, receive, send)
+
+    assert call_asgi(server, "/x").status == 503
+    assert asked[0].headers == {"cookie": "bypass=tok; theme=dark", "accept": "a/b, c/d"}
+
+
 def test_a_bypass_is_not_asked_while_nothing_is_refused(adapter: Adapter, state: MaintenanceState) -> None:
     asked: list[Request] = []
     app = adapter.wrap(state, bypass=asked.append)

@@ -127,6 +127,8 @@ def test_a_drain_is_over_when_nobody_has_anything_in_flight() -> None:
             "has 2 in flight, the oldest GET /slow for 3.1 s",
         ),
         ({"in_flight": 1}, "has 1 in flight"),
+        # Another service may keep a row of its own, and say less.
+        ({"in_flight": 1, "oldest": "GET /slow"}, "has 1 in flight, the oldest GET /slow for 0.0 s"),
         ({"in_flight": None}, "does not track its requests in flight"),
         ({"in_flight": 0, "revision": 6}, "has acknowledged revision 6; it serves when stale"),
     ],

@@ -564,6 +564,16 @@ def test_a_closed_session_fails(shared_url: str) -> None:
         session.read()
 
 
+@pytest.mark.parametrize("wrong", ["ttl = 9e999", "oldest_age = 9e999"])
+def test_no_row_says_what_json_cannot(shared_url: str, wrong: str) -> None:
+    store = open_store(shared_url)
+    with closing(store.connect()) as session:
+        session.report(instance())
+    statement = f"UPDATE maintenance_instances SET {wrong}"
+    with pytest.raises((psycopg.errors.CheckViolation, sqlite3.IntegrityError)):
+        run_sql(shared_url, statement if shared_url.startswith("sqlite") else statement.replace("9e999", "'Infinity'"))
+
+
 # Faults
 
 

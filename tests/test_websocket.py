@@ -10,7 +10,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from maintenance import MaintenanceState, default, init_maintenance
+from maintenance import MaintenanceState, Request, default, init_maintenance
 from maintenance.asgi import MaintenanceMiddleware
 from maintenance.runtime import REAL
 from maintenance.websocket import Closer
@@ -302,6 +302,30 @@ def test_who_is_bypassed_stays_connected(state: MaintenanceState, backend: str, 
         server.says("disconnect", code=1000)
 
     server = converse(backend, wrapped, talk, headers=[(b"x-me", b"1")])
+    assert CLOSED not in server.sent
+
+
+def test_a_bypass_is_asked_about_the_connection_as_it_came(state: MaintenanceState, backend: str) -> None:
+    """A middleware further in may write into the scope, as one that believes a proxy's headers does."""
+    app = Echo()
+
+    async def rewriting(scope: Any, receive: Any, send: Any) -> None:
+        scope["client"] = ("192.0.2.1", 1)
+        scope["headers"].clear()
+        await app(scope, receive, send)
+
+    def is_near(request: Request) -> bool:
+        return request.client == "10.0.0.1" and request.headers.get("x-me") == "1"
+
+    wrapped = MaintenanceMiddleware(rewriting, state, close_websockets=True, bypass=is_near)
+
+    async def talk(server: Server) -> None:
+        await flip(state)
+        server.says("receive", text="hi")
+        await until(lambda: len(server.sent) == 2)
+        server.says("disconnect", code=1000)
+
+    server = converse(backend, wrapped, talk, headers=[(b"x-me", b"1")], client=("10.0.0.1", 1))
     assert CLOSED not in server.sent
 
 

@@ -10,6 +10,7 @@ from wsgiref.validate import validator
 import pytest
 
 from maintenance import MaintenanceState, Response
+from maintenance.policy import WEBSOCKET
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
 from tests.support.clock import Clock, refuse, runtime
@@ -52,6 +53,29 @@ class Wrapped:
     @property
     def in_flight(self) -> int | None:
         return self._state.status().in_flight
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "h2c, websocket"])
+def test_a_websocket_s_handshake_is_no_get(state: MaintenanceState, upgrade: str) -> None:
+    state.set(True, mode="read_only")
+    state.settle()
+    handshake = {"HTTP_UPGRADE": upgrade, "HTTP_CONNECTION": "Upgrade"}
+    statuses: list[str] = []
+
+    def ask(app: Any, **more: Any) -> Any:
+        return app(environ("/live", **more), lambda status, *_: statuses.append(status))
+
+    for options in ({}, {"in_flight": False}):
+        wrapped = Wrapped(state, [b"page"], exempt=("GET /live",), **options)
+        ask(wrapped.middleware, **handshake)
+        ask(wrapped.middleware, HTTP_UPGRADE="h2c")
+    open_ones = Wrapped(state, iter([b""]), exempt=("WEBSOCKET /live",))
+    body = ask(open_ones.middleware, **handshake)
+    assert statuses == ["503 Service Unavailable", "200 OK"] * 2 + ["200 OK"]
+    counted = open_ones.middleware._gate.in_flight
+    assert counted is not None
+    assert [entry.method for entry in counted.entries()] == [WEBSOCKET]
+    body.close()
 
 
 @pytest.mark.parametrize("body", [[b"a", b"b"], (b"a", b"b"), [], [b""]], ids=str)

@@ -43,7 +43,9 @@ def headers_of(scope: Any) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        # HTTP/2 clients split their cookies (RFC 9113, section 8.2.3).
+        comma = "; " if name == "cookie" else ", "
+        headers[name] = f"{headers[name]}{comma}{value}" if name in headers else value
     return headers
 
 

@@ -93,8 +93,8 @@ class Gate:
         self.state = state
         self.clock = REAL.clock
         self.clock_call = _call_of(self.clock)
-        self._keep = wire.copy if self._bypasses else None
-        self.in_flight = InFlight(keep=self._keep) if in_flight else None
+        self.keep = wire.copy if self._bypasses else None
+        self.in_flight = InFlight(keep=self.keep) if in_flight else None
         self._meters: dict[MaintenanceState, _Meter] = {}
         self._listeners: tuple[Callable[[Snapshot], None], ...] = ()
         self.lease: Lease | NoLease = NoLease()
@@ -125,7 +125,7 @@ class Gate:
             return _Meter(self, () if now is None else (now,))
         before = dict.fromkeys(flight for meter in list(self._meters.values()) for flight in meter.flights)
         kept = [flight for flight in before if flight is now or flight.entries()]
-        return _Meter(self, (InFlight(keep=self._keep), *kept))
+        return _Meter(self, (InFlight(keep=self.keep), *kept))
 
     def on_change(self, listener: Callable[[Snapshot], None]) -> None:
         """Have a function called with each flip of whichever state is followed."""

@@ -333,7 +333,8 @@ class Request:
     Attributes:
         method: As sent, such as ``GET``; a WebSocket is ``WEBSOCKET``.
         path: Relative to the mount point, decoded.
-        headers: Read-only; names in lower case, repeated ones joined by a comma and a space (RFC 9110, 5.3).
+        headers: Read-only; names in lower case, repeated ones joined by a comma and a space (RFC 9110, 5.3),
+            cookies by a semicolon and a space (RFC 9113, 8.2.3).
         client: The peer's address as the server gives it; a proxy's, unless the server was told of it.
     """
 

@@ -178,7 +178,7 @@ def _missing(instance: Instance, question: Question) -> str:
         return ""
     if instance.in_flight is None:
         return "does not track its requests in flight"
-    oldest = f", the oldest {instance.oldest} for {instance.oldest_age:.1f} s" if instance.oldest else ""
+    oldest = f", the oldest {instance.oldest} for {instance.oldest_age or 0.0:.1f} s" if instance.oldest else ""
     return f"has {instance.in_flight} in flight{oldest}"
 
 

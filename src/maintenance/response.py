@@ -352,7 +352,7 @@ def _text(said: _Topic) -> str:
 
 
 def _readable(time: dt.datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M} {time.tzname()}"
+    return f"{time.replace(tzinfo=None).isoformat(' ', 'minutes')} {time.tzname()}"
 
 
 _BODIES: Final[dict[str, Callable[[_Topic], str]]] = {_HTML: _page, _PROBLEM: _problem, _TEXT: _text}

@@ -33,7 +33,8 @@ class Closer:
         """Run the app for one connection that was let in."""
         app, gate, asked = self._app, self._gate, None
         if scope["type"] == "websocket":
-            asked = gate.ask(WEBSOCKET, scope["path"], scope.get("root_path", ""), scope)
+            kept = scope if gate.keep is None else gate.keep(scope)  # as it came: a bypass is asked about it later
+            asked = gate.ask(WEBSOCKET, scope["path"], scope.get("root_path", ""), kept)
         if asked is None:
             await app(scope, receive, send)
             return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from maintenance.gate import Wire
 from maintenance.middleware import Middleware
+from maintenance.policy import WEBSOCKET
 from maintenance.response import Response
 from maintenance.wsgi_body import closing, record
 
@@ -24,6 +25,12 @@ def _text(value: str) -> str:
 def _paths(path: str, root: str) -> tuple[str, str]:
     below = path if path.isascii() else _text(path)
     return below, f"{_text(root.rstrip('/'))}{below}" if root else below
+
+
+def _method(environ: Any) -> str:
+    """The request's method; `WEBSOCKET` for an opening handshake, which comes as a GET (RFC 6455, section 4.1)."""
+    method: str = environ["REQUEST_METHOD"]
+    return WEBSOCKET if "websocket" in environ.get("HTTP_UPGRADE", "").lower() else method
 
 
 def _headers(environ: Any) -> dict[str, str]:
@@ -61,9 +68,8 @@ class MaintenanceMiddleware(Middleware):
             refusal = self._refusal(environ, gate.clock())
             return app(environ, start_response) if refusal is None else _send(refusal, environ, start_response)
         now = clock(*which)
-        key = flight.enter(
-            environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ, now
-        )
+        method = environ["REQUEST_METHOD"] if "HTTP_UPGRADE" not in environ else _method(environ)
+        key = flight.enter(method, environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ, now)
         try:
             refusal = None if now < gate.lease.held.open_until else self._refusal(environ, now)
             if refusal is None:
@@ -78,9 +84,7 @@ class MaintenanceMiddleware(Middleware):
 
     def _refusal(self, environ: "WSGIEnvironment", now: float) -> Response | None:
         gate = self._gate
-        asked = gate.ask(
-            environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ
-        )
+        asked = gate.ask(_method(environ), environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ)
         return None if asked is None else gate.answer(asked, gate.held(now) or gate.settle())
 
 

@@ -60,18 +60,27 @@ def main(arguments: list[str] | None = None) -> int:
         SystemExit: The arguments are wrong, or ask for help.
     """
     logging.getLogger("maintenance").addHandler(_silence)
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a message is shown whatever the terminal can
     try:
         status = _run(options.parse(arguments))
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as exc:
         # The interpreter flushes once more when it ends.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        if isinstance(exc, BrokenPipeError):
+            return BROKEN_PIPE
+        return _end(f"{exc}: what was done before stands, as `maintenance status` tells", FAILED)
     return status
+
+
+def _open_what_is_closed() -> None:
+    """Have somewhere to write to, and let no connection take the number of a stream that the shell has closed."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _run(args: argparse.Namespace) -> int:

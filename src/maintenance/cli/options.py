@@ -1,6 +1,7 @@
 """What may be written on the command line, and what its words mean."""
 
 import argparse
+import contextlib
 import datetime as dt
 import getpass
 import math
@@ -58,7 +59,7 @@ exit status:
   2  wrong usage; nothing was done
   3  `status`: maintenance is on
   4  --wait: not proven within the time-out; the flag stays as it was set
-  130  ended by Ctrl-C"""
+  130  ended by Ctrl-C, but for watch and demo, which it ends with 0"""
 
 _DATABASE: Final = """\
 The database is named by --database, else by MAINTENANCE_DATABASE_URL, else by DATABASE_URL. A password is better kept
@@ -105,11 +106,11 @@ def instant(text: str) -> dt.datetime:
         when = dt.datetime.fromisoformat(text.strip())
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no ISO time: write such as {_example()}, or --for 30m") from None
+    here = ""
     if when.utcoffset() is None:
-        local = when.astimezone().isoformat()
-        raise argparse.ArgumentTypeError(
-            f"{text!r} names no time zone: write {local} for the time zone of this machine, {when.isoformat()}Z for UTC"
-        )
+        with contextlib.suppress(OverflowError, ValueError):  # this machine's zone has no such year
+            here = f"{when.astimezone().isoformat()} for the time zone of this machine, "
+        raise argparse.ArgumentTypeError(f"{text!r} names no time zone: write {here}{when.isoformat()}Z for UTC")
     return when
 
 

@@ -1,5 +1,6 @@
 """Words and numbers for people, and JSON for machines."""
 
+import contextlib
 import datetime as dt
 import json
 import re
@@ -24,8 +25,10 @@ def printable(text: str) -> str:
 
 
 def local(when: dt.datetime) -> str:
-    """An aware time in the time zone of this machine."""
-    return f"{when.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    """An aware time in the time zone of this machine; as it is where that has no such year."""
+    with contextlib.suppress(OverflowError):
+        when = when.astimezone()
+    return f"{when.replace(tzinfo=None).isoformat(' ', 'seconds')} {when.tzname()}"
 
 
 def span(seconds: float) -> str:
@@ -57,7 +60,11 @@ def emit(value: object) -> None:
 
 
 def _plain(value: object) -> str:
-    return value.astimezone(dt.UTC).isoformat() if isinstance(value, dt.datetime) else str(value)
+    if not isinstance(value, dt.datetime):
+        return str(value)
+    with contextlib.suppress(OverflowError):
+        value = value.astimezone(dt.UTC)
+    return value.isoformat()
 
 
 def flag_json(snapshot: Snapshot, store: str) -> dict[str, Any]:

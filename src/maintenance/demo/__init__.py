@@ -39,7 +39,7 @@ def run() -> int:
         with _left_as_found(state), Server("A", url) as a, Server("B", url) as b:
             _introduce(a, b, state.store.name)
             _show(a, b, state)
-            if os.environ.get("DEMO_ONCE"):
+            if os.environ.get("DEMO_ONCE") == "1":
                 _say("Every step held.")
             else:
                 with contextlib.suppress(KeyboardInterrupt):

@@ -28,12 +28,12 @@ CREATE TABLE IF NOT EXISTS maintenance_instances (
     program    text    NOT NULL,
     version    text    NOT NULL,
     when_stale text    NOT NULL CHECK (when_stale IN ('serve', 'block')),
-    ttl        real    NOT NULL CHECK (ttl > 0),
+    ttl        real    NOT NULL CHECK (ttl > 0 AND ttl < 9e999),
     revision   integer,
     in_flight  integer,
     websockets integer NOT NULL DEFAULT 0,
     oldest     text,
-    oldest_age real,
+    oldest_age real    CHECK (oldest_age < 9e999),
     seen_at    real    NOT NULL DEFAULT ((julianday('now') - 2440587.5) * 86400.0)
 );
 
