@@ -105,6 +105,11 @@ class Server:
         if self.state is not None:
             self.state.close()
 
+    def lull(self) -> None:
+        """Leave the fleet while requests come, as when an app returns from its lifespan; the next brings it back."""
+        self.database.history.left.add(self.process.name)
+        self.state.leave()
+
     @property
     def follows(self) -> bool:
         known = self.state.lease.known if self.state else None

@@ -13,6 +13,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from maintenance import proof
+from maintenance.follower import Follower
 from maintenance.lease import Lease
 from maintenance.refresher import Refresher
 from maintenance.wsgi import MaintenanceMiddleware, _send
@@ -132,6 +133,16 @@ def _ignores_overlaps(self: Any, snapshot: Any, *, asked: int | None = None, **o
     return _true_install(self, snapshot, **options)
 
 
+def _leaves_before_the_lease_has_ended(self: Any) -> None:
+    refresher = self.refresher
+    if refresher is not None:
+        refresher.retire()
+        self._runtime.sleep(self._lease._ttl / 4)  # a busy machine
+        _true_leave(self)
+
+
+_true_leave = Follower.leave
+
 BUSY: Final = {"ttl": 2.0, "gap": 0.1}
 
 PLANTED: Final = {
@@ -172,6 +183,11 @@ PLANTED: Final = {
     ),
     "an unregistered process that renews its lease": Plant(
         ((Refresher, "_unfit", _renews_unregistered),), "denied", {"when_stale": "block", **BUSY}
+    ),
+    "leaving the fleet before the lease has ended": Plant(
+        ((Follower, "leave", _leaves_before_the_lease_has_ended),),
+        "lull",
+        {"when_stale": "block", "handling": 0.02, "strikes": 2.0, **BUSY},
     ),
     "a fork that inherits the lease": Plant(
         ((Lease, "forked", _forks_with_the_lease),), "fork", {"when_stale": "block"}

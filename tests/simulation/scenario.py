@@ -28,15 +28,15 @@ from tests.simulation.world import CLOCK_RATE, Process, Weather, World
 
 FAULTS: Final = (
     "slow", "lost", "unheard", "late", "polled", "standby", "cut", "drop", "freeze", "crash", "restart", "fork", "join",
-    "leave", "fail-over", "empty", "sever", "denied", "threadless", "untracked", "unrest",
+    "leave", "lull", "fail-over", "empty", "sever", "denied", "threadless", "untracked", "unrest",
 )  # fmt: skip
-STRIKES: Final = ("cut", "drop", "freeze", "crash", "restart", "fork", "join", "leave", "fail-over", "empty")
+STRIKES: Final = ("cut", "drop", "freeze", "crash", "restart", "fork", "join", "leave", "lull", "fail-over", "empty")
 
 STEPPED: Final = {
     wsgi.MaintenanceMiddleware: ("__call__", "_refusal"),
     gate.Gate: ("held",),
     lease.Lease: ("install", "run_out", "expire", "close"),
-    refresher.Refresher: ("_cycle", "_read", "_install", "retire"),
+    refresher.Refresher: ("_cycle", "_read", "_install", "renew_no_more", "retire"),
     registration.Registration: ("register", "acknowledge", "follow_drain", "_say"),
     follower.Follower: ("settled", "settle", "_await_outcome", "_ensure_running", "leave", "forked"),
     state.MaintenanceState: ("set", "refresh", "forked", "close"),
@@ -347,6 +347,12 @@ class Scenario:
             self.world.log("leaves", victim.process.name)
             victim.leaving = True
             self.world.spawn(victim.process, victim.leave)
+
+    def _lull(self) -> None:
+        victim = self._victim()
+        if victim and victim.app:
+            self.world.log("goes, and may come back", victim.process.name)
+            self.world.spawn(victim.process, victim.lull)
 
     def _fail_over(self) -> None:
         self.database.restart(self._span(), promote=True)
