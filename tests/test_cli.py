@@ -291,8 +291,9 @@ def test_such_an_end_without_a_time_zone_is_answered_too(monkeypatch, zone, inst
     time.tzset()
 
 
-def test_a_time_that_has_no_equal_in_utc_is_told_to_machines_as_it_is():
+def test_machines_are_told_what_json_has_not_as_text():
     west = dt.datetime(9999, 12, 31, 23, tzinfo=dt.timezone(-dt.timedelta(hours=5)))
+    assert text.to_json(UUID(int=1)) == '"00000000-0000-0000-0000-000000000001"'
     assert text.to_json(west) == '"9999-12-31T23:00:00-05:00"'
 
 
@@ -657,6 +658,15 @@ def test_a_reader_that_goes_away_in_this_process(monkeypatch):
         monkeypatch.setattr(sys, "stdout", output)
         assert ended("sql") == 141
         monkeypatch.undo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_an_output_that_cannot_be_written_in_this_process(monkeypatch, capsys):
+    with open("/dev/full", "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert ended("sql") == 1
+        monkeypatch.undo()
+    assert "maintenance: [Errno 28] No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
