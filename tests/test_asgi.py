@@ -1,5 +1,6 @@
 """The ASGI adapter under asyncio and trio: what passes, what waits, and that nothing blocks the loop."""
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -7,13 +8,16 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
-from maintenance import MaintenanceState, Response, asgi_io
+from maintenance import MaintenanceState, Response, aset_maintenance, asgi_io, default, init_maintenance
 from maintenance.asgi import MaintenanceMiddleware
+from maintenance.stores import open_store
 from tests.support.clients import acall_asgi, call_asgi, http_scope
 from tests.support.clock import Clock, hang, refuse, runtime
 from tests.support.faulty import FaultyStore
+from tests.support.waiting import eventually
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -101,10 +105,48 @@ def test_a_lifespan_that_the_app_does_not_know_raises_what_it_raises(state: Main
         run(lambda: MaintenanceMiddleware(App(refuse_lifespan), state)({"type": "lifespan"}, nothing, ignore))
 
 
-def test_a_lifespan_without_a_state_looks_for_none() -> None:
-    app = App()
-    run(lambda: MaintenanceMiddleware(app)({"type": "lifespan"}, nothing, ignore))
-    assert len(app.scopes) == 1
+class Lifespan:
+    """An app that starts up, does something, and says so."""
+
+    def __init__(self, then: Callable[[], object] = lambda: None) -> None:
+        self.then = then
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.then()
+        await send({"type": "lifespan.startup.complete"})
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_default_state_is_resolved_once_the_app_has_started_up(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, backend: str
+) -> None:
+    """The app may build it itself while it starts up; a fleet that gets no request yet is there all the same."""
+    open_store(sqlite_url).migrate()
+    monkeypatch.setattr(default, "_state", None)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        registered = MaintenanceState(sqlite_url, register=False).fleet
+        await anyio.to_thread.run_sync(lambda: eventually(lambda: len(registered().instances) == 1))
+
+    init = functools.partial(init_maintenance, sqlite_url)
+    anyio.run(lambda: MaintenanceMiddleware(Lifespan(init))({"type": "lifespan"}, nothing, send), backend=backend)
+    monkeypatch.setattr(default, "_state", None)
+    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", sqlite_url)
+    anyio.run(lambda: MaintenanceMiddleware(Lifespan())({"type": "lifespan"}, nothing, send), backend=backend)
+    assert sent == ["lifespan.startup.complete"] * 2
+
+
+def test_a_lifespan_without_a_database_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(default, "_state", None)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    run(lambda: MaintenanceMiddleware(Lifespan())({"type": "lifespan"}, nothing, send))
+    assert sent == ["lifespan.startup.complete"]
 
 
 # In flight
@@ -230,7 +272,7 @@ def test_no_thread_is_asked_while_the_answer_is_fresh(state: MaintenanceState, m
     async def never(_: Any) -> Any:
         raise AssertionError("a request waited")
 
-    monkeypatch.setattr("maintenance.asgi.in_thread", never)
+    monkeypatch.setattr("maintenance.asgi.of_request", never)
     wrapped = MaintenanceMiddleware(App(), state)
     assert call_asgi(wrapped).status == 200
     state.set(True)
@@ -296,3 +338,42 @@ def test_headers_are_known_by_themselves_and_do_not_pile_up() -> None:
         response = Response(503, (("X-Number", str(number)),), b"")
         assert asgi_io._encoded(response) == [(b"x-number", str(number).encode())]
         assert len(asgi_io._known) <= 512
+
+
+# The threads that it waits in
+
+
+@BACKENDS
+def test_neither_a_request_nor_a_flip_needs_one_of_the_apps_threads(store: FaultyStore, backend: str) -> None:
+    """As where every synchronous endpoint of the app hangs in them: the incident in which somebody wants to flip."""
+    state = MaintenanceState(store)
+    app = MaintenanceMiddleware(App(), state)
+
+    async def main() -> None:
+        hung = anyio.to_thread.current_default_thread_limiter()
+        hung.total_tokens = 1
+        async with hung:
+            with anyio.fail_after(10):
+                assert (await acall_asgi(app)).status == 200
+                snapshot = await aset_maintenance(True, state=state)
+                assert (await state.aprove(snapshot, timeout=5.0)).proven
+                assert (await acall_asgi(app)).status == 503
+
+    run(main, backend)
+    state.close()
+
+
+@BACKENDS
+def test_where_no_thread_can_be_started_a_request_is_answered_in_the_loop(
+    state: MaintenanceState, clock: Clock, store: FaultyStore, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    MaintenanceState(store).set(True)
+    clock.now += 11.0
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        patch.setattr("trio._core._thread_cache.start_joinable_thread", none_left, raising=False)
+        patch.setattr("trio._core._thread_cache.WorkerThread.__init__", none_left)
+        assert run(lambda: acall_asgi(MaintenanceMiddleware(App(), state)), backend).status == 503

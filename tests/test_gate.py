@@ -2,6 +2,7 @@
 
 import gc
 import json
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from tests.support.clients import Answer, call_asgi, call_wsgi
 from tests.support.clock import Clock, refuse, runtime
 from tests.support.faulty import FaultyStore
 from tests.support.plain_apps import asgi, wsgi
+from tests.support.waiting import eventually
 
 Ask = Callable[..., Answer]
 
@@ -128,6 +130,61 @@ def test_cookies_that_came_in_several_fields_are_joined_as_cookies(state: Mainte
 
     assert call_asgi(server, "/x").status == 503
     assert asked[0].headers == {"cookie": "bypass=tok; theme=dark", "accept": "a/b, c/d"}
+
+
+def test_a_request_is_entered_before_the_flag_is_asked(adapter: Adapter, state: MaintenanceState) -> None:
+    """A flip that arrives in between must find it in the table, and it must find the flip."""
+    app = adapter.wrap(state)
+    flight = app._gate.in_flight
+    enter = flight.enter
+    in_flight: list[int | None] = []
+
+    def enter_then_flip(*arguments: Any) -> int:
+        key: int = enter(*arguments)
+        state.set(True)
+        in_flight.append(state.status().in_flight)
+        return key
+
+    flight.enter = enter_then_flip
+    assert adapter.ask(app, "/x").status == 503
+    assert in_flight == [1]
+
+
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_the_clock_is_read_before_the_flag_is_asked(
+    adapter: Adapter, state: MaintenanceState, *, in_flight: bool
+) -> None:
+    """Admission is that reading, so whatever is installed after it must be seen."""
+    app = adapter.wrap(state, in_flight=in_flight)
+    clock, which = app._gate.clock_call
+    readings: list[float] = []
+
+    def read_then_flip(*arguments: Any) -> float:
+        readings.append(clock(*arguments))
+        state.set(True)
+        return readings[-1]
+
+    app._gate.clock_call = read_then_flip, which
+    assert adapter.ask(app, "/x").status == 503
+    assert len(readings) == 1  # admitted on this one, and on none that came later
+
+
+def test_visitors_are_not_all_told_to_return_at_the_same_second(adapter: Adapter, state: MaintenanceState) -> None:
+    state.set(True)
+    state.settle()
+    app = adapter.wrap(state)
+    told = {int(adapter.ask(app, "/x").headers["retry-after"]) for _ in range(100)}
+    assert len(told) > 1
+    assert min(told) >= 60
+    assert max(told) <= 66
+
+
+def test_who_is_asked_for_probes_only_is_in_the_fleet_too(adapter: Adapter, clock: Clock) -> None:
+    store = FaultyStore()
+    state = MaintenanceState(store, runtime=runtime(clock, start=lambda run: threading.Thread(target=run).start()))
+    assert adapter.ask(adapter.wrap(state), "/health").status == 200
+    eventually(lambda: len(store.inner.connect().fleet().instances) == 1)
+    state.close()
 
 
 def test_a_bypass_is_not_asked_while_nothing_is_refused(adapter: Adapter, state: MaintenanceState) -> None:

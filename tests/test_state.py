@@ -223,9 +223,32 @@ def test_what_was_primed_is_asked_for_again_once_it_is_old(
     clock.now += 10.0
     MaintenanceState(faulty).set(True)
     assert still.status().condition == "stale"
-    assert not still.enabled  # code that asks does not wait
+    assert still.enabled
     assert still.follower.refresher is not None
     assert not still.settle().open
+
+
+@pytest.mark.parametrize("when_stale", ["serve", "block"])
+def test_a_child_that_is_forked_for_one_question_reads_before_it_answers(
+    clock: Clock, faulty: FaultyStore, when_stale: Any
+) -> None:
+    """As a queue's worker forks for each job: nobody else reads there, and it asks once."""
+    parent = MaintenanceState(faulty, ttl=10.0, when_stale=when_stale, runtime=runtime(clock, start=refuse))
+    parent.prime()
+    for enabled in (True, False):
+        MaintenanceState(faulty).set(enabled)
+        clock.now += 11.0
+        parent.forked()
+        assert parent.enabled is enabled
+
+
+def test_without_a_thread_code_that_asks_reads_again_past_each_ttl(
+    still: MaintenanceState, clock: Clock, faulty: FaultyStore
+) -> None:
+    for enabled in (True, False, True):
+        MaintenanceState(faulty).set(enabled)
+        clock.now += 11.0
+        assert still.enabled is enabled
 
 
 def test_priming_never_raises_what_the_store_raises(
@@ -311,10 +334,13 @@ def test_code_that_asks_lets_no_request_rest_on_an_old_answer(
     still: MaintenanceState, clock: Clock, faulty: FaultyStore
 ) -> None:
     still.settle()
+    assert still.follower.refresher is not None
+    still.follower.refresher.begun = True  # a thread reads for it, and is late
     for _ in range(30):
         clock.now += 0.5
         assert not still.enabled
     assert not clock.now < still.lease.held.deadline
+    still.follower.refresher.begun = False
     MaintenanceState(faulty).set(True)
     assert not still.settle().open
 
@@ -324,6 +350,7 @@ def test_under_block_code_that_asks_hears_that_nothing_is_admitted(faulty: Fault
     state.start()
     assert state.follower.refresher is not None
     state.follower.refresher._attempt()
+    state.follower.refresher.begun = True
     assert not state.enabled
     clock.now += 10.0
     assert state.enabled

@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from maintenance.asgi_io import App, Receive, Scope, Send, accept_of, headers_of, in_thread, messages, refuse_websocket
+from maintenance.asgi_io import App, Receive, Scope, Send, accept_of, beginning, headers_of, messages, refuse_websocket
+from maintenance.event_loop import of_request
 from maintenance.gate import Wire
 from maintenance.middleware import Middleware
 from maintenance.model import check_bool
@@ -62,11 +63,13 @@ class MaintenanceMiddleware(Middleware):
             refusal, held = None, gate.lease.held
             if now >= held.open_until:
                 asked = gate.ask(method, scope["path"], scope.get("root_path", ""), scope)
-                if asked is not None:
+                if asked is None:
+                    gate.begin()
+                else:
                     if now >= held.deadline:
                         # A default state that is not there yet is built in the thread too: that loads a driver.
                         settled = gate.held(now) if gate.state else None
-                        held = await in_thread(gate.settle) if settled is None else settled
+                        held = await of_request(gate.settle) if settled is None else settled
                     refusal = gate.answer(asked, held)
             if refusal is None:
                 await app(scope, receive, send)
@@ -81,10 +84,12 @@ class MaintenanceMiddleware(Middleware):
             await send(message)
 
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lifespan = scope["type"] == "lifespan"
-        if lifespan and (state := self._gate.ready):
-            state.start()
-        await self._app(scope, receive, send)
-        if lifespan and (state := self._gate.ready):
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        gate = self._gate
+        gate.begin()
+        await self._app(scope, receive, send if gate.ready else beginning(gate, send))
+        if (state := gate.ready) is not None:
             # Not awaited: in this very step the server heard that the app is done, and at the next it ends the loop.
             state.leave()

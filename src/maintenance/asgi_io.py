@@ -1,13 +1,11 @@
-"""What an ASGI adapter hears from its server and says to it, and how it waits without blocking the event loop."""
+"""What an ASGI adapter hears from its server and says to it."""
 
 import functools
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import anyio
-import anyio.lowlevel
-import anyio.to_thread
-
+from maintenance.event_loop import of_request
+from maintenance.gate import Gate
 from maintenance.response import Response
 
 Scope = MutableMapping[str, Any]
@@ -15,7 +13,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Result = TypeVar("Result")
 
 TRY_AGAIN_LATER: Final = 1013
 """The close code of a refusal (IANA WebSocket Close Code Number Registry)."""
@@ -24,18 +21,6 @@ MAX_KNOWN: Final = 512
 """How many responses' headers are kept as bytes: the same ones are sent again and again."""
 
 _known: Final[dict[int, tuple[tuple[tuple[str, str], ...], list[tuple[bytes, bytes]]]]] = {}
-
-_limiters: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("maintenance")
-
-
-async def in_thread(function: Callable[[], Result]) -> Result:
-    """Run what may wait in a thread, out of a limiter of its own: the app's threads are the app's."""
-    try:
-        limiter = _limiters.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(40)
-        _limiters.set(limiter)
-    return await anyio.to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
 
 
 def headers_of(scope: Any) -> dict[str, str]:
@@ -82,6 +67,17 @@ def messages(response: Response, scope: Scope) -> tuple[Message, Message]:
         {"type": "http.response.start", "status": response.status, "headers": _encoded(response)},
         {"type": "http.response.body", "body": body},
     )
+
+
+def beginning(gate: Gate, send: Send) -> Send:
+    """The same `send`; once the app has started up, which may have said which state to follow, that is followed."""
+
+    async def send_on(message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            await of_request(gate.resolve)
+        await send(message)
+
+    return send_on
 
 
 async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

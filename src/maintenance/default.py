@@ -140,15 +140,16 @@ def set_maintenance(
 async def aset_maintenance(enabled: bool, **options: Any) -> Snapshot:
     """`set_maintenance` in a thread, for async code: the event loop is never blocked.
 
-    A task that is cancelled meanwhile ends once the write has, so that nothing is half done.
+    The write is never half done. A task that is cancelled by anyio or trio meanwhile ends once it has ended; one that
+    asyncio cancels, as `asyncio.timeout` does, ends at once, and the write goes on.
 
     Args:
         enabled: On or off.
         **options: Those of `set_maintenance`.
     """
-    import anyio.to_thread  # noqa: PLC0415 - WSGI processes never load it
+    from maintenance.event_loop import of_call  # noqa: PLC0415 - WSGI processes never load it
 
-    return await anyio.to_thread.run_sync(functools.partial(set_maintenance, enabled, **options))
+    return await of_call(functools.partial(set_maintenance, enabled, **options), abandon=False)
 
 
 def fleet(state: MaintenanceState | None = None) -> Fleet:

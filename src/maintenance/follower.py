@@ -73,6 +73,11 @@ class Follower:
         refresher = self.refresher
         return refresher is None or (not refresher.answered and self._runtime.clock() < self._boot_until)
 
+    @property
+    def must_ask(self) -> bool:
+        """Whether nothing is read unless whoever asks waits for it: before the first read, and without a thread."""
+        return self.booting or not self._runs()
+
     def settled(self) -> Held | None:
         """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
         if self._lease.closed:
@@ -201,7 +206,8 @@ class Follower:
         self._lease.expire()
         refresher.retire()
         with self._lock:
-            self.refresher, self._outcomes = None, 0
+            if self.refresher is refresher:  # and not that of a request which came while another thread left
+                self.refresher, self._outcomes = None, 0
         self._release()
         refresher.join(LEAVE_LIMIT)
 

@@ -1,5 +1,6 @@
 """The one decision that both adapters ask for: what is asked, and the flag, give a pass or a response."""
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -141,6 +142,16 @@ class Gate:
     def ready(self) -> MaintenanceState | None:
         """The state where one is known already."""
         return self._given or default.current_state()
+
+    def begin(self) -> None:
+        """Follow from now on, where there is a state: also a process that is asked for nothing but probes is there."""
+        if (state := self.ready) is not None:
+            state.start()
+
+    def resolve(self) -> None:
+        """Follow from now on, also a default state that is built for it; the first request says what is wrong."""
+        with contextlib.suppress(ConfigurationError):
+            self.following.start()
 
     def ask(self, method: str, path: str, root: str, raw: Any) -> Asked | None:
         """What is asked, or None where it passes whatever the flag says."""

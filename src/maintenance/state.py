@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import datetime as dt
 import functools
+import inspect
 import logging
 import operator
 import os
@@ -109,14 +110,20 @@ class MaintenanceState:
         return self.follower.settle()
 
     def snapshot(self) -> Snapshot:
-        """What is known. Reads memory, except before the first read, for which it waits as a first request does."""
+        """What is known. Reads memory, except where this process has not read yet, and where no thread reads for it.
+
+        Then it waits as a request does.
+        """
         now, held = self.clock(), self.lease.held
         if now < held.deadline or self.closed:
             return held.snapshot
         if self.follower.refresher is None and self._is_recent():
             return self.lease.known  # primed, perhaps in a process that is about to fork: no thread yet
-        waiting = self.follower.booting and self.lease.known.source != "store"
-        return (self.settled() or (self.settle() if waiting else self.lease.outlived())).snapshot
+        # Where no thread runs, as in the child of a fork for one job, nobody else would ever read.
+        settled = self.settled()
+        if settled is None:
+            settled = self.settle() if self.follower.must_ask else self.lease.outlived()
+        return settled.snapshot
 
     @property
     def enabled(self) -> bool:
@@ -218,6 +225,10 @@ class MaintenanceState:
         Raises:
             TypeError, ValueError: An argument is wrong; nothing was asked.
         """
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"snapshot is {snapshot!r}: write prove(state.set(...)) or prove(state.refresh())")
+        if not isinstance(drain, bool):
+            raise TypeError(f"drain is {drain!r}: write True or False")
         if snapshot.source != "store":
             raise ValueError("the snapshot was never in a store: write prove(state.set(...)) or prove(state.refresh())")
         if drain and not snapshot.enabled:
@@ -235,7 +246,7 @@ class MaintenanceState:
 
     async def aprove(self, snapshot: Snapshot, **options: Any) -> Proof:
         """`prove` in a thread, for async code; cancelling it ends the wait."""
-        import anyio  # noqa: PLC0415 - WSGI processes never load it
+        from maintenance.event_loop import of_call  # noqa: PLC0415 - WSGI processes never load it
 
         cancelled = False
         progress = options.pop("progress", lambda _: None)
@@ -247,7 +258,7 @@ class MaintenanceState:
 
         try:
             work = functools.partial(self.prove, snapshot, progress=report, **options)
-            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+            return await of_call(work, abandon=True)
         finally:
             cancelled = True
 
@@ -300,6 +311,8 @@ class MaintenanceState:
         """
         if not callable(callback):
             raise ConfigurationError(f"on_change is given {callback!r}: write a function over a Snapshot")
+        if inspect.iscoroutinefunction(callback):
+            raise ConfigurationError(f"on_change is given the async function {callback!r}: write a plain one")
         self._callbacks = (*self._callbacks, callback)
         return callback
 

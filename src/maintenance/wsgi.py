@@ -85,7 +85,10 @@ class MaintenanceMiddleware(Middleware):
     def _refusal(self, environ: "WSGIEnvironment", now: float) -> Response | None:
         gate = self._gate
         asked = gate.ask(_method(environ), environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ)
-        return None if asked is None else gate.answer(asked, gate.held(now) or gate.settle())
+        if asked is None:
+            gate.begin()
+            return None
+        return gate.answer(asked, gate.held(now) or gate.settle())
 
 
 def _send(response: Response, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:

@@ -24,7 +24,7 @@ from tests.simulation.database import Database, Network
 from tests.simulation.fleet import Operator, Options, Server, alive
 from tests.simulation.history import History
 from tests.simulation.stepping import stepped
-from tests.simulation.world import CLOCK_RATE, Process, Weather, World
+from tests.simulation.world import CLOCK_RATE, Lock, Process, Weather, World
 
 FAULTS: Final = (
     "slow", "lost", "unheard", "late", "polled", "standby", "cut", "drop", "freeze", "crash", "restart", "fork", "join",
@@ -73,6 +73,23 @@ class _Errors(logging.Handler):
         self._history.wrong.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
 
 
+class _LockOfEach:
+    """A lock of a module's, of which each process has its own."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._locks: dict[str, Lock] = {}
+
+    def __enter__(self) -> None:
+        self._mine().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._mine().__exit__()
+
+    def _mine(self) -> Lock:
+        return self._locks.setdefault(self._world.process.name, Lock(self._world))
+
+
 @contextlib.contextmanager
 def _in(world: World, history: History) -> Iterator[None]:
     """Let the library live in a world: what it asks the machine directly is asked of the world, too."""
@@ -84,6 +101,7 @@ def _in(world: World, history: History) -> Iterator[None]:
         for module in (registration, state):
             stack.enter_context(patch.object(module, "boot_id", lambda: "boot"))
         stack.enter_context(patch.object(registration, "uuid", ids))
+        stack.enter_context(patch.object(follower, "_noticing", _LockOfEach(world)))
         stack.enter_context(patch.object(World, "current", world))
         logger.addHandler(errors)
         propagate, logger.propagate = logger.propagate, False

@@ -17,7 +17,7 @@ def named(args: argparse.Namespace) -> Store:
     Raises:
         ConfigurationError: They name none, or one that no other process can see.
     """
-    store = open_store(args.database or _from_environment())
+    store = open_store(_from_environment() if args.database is None else args.database)
     if store.name == "memory://":
         raise ConfigurationError(
             "memory:// is the memory of this very command, which no server sees: "

@@ -71,6 +71,8 @@ class MemoryStore:
     @row.setter
     def row(self, row: Row | None) -> None:
         with self._table.lock:
+            if row is not None and isinstance(row.revision, int):
+                self._table.revision = max(self._table.revision, row.revision)
             self._table.put(row)
 
     def connect(self, *, listen: bool = False) -> "MemorySession":

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from maintenance.errors import ConfigurationError
+from maintenance.model import check_bool
 from maintenance.stores.migrations import migrations
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class PostgresStore:
         Raises:
             ConfigurationError: The URL or an option is wrong, or no libpq can be loaded.
         """
-        if not 0 < statement_timeout < float("inf"):
+        check_bool("listen", listen)
+        if isinstance(statement_timeout, bool) or not _is_above_zero(statement_timeout):
             raise ConfigurationError(f"statement_timeout is {statement_timeout!r}: write seconds above 0, such as 3.0")
         _check(url)
         try:
@@ -63,6 +65,10 @@ class PostgresStore:
             session.migrate(migrations())
         finally:
             session.close()
+
+
+def _is_above_zero(seconds: object) -> bool:
+    return isinstance(seconds, int | float) and 0 < seconds < float("inf")
 
 
 def _check(url: str) -> None:

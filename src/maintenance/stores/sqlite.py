@@ -63,7 +63,7 @@ class SQLiteStore:
 
 def _path(url: str) -> str:
     """Return the path that a URL names, decoded."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = str(url).partition("://")
     if scheme != "sqlite" or not separator:
         raise ConfigurationError("the database URL is not SQLite's: write sqlite:///path")
     if rest in ("", "/", "/:memory:"):
@@ -82,4 +82,7 @@ def _check(path: str) -> None:
     if os.path.isdir(path):
         raise ConfigurationError(f"{path} is a folder: write sqlite:///path of a file in it")
     if not os.path.isdir(os.path.dirname(path)):
-        raise ConfigurationError(f"the folder {os.path.dirname(path)} does not exist: create it, or write another path")
+        raise ConfigurationError(
+            f"the folder {os.path.dirname(path)} does not exist, or this user may not enter it: create it, let this "
+            "user in, or write another path"
+        )

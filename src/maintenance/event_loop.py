@@ -1,0 +1,44 @@
+"""Waiting in a thread, so that no event loop is blocked. Loaded by whoever has one: a WSGI process never loads it."""
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+Result = TypeVar("Result")
+
+THREADS: Final = 40
+"""How many wait at the same time, of requests and of other calls each; as many as the app has of its own."""
+
+_requests: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("maintenance: requests")
+_calls: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("maintenance: calls")
+
+
+def _limiter(kept: "anyio.lowlevel.RunVar[anyio.CapacityLimiter]") -> anyio.CapacityLimiter:
+    try:
+        return kept.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(THREADS)
+        kept.set(limiter)
+        return limiter
+
+
+async def of_request(function: Callable[[], Result]) -> Result:
+    """Run what a request waits for. The app's threads are the app's, so it takes none of those."""
+    try:
+        return await anyio.to_thread.run_sync(function, limiter=_limiter(_requests), abandon_on_cancel=True)
+    except RuntimeError:
+        # No thread can be started here: to hold the loop for a moment is better than to fail the request.
+        return function()
+
+
+async def of_call(function: Callable[[], Result], *, abandon: bool) -> Result:
+    """Run what code waits for, also while all the app's threads hang.
+
+    Args:
+        function: What waits.
+        abandon: Whether a task that is cancelled goes on at once, and leaves the thread to itself.
+    """
+    return await anyio.to_thread.run_sync(function, limiter=_limiter(_calls), abandon_on_cancel=abandon)
