@@ -320,6 +320,7 @@ def test_a_message_that_the_terminal_cannot_show_is_no_failure(url):
         (["on", "--message", "a\x00b"], "message holds a NUL"),
         (["on", "--mode", "half"], "invalid choice"),
         (["on", "--updated-by", "alice"], "no UUID"),
+        (["off", "--database", ""], "the database URL has no scheme: write"),
         (["on", "--timeout", "3"], "--timeout says how to wait: add --wait"),
         (["on", "--expect", "3"], "--expect says how to wait: add --wait"),
         (["off", "--presume-dead", "3m"], "--presume-dead says how to wait: add --wait"),

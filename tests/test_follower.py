@@ -458,6 +458,27 @@ def test_the_request_that_notices_a_fork_without_hooks_is_in_flight(store: Fault
     assert seen == [1, 1]
 
 
+def test_two_that_leave_end_not_what_a_request_has_begun_meanwhile(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = MaintenanceState(store, runtime=runtime(Clock(), start=refuse))
+    state.settle()
+    expire = state.lease.expire
+
+    def left_and_back() -> None:
+        monkeypatch.setattr(state.lease, "expire", expire)
+        state.leave()
+        state.settle()
+        expire()
+
+    monkeypatch.setattr(state.lease, "expire", left_and_back)
+    state.leave()
+    assert state.follower.refresher is not None
+    assert [one.id for one in store.inner.connect().fleet().instances] == [state.follower.refresher.instance]
+    state.close()
+    assert store.inner.connect().fleet().instances == ()
+
+
 def test_the_lease_ends_before_the_row_may_go(store: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     state = MaintenanceState(store, when_stale="block", runtime=runtime(Clock(), start=refuse))
     assert state.settle().open

@@ -100,6 +100,13 @@ def cases(draw: st.DrawFn) -> Case:
 @example(Case([], True, "GET", "", "/admin/../x"))
 @example(Case([], True, "GET", "", "//admin"))
 @example(Case([], True, "GET", "/a;b", "/admin"))
+@example(Case([], True, "GET", "", "/admin/a\\b"))
+@example(Case([], True, "GET", "", "/admin//x"))
+@example(Case([], True, "GET", "", "/admin/a%2fb"))
+@example(Case([], True, "GET", "", "/admin/a;b"))
+@example(Case([], True, "GET", "", "/admin/\0"))
+@example(Case([], True, "GET", "", "/admin/./x"))
+@example(Case([], True, "GET", "", "/admin/.."))
 @example(Case(["/é"], False, "GET", "/維持", "/é/x"))
 def test_both_adapters_agree_with_the_model(state: MaintenanceState, case: Case) -> None:
     options: dict[str, Any] = {"exempt": case.rules, "default_exempt": case.default}

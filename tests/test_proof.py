@@ -223,9 +223,14 @@ def test_a_wrong_argument_is_refused_before_anything_is_asked(wrong: dict[str, A
 def test_what_was_never_in_a_store_cannot_be_proven() -> None:
     store = FaultyStore()
     state = MaintenanceState(store)
+    known = state.refresh()
     store.away()
+    with pytest.raises(TypeError, match=r"snapshot is True: write prove\(state.set\(...\)\)"):
+        state.prove(True)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="drain is 'no': write True or False"):
+        state.prove(known, drain="no")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"never in a store: write prove\(state.set\(...\)\)"):
-        state.prove(state.prime())
+        MaintenanceState(store).prove(MaintenanceState(store).prime())
 
 
 # The loop

@@ -326,6 +326,15 @@ def test_reads_come_ahead_of_the_lease_s_end_and_retries_within_its_bounds(
     assert limit + pauses[-1] <= max(min(ttl, 5.0), 0.4)
 
 
+def test_a_wrong_row_is_asked_for_again_with_jitter(life: Life) -> None:
+    life.store.inner.row = None
+    pauses = []
+    for life.high in (0.0, 0.5, 1.0):
+        life.attempt()
+        pauses.append(life.rest())
+    assert pauses == pytest.approx([1.25, 1.875, 2.5])
+
+
 def test_a_try_that_hangs_ends_after_half_of_five_seconds() -> None:
     life = Life()
     life.attempt()

@@ -681,6 +681,11 @@ def test_an_option_that_is_neither_true_nor_false_is_refused(wrong: object) -> N
 
 
 def test_what_cannot_be_called_is_refused_as_a_callback() -> None:
+    async def later(_: Snapshot) -> None:
+        raise AssertionError("nobody awaits it")
+
+    with pytest.raises(ConfigurationError, match="on_change is given the async function .*: write a plain one"):
+        MaintenanceState("memory://").on_change(later)
     with pytest.raises(ConfigurationError, match="on_change is given None: write a function over a Snapshot"):
         MaintenanceState("memory://").on_change(None)  # type: ignore[type-var]
 

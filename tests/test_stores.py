@@ -564,6 +564,58 @@ def test_a_closed_session_fails(shared_url: str) -> None:
         session.read()
 
 
+def test_without_the_table_of_instances_the_flag_is_followed(shared_url: str) -> None:
+    store = open_store(shared_url)
+    store.migrate()
+    run_sql(shared_url, "DROP TABLE maintenance_instances")
+    with closing(store.connect()) as session, closing(store.connect(listen=True)) as other:
+        assert session.write(ON).value_bool is True
+        reading = other.read(uuid4().hex)
+        assert (reading.snapshot(read_at=0.0).enabled, reading.registered) == (True, False)
+        with pytest.raises(RegistrationError, match="instances cannot register: .*`maintenance migrate"):
+            other.report(instance())
+
+
+def test_a_revision_in_memory_grows_also_after_one_that_was_set() -> None:
+    store = MemoryStore()
+    store.row = Row(True, {}, 7)
+    assert [store.connect().write(Change(enabled=on, details=Details())).revision for on in (False, True)] == [8, 9]
+    store.row = Row(True, {}, 2)
+    assert store.connect().write(OFF).revision == 10
+    store.row = Row(True, {}, None)
+    assert store.connect().write(OFF).revision == 11
+
+
+def test_a_file_is_looked_at_four_times_a_second_or_more(sqlite_url: str) -> None:
+    assert sqlite_session.POLL <= 0.25
+    store = SQLiteStore(sqlite_url)
+    store.migrate()
+    waker = Waker()
+    with closing(waker), closing(store.connect(listen=True)) as session, closing(store.connect()) as other:
+        session.read()
+        flip = threading.Timer(0.05, lambda: other.write(ON))
+        flip.start()
+        begun = time.monotonic()
+        assert session.wait(LONG, waker)
+        flip.join()
+    assert time.monotonic() - begun < 5 * 0.25
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda: PostgresStore("postgresql://h/d", statement_timeout="3"), "statement_timeout is '3': write seconds"),
+        (lambda: PostgresStore("postgresql://h/d", statement_timeout=True), "statement_timeout is True: write seconds"),
+        (lambda: PostgresStore("postgresql://h/d", listen="no"), "listen is 'no': write True or False"),
+        (lambda: SQLiteStore(Path("x.db")), "not SQLite's: write sqlite:///path"),
+        (lambda: SQLiteStore(None), "is not SQLite's"),
+    ],
+)
+def test_a_wrong_option_of_a_store_is_refused_with_what_to_write(build: Callable[[], object], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        build()
+
+
 @pytest.mark.parametrize("wrong", ["ttl = 9e999", "oldest_age = 9e999"])
 def test_no_row_says_what_json_cannot(shared_url: str, wrong: str) -> None:
     store = open_store(shared_url)
@@ -660,7 +712,7 @@ def test_a_wrong_password_is_in_no_error(migrated_url: str) -> None:
         ("sqlite:///x.db#y", "holds #"),
         ("sqlite:///x%00.db", "holds %00"),
         ("sqlite:////", "is a folder"),
-        ("sqlite:///no/such/folder/x.db", "does not exist: create it"),
+        ("sqlite:///no/such/folder/x.db", "does not exist, or this user may not enter it: create it"),
     ],
 )
 def test_a_wrong_url_is_refused_with_what_to_write(url: str, says: str) -> None:

@@ -133,7 +133,7 @@ class MaintenanceState:
     def prime(self) -> Snapshot:
         """Read now and return what is known; a store that is away is logged, never raised.
 
-        Starts no thread, so that it may be called at import, before a server forks.
+        Starts no thread that stays, so that it may be called at import, before a server forks.
         """
         try:
             return self.refresh()

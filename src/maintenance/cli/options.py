@@ -276,7 +276,10 @@ def _add_wait(command: Parser) -> "argparse._ArgumentGroup":
         "--wait", action="store_true", help="wait until every process has provably followed; exit status 4 if not"
     )
     wait.add_argument(
-        "--timeout", metavar="SECONDS", type=seconds, help="how long to wait (a little more than the longest lease)"
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds,
+        help="how long to wait (a little more than the longest lease; 30 s more for --drain)",
     )
     wait.add_argument("--expect", metavar="N", type=count, help="fail unless at least N processes are registered")
     wait.add_argument(
