@@ -1,5 +1,6 @@
 """Who passes and what the others get: the options of both adapters, alike in both."""
 
+import errno
 import gc
 import json
 import threading
@@ -185,6 +186,14 @@ def test_who_is_asked_for_probes_only_is_in_the_fleet_too(adapter: Adapter, cloc
     assert adapter.ask(adapter.wrap(state), "/health").status == 200
     eventually(lambda: len(store.inner.connect().fleet().instances) == 1)
     state.close()
+
+
+def test_a_probe_passes_whatever_keeps_the_thread_from_starting(adapter: Adapter, clock: Clock) -> None:
+    def none_left() -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    state = MaintenanceState(FaultyStore(), runtime=runtime(clock, start=refuse, waker=none_left))
+    assert adapter.ask(adapter.wrap(state), "/health").status == 200
 
 
 def test_a_bypass_is_not_asked_while_nothing_is_refused(adapter: Adapter, state: MaintenanceState) -> None:

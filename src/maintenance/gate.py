@@ -145,8 +145,9 @@ class Gate:
 
     def begin(self) -> None:
         """Follow from now on, where there is a state: also a process that is asked for nothing but probes is there."""
-        if (state := self.ready) is not None:
-            state.start()
+        with contextlib.suppress(OSError):  # no socket is left; a probe passes all the same
+            if (state := self.ready) is not None:
+                state.start()
 
     def resolve(self) -> None:
         """Follow from now on, also a default state that is built for it; the first request says what is wrong."""
