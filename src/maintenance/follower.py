@@ -26,7 +26,7 @@ _noticing: Final = REAL.lock()
 
 
 class Follower:
-    """Starts a refresher in each process that asks, and makes requests wait for it within the contract's bounds."""
+    """Starts a refresher in each process that asks, and makes requests wait for it, never for long."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Follower:
         return self._lease.run_out() if away else None
 
     def settle(self) -> Held:
-        """Wait, within the bounds of the contract, for what a request past the deadline rests on.
+        """Wait, never for long, for what a request past the deadline rests on.
 
         Before the first read, every request waits for it, for `boot_timeout` at most. Later, one request waits, for
         `PATIENCE` at most, and those that come meanwhile for the moment that a read takes in a store that answers.

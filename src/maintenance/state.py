@@ -106,7 +106,7 @@ class MaintenanceState:
         return self.follower.settled()
 
     def settle(self) -> Held:
-        """Wait, within the bounds of the contract, for what a request past the deadline rests on."""
+        """Wait, never for long, for what a request past the deadline rests on."""
         return self.follower.settle()
 
     def snapshot(self) -> Snapshot:
