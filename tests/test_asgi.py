@@ -114,6 +114,7 @@ class Lifespan:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.then()
         await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -135,7 +136,7 @@ def test_a_default_state_is_resolved_once_the_app_has_started_up(
     monkeypatch.setattr(default, "_state", None)
     monkeypatch.setenv("MAINTENANCE_DATABASE_URL", sqlite_url)
     anyio.run(lambda: MaintenanceMiddleware(Lifespan())({"type": "lifespan"}, nothing, send), backend=backend)
-    assert sent == ["lifespan.startup.complete"] * 2
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"] * 2
 
 
 def test_a_lifespan_without_a_database_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +147,7 @@ def test_a_lifespan_without_a_database_goes_on(monkeypatch: pytest.MonkeyPatch) 
         sent.append(message["type"])
 
     run(lambda: MaintenanceMiddleware(Lifespan())({"type": "lifespan"}, nothing, send))
-    assert sent == ["lifespan.startup.complete"]
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 # In flight

@@ -120,10 +120,8 @@ class MaintenanceState:
         if self.follower.refresher is None and self._is_recent():
             return self.lease.known  # primed, perhaps in a process that is about to fork: no thread yet
         # Where no thread runs, as in the child of a fork for one job, nobody else would ever read.
-        settled = self.settled()
-        if settled is None:
-            settled = self.settle() if self.follower.must_ask else self.lease.outlived()
-        return settled.snapshot
+        held = self.settled() or (self.settle() if self.follower.must_ask else self.lease.outlived())
+        return held.snapshot
 
     @property
     def enabled(self) -> bool:

@@ -38,6 +38,7 @@ _FLAG: Final = (
 _SETTINGS: Final = "(SELECT 1) LEFT JOIN platform_settings s ON s.key = :key"
 _IS_MADE: Final = "SELECT 1 FROM sqlite_master WHERE name = 'platform_settings_revise'"  # what is made last
 _READ: Final = f"SELECT {_FLAG}, EXISTS (SELECT 1 FROM maintenance_instances WHERE id = :instance) FROM {_SETTINGS}"
+_HAS_INSTANCES: Final = "SELECT 1 FROM sqlite_master WHERE name = 'maintenance_instances'"
 _READ_ALONE: Final = f"SELECT {_FLAG}, 0 FROM {_SETTINGS}"
 _WRITE: Final = f"""
 INSERT INTO platform_settings (key, value_bool, details, updated_by, updated_at)
@@ -133,13 +134,8 @@ class SQLiteSession:
         with self._conversation() as execute:
             # Asked first, so that whatever is written after it ends the next `wait`.
             [self._version] = execute("PRAGMA data_version").fetchone()
-            values = {"key": KEY, "instance": instance}
-            try:
-                *self._seen, registered = execute(_READ, values).fetchone()
-            except sqlite3.OperationalError as exc:
-                if not _unprepared(exc):
-                    raise
-                *self._seen, registered = execute(_READ_ALONE, values).fetchone()  # only the instances may be missing
+            sql = _READ if execute(_HAS_INSTANCES).fetchone() else _READ_ALONE
+            *self._seen, registered = execute(sql, {"key": KEY, "instance": instance}).fetchone()
             return _reading(self._seen, registered=bool(registered))
 
     def write(self, change: Change) -> Row:
