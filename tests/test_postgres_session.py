@@ -1,6 +1,7 @@
 """One connection to PostgreSQL, where it goes wrong: poolers, lost connections, forks, and what the errors say."""
 
 import collections
+import datetime as dt
 import gc
 import json
 import os
@@ -302,6 +303,15 @@ def test_details_that_python_cannot_read_are_a_wrong_row(migrated_url: str, deta
         assert "platform_settings.details of 'maintenance_mode' is wrong" in (state.status().last_error or "")
         assert state.set(True).enabled
         assert state.refresh().enabled
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-11-22 01:02:03.123457+00", "1999-12-31 23:59:59.999999+00", "9999-12-31 23:59:59+00"]
+)
+def test_a_time_is_read_to_the_microsecond(migrated_url: str, time: str) -> None:
+    with session_of(migrated_url) as session, psycopg.connect(migrated_url, autocommit=True) as other:
+        other.execute("UPDATE platform_settings SET updated_at = %s", [time])
+        assert session.read().snapshot(read_at=0.0).updated_at == dt.datetime.fromisoformat(time)
 
 
 def test_a_time_that_python_has_not_is_a_wrong_row(migrated_url: str) -> None:

@@ -45,9 +45,9 @@ _DEFAULTS: Final = {
 }
 
 _NOBODY: Final = UUID(int=0)
-# The time as JSON has it, because psycopg reads no other DateStyle than ISO. What a name of PostgreSQL's own does not
-# match exactly is written with its schema: in public anybody may have put a better match.
-_ROW: Final = "s.value_bool, s.details, s.revision, pg_catalog.to_json(s.updated_at), s.updated_by"
+# The time as a number, because psycopg reads no other DateStyle than ISO. What a name of PostgreSQL's own does not match
+# exactly is written with its schema: in public anybody may have put a better match.
+_ROW: Final = "s.value_bool, s.details, s.revision, extract(epoch FROM s.updated_at)::float8, s.updated_by"
 _FLAG: Final = f"s.key IS NOT NULL, {_ROW}, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_is_in_recovery()"
 _SETTINGS: Final = "(VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s"
 _READ: Final = (
@@ -429,10 +429,10 @@ def _reading(flag: list[Any] | tuple[Any, ...], *, registered: bool = False) -> 
     return Reading(_row(*row) if there else None, primary=not standby, registered=registered, drain=there and drain)
 
 
-def _row(value_bool: Any, details: Any, revision: Any, updated_at: str | None, updated_by: UUID | None) -> Row:
+def _row(value_bool: Any, details: Any, revision: Any, updated_at: float | None, updated_by: UUID | None) -> Row:
     try:
-        when = None if updated_at is None else dt.datetime.fromisoformat(updated_at)
-    except ValueError as exc:  # such as infinity
+        when = None if updated_at is None else dt.datetime.fromtimestamp(updated_at, dt.UTC)
+    except (ValueError, OverflowError) as exc:  # such as infinity
         raise StoreError(f"platform_settings.updated_at of {KEY!r} is wrong: {exc}: set it to now()") from exc
     return Row(value_bool, details, revision, when, updated_by)
 
