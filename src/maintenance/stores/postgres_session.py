@@ -45,8 +45,8 @@ _DEFAULTS: Final = {
 }
 
 _NOBODY: Final = UUID(int=0)
-# The time as a number, because psycopg reads no other DateStyle than ISO. What a name of PostgreSQL's own does not match
-# exactly is written with its schema: in public anybody may have put a better match.
+# The time as a number, because psycopg reads no other DateStyle than ISO. What does not match a name of PostgreSQL's
+# own exactly is written with its schema: in public anybody may have put a better match.
 _ROW: Final = "s.value_bool, s.details, s.revision, extract(epoch FROM s.updated_at)::float8, s.updated_by"
 _FLAG: Final = f"s.key IS NOT NULL, {_ROW}, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_is_in_recovery()"
 _SETTINGS: Final = "(VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s"
