@@ -24,6 +24,9 @@ PAUSE: Final = 0.0004
 PAUSE_GROWTH: Final = 0.01
 """The same for each second that the wait has lasted, so that a long one costs little, and ends 1 % late at most."""
 
+LATE: Final = 0.001
+"""Seconds after the end of a lease at which it is looked at, so that a look is never a moment too early."""
+
 _HANG: Final = 5.0
 
 
@@ -235,10 +238,16 @@ class Prover:
                 now = self._runtime.clock()
                 if self._proof.proven or self._proof.final or now - self._started >= self._limit(timeout):
                     return replace(self._proof, elapsed=now - self._started)
-                pause = max(PAUSE * len(self._proof.laggards), PAUSE_GROWTH * (now - self._started), 0.01)
-                self._runtime.sleep(min(pause, 0.5))
+                self._runtime.sleep(self._pause(now - self._started))
         finally:
             self._drop()
+
+    def _pause(self, elapsed: float) -> float:
+        """Seconds until the next look; it is not missed when a lease runs out."""
+        laggards = [instance for instance, _ in self._proof.laggards]
+        pause = min(max(PAUSE * len(laggards), PAUSE_GROWTH * elapsed, 0.01), 0.5)
+        ends = (lease_end(instance.ttl) + LATE - elapsed for instance in laggards)
+        return min([pause, *(end for end in ends if end > LATE)])
 
     def _limit(self, timeout: float | None) -> float:
         if timeout is not None:
