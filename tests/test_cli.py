@@ -1,6 +1,7 @@
 """The command line: what it says, what it writes, and how it ends."""
 
 import argparse
+import contextlib
 import datetime as dt
 import getpass
 import json
@@ -40,14 +41,23 @@ def url(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return sqlite_url
 
 
-@pytest.fixture
-def vienna(monkeypatch: pytest.MonkeyPatch):
-    """A machine that is not in UTC."""
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "CET-1")
+@contextlib.contextmanager
+def machine_in(zone: str):
+    """Have this process live in a time zone, whatever comes of it."""
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            yield
+    finally:
         time.tzset()
+
+
+@pytest.fixture
+def vienna():
+    """A machine that is not in UTC."""
+    with machine_in("CET-1"):
         yield
-    time.tzset()
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -260,14 +270,11 @@ def test_people_read_the_time_of_their_machine_and_machines_read_utc(url, capsys
 
 
 @pytest.fixture(params=[("CET-1", "9999-12-31T23:59:59"), ("EST5", "0001-01-01T00:00:00")], ids=["last", "first"])
-def beyond(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+def beyond(request: pytest.FixtureRequest):
     """The last or the first instant of UTC, on a machine whose own time has no such year."""
     zone, instant = request.param
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", zone)
-        time.tzset()
+    with machine_in(zone):
         yield instant
-    time.tzset()
 
 
 def test_an_end_in_a_year_that_this_machine_has_not_is_shown_as_it_is(url, beyond, capsys):
@@ -282,13 +289,10 @@ def test_an_end_in_a_year_that_this_machine_has_not_is_shown_as_it_is(url, beyon
 
 @pytest.mark.parametrize("zone", ["CET-1", "EST5"])
 @pytest.mark.parametrize("instant", ["9999-12-31T23:59:59", "0001-01-01T00:00:00"])
-def test_such_an_end_without_a_time_zone_is_answered_too(monkeypatch, zone, instant):
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", zone)
-        time.tzset()
-        with pytest.raises(argparse.ArgumentTypeError, match=f"names no time zone: write .*{instant}Z for UTC"):
-            options.instant(instant)
-    time.tzset()
+def test_such_an_end_without_a_time_zone_is_answered_too(zone, instant):
+    told = f"names no time zone: write .*{instant}Z for UTC"
+    with machine_in(zone), pytest.raises(argparse.ArgumentTypeError, match=told):
+        options.instant(instant)
 
 
 def test_machines_are_told_what_json_has_not_as_text():
