@@ -7,6 +7,7 @@ hits all alike or is left out.
 import asyncio
 import gc
 import time
+import types
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -59,6 +60,11 @@ def _variants(app: Any, nothing: Any, ours: Callable[..., Any]) -> list[Any]:
     ]
 
 
+def _a_loop_of_its_own(once: Any) -> Any:
+    """The same function, with its own code: code adapts to what it calls, and a server calls one app."""
+    return types.FunctionType(once.__code__.replace(), once.__globals__, closure=once.__closure__)
+
+
 def of_wsgi() -> Times:
     """Nanoseconds for one request, its body read and closed as a server does."""
     body = [b"page"]
@@ -85,10 +91,10 @@ def of_wsgi() -> Times:
                 close()
         return time.perf_counter_ns() - began
 
-    variants = _variants(app, Nothing, wsgi.MaintenanceMiddleware)
-    best = [once(wrapped) for wrapped in variants]
+    servers = [(_a_loop_of_its_own(once), it) for it in _variants(app, Nothing, wsgi.MaintenanceMiddleware)]
+    best = [serve(wrapped) for serve, wrapped in servers]
     for _ in range(ROUNDS):
-        best = [min(fastest, once(wrapped)) for fastest, wrapped in zip(best, variants, strict=True)]
+        best = [min(fastest, serve(wrapped)) for fastest, (serve, wrapped) in zip(best, servers, strict=True)]
     return {name: fastest / CALLS for name, fastest in zip(VARIANTS, best, strict=True)}
 
 
@@ -117,10 +123,10 @@ async def of_asgi() -> Times:
             await wrapped(scope, receive, send)
         return time.perf_counter_ns() - began
 
-    variants = _variants(app, AsyncNothing, asgi.MaintenanceMiddleware)
-    best = [await once(wrapped) for wrapped in variants]
+    servers = [(_a_loop_of_its_own(once), it) for it in _variants(app, AsyncNothing, asgi.MaintenanceMiddleware)]
+    best = [await serve(wrapped) for serve, wrapped in servers]
     for _ in range(ROUNDS):
-        best = [min(fastest, await once(wrapped)) for fastest, wrapped in zip(best, variants, strict=True)]
+        best = [min(fastest, await serve(wrapped)) for fastest, (serve, wrapped) in zip(best, servers, strict=True)]
     return {name: fastest / CALLS for name, fastest in zip(VARIANTS, best, strict=True)}
 
 

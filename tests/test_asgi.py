@@ -203,6 +203,17 @@ def test_a_request_is_entered_as_it_came_before_the_app_changes_it(state: Mainte
     assert (load.in_flight, load.oldest) == (1, "POST /app/form")
 
 
+def test_a_bypass_is_asked_about_a_request_in_flight_as_it_came(state: MaintenanceState) -> None:
+    def spoil() -> Any:
+        app.scopes[0]["headers"].append((b"x-me", b"the app's"))
+        return state._measure(state.set(True))
+
+    app = App(spoil)
+    call_asgi(MaintenanceMiddleware(app, state, bypass=lambda request: "x-me" in request.headers))
+    [load] = app.told
+    assert (load.in_flight, load.total) == (1, 1)
+
+
 def test_a_refused_request_is_not_in_flight(state: MaintenanceState) -> None:
     wrapped = MaintenanceMiddleware(App(), state)
     state.set(True)
@@ -273,7 +284,7 @@ def test_no_thread_is_asked_while_the_answer_is_fresh(state: MaintenanceState, m
     async def never(_: Any) -> Any:
         raise AssertionError("a request waited")
 
-    monkeypatch.setattr("maintenance.asgi.of_request", never)
+    monkeypatch.setattr("maintenance.asgi_io.of_request", never)
     wrapped = MaintenanceMiddleware(App(), state)
     assert call_asgi(wrapped).status == 200
     state.set(True)

@@ -11,6 +11,7 @@ from maintenance.follower import LEAVE_LIMIT, PATIENCE, SHORT_PATIENCE
 from maintenance.lease import GRACE, Held
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clock import Bell, Clock, Waits, hang, refuse, runtime
+from tests.support.entering import enter
 from tests.support.faulty import FaultyStore
 from tests.support.waiting import eventually
 
@@ -390,7 +391,7 @@ def test_leaving_without_a_thread_leaves_the_row_while_something_is_in_flight(st
     gate = MaintenanceMiddleware(None, state)._gate
     state.settle()
     assert gate.in_flight is not None
-    gate.in_flight.enter("GET", "/", "", {}, 1000.0)
+    enter(gate.in_flight, "GET", "/", "", {}, 1000.0)
     state.leave()
     assert len(store.inner.connect().fleet().instances) == 1
 

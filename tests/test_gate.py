@@ -18,6 +18,7 @@ from maintenance.policy import WEBSOCKET
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.support.clients import Answer, call_asgi, call_wsgi
 from tests.support.clock import Clock, refuse, runtime
+from tests.support.entering import enter
 from tests.support.faulty import FaultyStore
 from tests.support.plain_apps import asgi, wsgi
 from tests.support.waiting import eventually
@@ -136,17 +137,15 @@ def test_cookies_that_came_in_several_fields_are_joined_as_cookies(state: Mainte
 def test_a_request_is_entered_before_the_flag_is_asked(adapter: Adapter, state: MaintenanceState) -> None:
     """A flip that arrives in between must find it in the table, and it must find the flip."""
     app = adapter.wrap(state)
-    flight = app._gate.in_flight
-    enter = flight.enter
     in_flight: list[int | None] = []
 
-    def enter_then_flip(*arguments: Any) -> int:
-        key: int = enter(*arguments)
-        state.set(True)
-        in_flight.append(state.status().in_flight)
-        return key
+    class Flipping(list[Any]):
+        def append(self, entry: Any) -> None:
+            super().append(entry)
+            state.set(True)
+            in_flight.append(state.status().in_flight)
 
-    flight.enter = enter_then_flip
+    app._gate.in_flight.table = Flipping()
     assert adapter.ask(app, "/x").status == 503
     assert in_flight == [1]
 
@@ -247,7 +246,7 @@ def test_a_function_that_fails_is_told_of_once_a_minute(
 
     app = adapter.wrap(state, bypass=[lambda _: 1 / 0, lambda _: int("x")], respond=lambda *_: None)
     state.set(True)
-    app._gate.in_flight.enter("GET", "/", "", {"headers": []}, clock.now)
+    enter(app._gate.in_flight, "GET", "/", "", {"headers": []}, clock.now)
     for _ in range(3):
         adapter.ask(app)
         state._measure(state.lease.known)
@@ -379,8 +378,8 @@ def test_two_middlewares_may_share_a_state(adapter: Adapter, state: MaintenanceS
     state.set(True)
     assert (adapter.ask(one, "/health").status, adapter.ask(other, "/health").status) == (200, 503)
     one._gate._follow(state)
-    one._gate.in_flight.enter("POST", "/", "", {}, 1000.0)
-    other._gate.in_flight.enter("POST", "/", "", {}, 1000.0)
+    enter(one._gate.in_flight, "POST", "/", "", {}, 1000.0)
+    enter(other._gate.in_flight, "POST", "/", "", {}, 1000.0)
     assert state.status().in_flight == 2  # each counted once
 
 
@@ -399,7 +398,7 @@ def loaded(state: MaintenanceState, clock: Clock) -> Any:
         ("POST", "/admin/flip", "/app", {}),
         (WEBSOCKET, "/live", "", {}),
     ]:
-        gate.in_flight.enter(method, path, root, environ, clock())
+        enter(gate.in_flight, method, path, root, environ, clock())
         clock.now += 1
     return gate
 
@@ -433,7 +432,7 @@ def test_where_nothing_is_tracked_there_is_nothing_to_forget(state: MaintenanceS
 def test_what_cannot_be_asked_about_counts(
     loaded: Any, state: MaintenanceState, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loaded.in_flight.enter("POST", "/odd", "", {None: ""}, clock())  # no environ: the server has spoilt it
+    enter(loaded.in_flight, "POST", "/odd", "", {None: ""}, clock())  # no environ: the server has spoilt it
     assert state._measure(Snapshot(enabled=True)).in_flight == 4
     assert "a bypass failed" in caplog.text
 
@@ -455,7 +454,7 @@ def test_an_app_may_write_to_its_environ_while_it_is_asked_about(state: Maintena
     name = _Meanwhile("HTTP_A")
     environ: dict[str, Any] = {name: "a", "HTTP_X_ME": "1"}
     name.write = lambda: environ.update({f"app.{len(environ)}": 1})
-    gate.in_flight.enter("POST", "/", "", environ, clock())
+    enter(gate.in_flight, "POST", "/", "", environ, clock())
     load = state._measure(Snapshot(enabled=True))
     assert load is not None
     assert (load.in_flight, load.total) == (0, 1)
@@ -482,9 +481,9 @@ def replaced(clock: Clock) -> MaintenanceState:
 def hold(app: Any, clock: Clock) -> Callable[[], None]:
     """Let in one request, as the adapters do; what is returned ends it."""
     flight = app._gate.in_flight
-    key = flight.enter("GET", "/", "", {"headers": []}, clock())
+    entry = enter(flight, "GET", "/", "", {"headers": []}, clock())
     app._gate.settle()
-    return lambda: flight.leave(key)
+    return entry.clear
 
 
 def test_each_state_counts_what_was_let_in_before_it_was_replaced(

@@ -20,6 +20,7 @@ from maintenance.stores import MemoryStore, PostgresStore, Store
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
 from tests.support.clock import Clock, hang, refuse, runtime
+from tests.support.entering import enter
 from tests.support.faulty import FaultyStore
 from tests.support.plain_apps import wsgi
 from tests.support.waiting import eventually
@@ -392,7 +393,7 @@ def test_a_status_asks_no_bypass(still: MaintenanceState) -> None:
     asked: list[object] = []
     gate = MaintenanceMiddleware(wsgi, still, bypass=lambda request: bool(asked.append(request)))._gate
     assert gate.in_flight is not None
-    gate.in_flight.enter("GET", "/", "", {}, 0.0)
+    enter(gate.in_flight, "GET", "/", "", {}, 0.0)
     still.set(True)
     asked.clear()
     assert still.status().in_flight == 1
@@ -410,7 +411,7 @@ def test_a_status_counts_all_in_flight_and_none_where_one_middleware_does_not_tr
 ) -> None:
     tracked = MaintenanceMiddleware(wsgi, still)._gate.in_flight
     assert tracked is not None
-    tracked.enter("GET", "/health", "", {}, 0.0)
+    enter(tracked, "GET", "/health", "", {}, 0.0)
     assert still.status().in_flight == 1
     MaintenanceMiddleware(wsgi, still, in_flight=False)
     assert still.status().in_flight is None
@@ -568,10 +569,10 @@ def test_the_row_stays_until_what_is_in_flight_has_ended(state: MaintenanceState
     assert gate.in_flight is not None
     state.settle()
     mine = eventually(lambda: registered(store))
-    key = gate.in_flight.enter("POST", "/slow", "", {}, 0.0)
+    entry = enter(gate.in_flight, "POST", "/slow", "", {}, 0.0)
     state.close()
     assert registered(store) == mine
-    gate.in_flight.leave(key)
+    entry.clear()
     eventually(lambda: registered(store) == set())
 
 
@@ -619,7 +620,7 @@ def test_a_child_reads_for_itself_and_leaves_its_parent_alone(tmp_path: Any, sql
     state = MaintenanceState(sqlite_url)
     gate = MaintenanceMiddleware(wsgi, state)._gate
     assert gate.in_flight is not None
-    gate.in_flight.enter("GET", "/the-parent-s", "", {}, 0.0)
+    enter(gate.in_flight, "GET", "/the-parent-s", "", {}, 0.0)
     state.settle()
     mine = eventually(lambda: registered(state.store))
     reader, writer = os.pipe()

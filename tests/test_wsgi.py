@@ -257,6 +257,20 @@ def test_a_request_is_entered_as_it_came_before_the_app_changes_it(state: Mainte
     result.close()
 
 
+@pytest.mark.parametrize("wrapper", [io.BytesIO, None], ids=["a type", "none"])
+def test_a_bypass_is_asked_about_each_request_in_flight_as_it_came(state: MaintenanceState, wrapper: Any) -> None:
+    def spoil(given: dict[str, Any]) -> Iterable[bytes]:
+        given["HTTP_X_ME"] = "the app's"
+        return [b""]
+
+    wrapped = Wrapped(state, spoil, bypass=lambda request: "x-me" in request.headers)
+    results = [wrapped(**{"wsgi.file_wrapper": wrapper}) for _ in range(3)]
+    load = state._measure(state.set(True))
+    assert load is not None
+    assert (load.in_flight, load.total) == (3, 3)
+    assert [list(result) for result in results] == [[b""]] * 3
+
+
 def test_an_environ_without_paths_is_asked_about_too(state: MaintenanceState) -> None:
     wrapped = Wrapped(state, [b"a"])
     bare = environ()

@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from maintenance.event_loop import of_request
-from maintenance.gate import Gate
+from maintenance.gate import Gate, Wire
+from maintenance.lease import Held
+from maintenance.policy import relative
 from maintenance.response import Response
 
 Scope = MutableMapping[str, Any]
@@ -23,7 +25,7 @@ MAX_KNOWN: Final = 512
 _known: Final[dict[int, tuple[tuple[tuple[str, str], ...], list[tuple[bytes, bytes]]]]] = {}
 
 
-def headers_of(scope: Any) -> dict[str, str]:
+def _headers(scope: Any) -> dict[str, str]:
     """A request's headers, names in lower case, several of one name joined."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
@@ -34,13 +36,22 @@ def headers_of(scope: Any) -> dict[str, str]:
     return headers
 
 
-def accept_of(scope: Any) -> str | None:
+def _accept(scope: Any) -> str | None:
     """A request's Accept header, several joined."""
     accept = None
     for name, value in scope["headers"]:
         if name == b"accept":
             accept = value if accept is None else accept + b", " + value
     return accept.decode("latin-1") if accept else None
+
+
+WIRE: Final = Wire(
+    paths=lambda path, root: (relative(path, root) if root else path, path),
+    accept=_accept,
+    headers=_headers,
+    client=lambda scope: scope["client"][0] if scope.get("client") else None,
+    copy=lambda scope: {**scope, "headers": list(scope["headers"])},
+)
 
 
 def _encoded(response: Response) -> list[tuple[bytes, bytes]]:
@@ -67,6 +78,13 @@ def messages(response: Response, scope: Scope) -> tuple[Message, Message]:
         {"type": "http.response.start", "status": response.status, "headers": _encoded(response)},
         {"type": "http.response.body", "body": body},
     )
+
+
+async def settled(gate: Gate, now: float) -> Held:
+    """What a request that read the clock at `now` rests on, waited for in a thread."""
+    # A default state that is not there yet is built in the thread too: that loads a driver.
+    held = gate.held(now) if gate.state else None
+    return await of_request(gate.settle) if held is None else held
 
 
 def beginning(gate: Gate, send: Send) -> Send:

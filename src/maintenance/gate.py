@@ -95,7 +95,7 @@ class Gate:
         self.clock = REAL.clock
         self.clock_call = _call_of(self.clock)
         self.keep = wire.copy if self._bypasses else None
-        self.in_flight = InFlight(keep=self.keep) if in_flight else None
+        self.in_flight = InFlight() if in_flight else None
         self._meters: dict[MaintenanceState, _Meter] = {}
         self._listeners: tuple[Callable[[Snapshot], None], ...] = ()
         self.lease: Lease | NoLease = NoLease()
@@ -126,7 +126,7 @@ class Gate:
             return _Meter(self, () if now is None else (now,))
         before = dict.fromkeys(flight for meter in list(self._meters.values()) for flight in meter.flights)
         kept = [flight for flight in before if flight is now or flight.entries()]
-        return _Meter(self, (InFlight(keep=self.keep), *kept))
+        return _Meter(self, (InFlight(), *kept))
 
     def on_change(self, listener: Callable[[Snapshot], None]) -> None:
         """Have a function called with each flip of whichever state is followed."""
@@ -156,7 +156,8 @@ class Gate:
 
     def ask(self, method: str, path: str, root: str, raw: Any) -> Asked | None:
         """What is asked, or None where it passes whatever the flag says."""
-        below, whole = self._paths(path, root)
+        # Most are neither mounted nor have to be decoded.
+        below, whole = self._paths(path, root) if root or not path.isascii() else (path, path)
         return None if self._rules.exempts(method, below, whole) else (method, below, raw)
 
     def held(self, now: float) -> Held | None:
@@ -184,7 +185,8 @@ class Gate:
     def answer(self, asked: Asked, held: Held) -> Response | None:
         """The refusal, or None where the request passes."""
         snapshot = held.snapshot
-        if not self.refuses(asked, snapshot):
+        # As `refuses`, which is a call more.
+        if not snapshot.enabled or asked[0] in PASSES[snapshot.mode] or (self._bypasses and self._bypassed(asked)):
             return None
         answers = self._answers
         if answers.snapshot is not snapshot:

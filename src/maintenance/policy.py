@@ -55,7 +55,8 @@ class Rules:
             whole: The path as the app receives it, mount point and all.
         """
         # The slash at both ends makes a prefix a run of whole segments: /admin/ begins /admin/x/, not /administrator/.
-        return f"{path}/".startswith(self._only.get(method, self._any)) and not _AMBIGUOUS.search(whole)
+        rules = self._only.get(method, self._any) if self._only else self._any
+        return f"{path}/".startswith(rules) and not _AMBIGUOUS.search(whole)
 
 
 def _parse(rule: object) -> tuple[str | None, str]:

@@ -3,30 +3,32 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from maintenance.in_flight import InFlight
+Leave = Callable[[], None]
+"""Lets a request leave; a second time changes nothing."""
 
 
-class _Complete(list[bytes]):
+class _Closing(list[bytes]):
     """A body in one piece: servers look at its length, and so it stays a list."""
 
-    __slots__ = ("flight", "key")
-    flight: InFlight
-    key: int | None
+    __slots__ = ("close",)
+    close: Leave
 
-    def close(self) -> None:
-        self.flight.leave(self.key)
 
-    # Some servers join a list, or exhaust an iterator, and never close: then it leaves when it is dropped.
-    __del__ = close
+class Complete(_Closing):
+    """The same, closed also when it is dropped: some servers join a list, or exhaust an iterator, and never close."""
+
+    __slots__ = ()
+    # A slot's descriptor, so that dropping one calls what `close` holds with no function between.
+    __del__ = _Closing.close
 
 
 class _Stream:
     """A body that comes in pieces, with a close of its own or without."""
 
-    __slots__ = ("_body", "_flight", "_key")
+    __slots__ = ("_body", "_leave")
 
-    def __init__(self, body: Iterable[bytes], flight: InFlight, key: int | None) -> None:
-        self._body, self._flight, self._key = body, flight, key
+    def __init__(self, body: Iterable[bytes], leave: Leave) -> None:
+        self._body, self._leave = body, leave
 
     def __iter__(self) -> Iterator[bytes]:
         # A generator holds on to this, whatever else the server drops. It does not `yield from`, which would close the
@@ -39,10 +41,10 @@ class _Stream:
             if (close := getattr(self._body, "close", None)) is not None:
                 close()
         finally:
-            self._flight.leave(self._key)
+            self._leave()
 
     def __del__(self) -> None:
-        self._flight.leave(self._key)
+        self._leave()
 
 
 class _Recorder:
@@ -63,34 +65,41 @@ class _Recorder:
         return any(body is made for made in self._made)
 
 
-def record(environ: dict[str, Any]) -> None:
-    """Have `closing` know what a ``wsgi.file_wrapper`` that is a function makes; called before the app is."""
-    if callable(wrapper := environ.get("wsgi.file_wrapper")) and not isinstance(wrapper, type):
+def record(environ: dict[str, Any]) -> bool:
+    """Have `closing` know what a ``wsgi.file_wrapper`` that is a function makes; called before the app is.
+
+    Returns:
+        Whether the next request's must be looked at too; a server whose wrapper is a type keeps to that.
+    """
+    wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(wrapper, type):
+        return False
+    if callable(wrapper):
         environ["wsgi.file_wrapper"] = _Recorder(wrapper)
+    return True
 
 
-def closing(body: Iterable[bytes], environ: dict[str, Any], flight: InFlight, key: int | None) -> Iterable[bytes]:
+def closing(body: Iterable[bytes], environ: dict[str, Any], leave: Leave) -> Iterable[bytes]:
     """The same body, whose `close` also lets its request leave.
 
     A result of ``wsgi.file_wrapper`` stays what it is, so that the server can still use sendfile; where its close
     cannot be hooked, as with a wrapper that is a function (see `record`), its request leaves at once.
     """
-    kind = type(body)
-    if kind is list or kind is tuple:
-        complete = _Complete(body)
-        complete.flight, complete.key = flight, key
+    if type(body) is tuple:
+        complete = Complete(body)
+        complete.close = leave
         return complete
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type) and isinstance(body, wrapper):
-        return _hooked(body, flight, key)
+        return _hooked(body, leave)
     if type(wrapper) is _Recorder and wrapper.made(body):
-        flight.leave(key)
+        leave()
         file: Iterable[bytes] = body
         return file
-    return _Stream(body, flight, key)
+    return _Stream(body, leave)
 
 
-def _hooked(body: Any, flight: InFlight, key: int | None) -> Iterable[bytes]:
+def _hooked(body: Any, leave: Leave) -> Iterable[bytes]:
     theirs = getattr(body, "close", None)
 
     def close() -> None:
@@ -98,11 +107,11 @@ def _hooked(body: Any, flight: InFlight, key: int | None) -> Iterable[bytes]:
             if theirs is not None:
                 theirs()
         finally:
-            flight.leave(key)
+            leave()
 
     try:
         body.close = close
     except AttributeError:
-        flight.leave(key)
+        leave()
     file: Iterable[bytes] = body
     return file

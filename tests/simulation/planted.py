@@ -16,8 +16,9 @@ from maintenance import proof
 from maintenance.follower import Follower
 from maintenance.lease import Lease
 from maintenance.refresher import Refresher
-from maintenance.wsgi import MaintenanceMiddleware, _send
+from maintenance.wsgi import MaintenanceMiddleware
 from maintenance.wsgi_body import closing
+from maintenance.wsgi_io import sent
 from tests.simulation.scenario import run
 from tests.simulation.world import Weather
 
@@ -75,15 +76,15 @@ def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
     now, held = gate.clock(), gate.lease.held
     refusal = None if held.open and now < held.deadline else self._refusal(environ, now)
     if refusal is not None:
-        return _send(refusal, environ, start_response)
-    key = next(gate.in_flight._keys)
-    gate.in_flight._entries[key] = (environ["REQUEST_METHOD"], environ["PATH_INFO"], "", now, environ)
+        return sent(refusal, environ, start_response)
+    entry = [environ["REQUEST_METHOD"], environ["PATH_INFO"], "", now, environ]
+    gate.in_flight.table.append(entry)
     try:
         body = self._app(environ, start_response)
     except BaseException:
-        gate.in_flight.leave(key)
+        entry.clear()
         raise
-    return closing(body, environ, gate.in_flight, key)
+    return closing(body, environ, entry.clear)
 
 
 def _reads_the_clock_after_the_flag(self: Any, environ: Any, start_response: Any) -> Any:
@@ -91,7 +92,7 @@ def _reads_the_clock_after_the_flag(self: Any, environ: Any, start_response: Any
     held = gate.lease.held
     now = gate.clock()
     refusal = None if held.open and now < held.deadline else self._refusal(environ, now)
-    return self._app(environ, start_response) if refusal is None else _send(refusal, environ, start_response)
+    return self._app(environ, start_response) if refusal is None else sent(refusal, environ, start_response)
 
 
 _true_account, _true_judge = proof._account, proof.judge
