@@ -12,10 +12,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from maintenance import ConfigurationError, MaintenanceState, Snapshot, StoreError
+from maintenance.checks import LONGEST
 from maintenance.in_flight import Load
 from maintenance.lease import GRACE
 from maintenance.model import Row
-from maintenance.state import LONGEST, _forked_all, _leave_all
+from maintenance.state import _forked_all, _leave_all
 from maintenance.stores import MemoryStore, PostgresStore, Store
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
@@ -73,7 +74,7 @@ def registered(store: Store) -> set[str]:
             (float("inf"), f"{name} is inf"),
             (10**400, f"{name} is 1000"),
             (LONGEST * 2, f"{name} is 2000000.0: write seconds above 0 and at most 1e\\+06"),
-            (True, f"{name} is True: write seconds, such as 10.0"),
+            (True, f"{name} is True: write seconds above 0"),
             ("10", f"{name} is '10': write seconds"),
             (None, f"{name} is None"),
         ]],
@@ -685,9 +686,9 @@ def test_what_cannot_be_called_is_refused_as_a_callback() -> None:
     async def later(_: Snapshot) -> None:
         raise AssertionError("nobody awaits it")
 
-    with pytest.raises(ConfigurationError, match="on_change is given the async function .*: write a plain one"):
+    with pytest.raises(ConfigurationError, match="callback is the async function .*: write a plain one"):
         MaintenanceState("memory://").on_change(later)
-    with pytest.raises(ConfigurationError, match="on_change is given None: write a function over a Snapshot"):
+    with pytest.raises(ConfigurationError, match="callback is None: write a function"):
         MaintenanceState("memory://").on_change(None)  # type: ignore[type-var]
 
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from maintenance.asgi_io import WIRE, App, Receive, Scope, Send, beginning, messages, refuse_websocket, settled
+from maintenance.checks import check_bool
 from maintenance.middleware import Middleware
-from maintenance.model import check_bool
 from maintenance.policy import WEBSOCKET
 from maintenance.state import MaintenanceState
 from maintenance.websocket import Closer

@@ -9,14 +9,15 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from maintenance import default
+from maintenance.checks import check_bool, check_function
 from maintenance.custom_response import completed
 from maintenance.errors import ConfigurationError
 from maintenance.in_flight import Entry, InFlight, Load, load
 from maintenance.lease import Held, Lease
-from maintenance.model import Request, Snapshot, check_bool
+from maintenance.model import Request, Snapshot
 from maintenance.policy import PASSES, Rules
 from maintenance.response import Answers, Response
 from maintenance.runtime import REAL
@@ -84,11 +85,13 @@ class Gate:
         _check_state(state)
         check_bool("default_exempt", default_exempt)
         check_bool("in_flight", in_flight)
+        if respond is not None:
+            check_function("respond", respond)
         self._given = state
         self._wire, self._paths, self._accept = wire, wire.paths, wire.accept
         self._rules = Rules(exempt, default_exempt=default_exempt)
-        self._bypasses = _callables("bypass", bypass)
-        self._respond: Respond | None = _one("respond", respond)
+        self._bypasses = _several(bypass)
+        self._respond = respond
         self._complaints = _Complaints()
         self._answers = Answers(NoLease.held.snapshot)
         self.state = state
@@ -210,7 +213,7 @@ class Gate:
     def _bypassed(self, asked: Asked) -> bool:
         for bypass in self._bypasses:
             try:
-                passes = bypass(self._request(asked))
+                passes: Any = bypass(self._request(asked))
                 if inspect.isawaitable(passes):
                     raise TypeError("a bypass must be a plain function, and this one returned an awaitable")  # noqa: TRY301
             except Exception as exc:  # noqa: BLE001
@@ -277,13 +280,6 @@ def _call_of(clock: Callable[[], float]) -> tuple[Callable[..., float], tuple[An
     return (clock.func, clock.args) if isinstance(clock, functools.partial) else (clock, ())
 
 
-def _one(name: str, given: Any) -> Callable[..., Any] | None:
-    functions = _callables(name, given)
-    if len(functions) > 1:
-        raise ConfigurationError(f"{name} is {given!r}: write one function")
-    return next(iter(functions), None)
-
-
 def _check_state(given: Any) -> None:
     if given is not None and not isinstance(given, MaintenanceState):
         # Never its value: a URL has a password in it.
@@ -293,14 +289,11 @@ def _check_state(given: Any) -> None:
         )
 
 
-def _callables(name: str, given: Any) -> tuple[Callable[..., Any], ...]:
+def _several(given: "Bypass | Iterable[Bypass] | None") -> tuple[Bypass, ...]:
     try:
-        functions = () if given is None else (given,) if callable(given) else tuple(given)
+        bypasses = () if given is None else (given,) if callable(given) else tuple(given)
     except TypeError:
-        raise ConfigurationError(f"{name} is {given!r}: write a function") from None
-    for function in functions:
-        if not callable(function):
-            raise ConfigurationError(f"{name} holds {function!r}: write a function")
-        if inspect.iscoroutinefunction(function):
-            raise ConfigurationError(f"{name} is the async function {function!r}: write a plain one")
-    return functions
+        bypasses = (cast("Bypass", given),)
+    for bypass in bypasses:
+        check_function("bypass", bypass)
+    return bypasses

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, Self, get_args
 from uuid import UUID
 
-from maintenance.errors import ConfigurationError, FlagError
+from maintenance.errors import FlagError
 
 KEY: Final = "maintenance_mode"
 """The key of the flag's row in ``platform_settings``."""
@@ -135,16 +135,6 @@ def _check_retry_after(value: object) -> None:
         raise TypeError(f"retry_after is a {type(value).__name__}: write whole seconds as an int, or None")
     if not 0 <= value <= MAX_RETRY_AFTER:
         raise ValueError(f"retry_after is {_shown(value)}: write seconds between 0 and {MAX_RETRY_AFTER}")
-
-
-def check_bool(name: str, value: object) -> None:
-    """Refuse an option that is neither True nor False.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} is {_shown(value)}: write True or False")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,22 +4,22 @@ import atexit
 import contextlib
 import datetime as dt
 import functools
-import inspect
 import logging
 import operator
 import os
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Final, Protocol, TypeVar, cast, get_args
+from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
+from maintenance.checks import check_bool, check_function, check_seconds, check_when_stale
 from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
 from maintenance.follower import Follower
 from maintenance.health import Condition, Health, Status
 from maintenance.in_flight import Load, total
 from maintenance.lease import Held, Lease, fallback
-from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale, check_bool
+from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale
 from maintenance.proof import Progress, Proof, Prover, Question
 from maintenance.registration import Settings, hostname
 from maintenance.runtime import REAL, Runtime, boot_id
@@ -27,9 +27,6 @@ from maintenance.stores import Session, Store, open_store
 
 WRITE_LIMIT: Final = 10.0
 """Seconds after which a write that hangs is ended."""
-
-LONGEST: Final = 1_000_000.0
-"""The longest time that an option may say, in seconds (11 days): poll(2) takes 24 days, and no lease is that long."""
 
 Callback = TypeVar("Callback", bound=Callable[[Snapshot], object])
 
@@ -72,12 +69,15 @@ class MaintenanceState:
         Raises:
             ConfigurationError: An option, the URL or ``MAINTENANCE_MODE`` is wrong.
         """
+        check_seconds("ttl", ttl)
+        check_when_stale(when_stale)
+        check_seconds("boot_timeout", boot_timeout)
         check_bool("register", register)
         if when_stale == "block" and not register:
             raise ConfigurationError("when_stale is 'block' and register is False: only what is registered may admit")
         self.store = open_store(store) if isinstance(store, str) else _store(store)
-        self._settings = Settings(ttl=_seconds("ttl", ttl), when_stale=_policy(when_stale), register=register)
-        self._boot_timeout = _seconds("boot_timeout", boot_timeout)
+        self._settings = Settings(ttl=float(ttl), when_stale=when_stale, register=register)
+        self._boot_timeout = boot_timeout
         self._runtime = runtime
         self.clock = runtime.clock
         before = fallback(os.environ.get("MAINTENANCE_MODE"), now=runtime.clock())
@@ -93,7 +93,7 @@ class MaintenanceState:
             self.store,
             self.lease,
             self._settings,
-            boot_timeout=_seconds("boot_timeout", boot_timeout),
+            boot_timeout=boot_timeout,
             runtime=runtime,
             measure=self._measure,
             after=self._attempted,
@@ -307,10 +307,7 @@ class MaintenanceState:
         Raises:
             ConfigurationError: It cannot be called.
         """
-        if not callable(callback):
-            raise ConfigurationError(f"on_change is given {callback!r}: write a function over a Snapshot")
-        if inspect.iscoroutinefunction(callback):
-            raise ConfigurationError(f"on_change is given the async function {callback!r}: write a plain one")
+        check_function("callback", callback)
         self._callbacks = (*self._callbacks, callback)
         return callback
 
@@ -413,14 +410,6 @@ def _call(callback: Callable[[Snapshot], object], known: Snapshot) -> None:
             _logger.exception("maintenance: an on_change callback failed: %r", callback)
 
 
-def _seconds(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"{name} is {value!r}: write seconds, such as 10.0")
-    if not 0 < value <= LONGEST:
-        raise ConfigurationError(f"{name} is {value!r}: write seconds above 0 and at most {LONGEST:g}, such as 10.0")
-    return float(value)
-
-
 def _store(value: Store) -> Store:
     if not callable(getattr(value, "connect", None)):
         # Only its type: it may be a URL in another form, with a password.
@@ -428,12 +417,6 @@ def _store(value: Store) -> Store:
             f"store is a {type(value).__name__}: write a Store, or a URL such as postgresql://user@host/database"
         )
     return value
-
-
-def _policy(value: object) -> WhenStale:
-    if value not in get_args(WhenStale):
-        raise ConfigurationError(f"when_stale is {value!r}: write 'serve' or 'block'")
-    return cast("WhenStale", value)
 
 
 def _uuid(value: UUID | str | None) -> UUID | None:

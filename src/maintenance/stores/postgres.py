@@ -4,8 +4,8 @@ import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from maintenance.checks import check_bool, check_seconds
 from maintenance.errors import ConfigurationError
-from maintenance.model import check_bool
 from maintenance.stores.migrations import migrations
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class PostgresStore:
             ConfigurationError: The URL or an option is wrong, or no libpq can be loaded.
         """
         check_bool("listen", listen)
-        if isinstance(statement_timeout, bool) or not _is_above_zero(statement_timeout):
-            raise ConfigurationError(f"statement_timeout is {statement_timeout!r}: write seconds above 0, such as 3.0")
+        check_seconds("statement_timeout", statement_timeout)
         _check(url)
         try:
             self._driver = import_module("maintenance.stores.postgres_session")
@@ -65,10 +64,6 @@ class PostgresStore:
             session.migrate(migrations())
         finally:
             session.close()
-
-
-def _is_above_zero(seconds: object) -> bool:
-    return isinstance(seconds, int | float) and 0 < seconds < float("inf")
 
 
 def _check(url: str) -> None:
