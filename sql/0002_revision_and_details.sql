@@ -4,7 +4,22 @@
 -- Of several at once in a transaction each, one migrates and the others wait.
 DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;
 
-CREATE SEQUENCE IF NOT EXISTS public.platform_settings_revision_seq AS bigint;
+-- Where the settings are made anew beside instances of before, their revisions must not come again.
+DO $$
+DECLARE
+    acknowledged bigint := 0;
+BEGIN
+    IF pg_catalog.to_regclass('public.platform_settings_revision_seq') IS NOT NULL THEN
+        RETURN;
+    END IF;
+    IF pg_catalog.to_regclass('public.maintenance_instances') IS NOT NULL THEN
+        SELECT coalesce(max(revision), 0) INTO acknowledged FROM public.maintenance_instances;
+    END IF;
+    EXECUTE pg_catalog.concat(
+        'CREATE SEQUENCE public.platform_settings_revision_seq AS bigint START WITH ', acknowledged + 1
+    );
+END
+$$;
 
 -- Who may update the row needs no grant of its own. USAGE takes numbers, which leaves gaps, and sets none.
 DO $$
@@ -102,6 +117,16 @@ BEGIN
         CREATE TRIGGER platform_settings_notify
             AFTER INSERT OR UPDATE OR DELETE ON public.platform_settings
             FOR EACH ROW EXECUTE FUNCTION public.platform_settings_notify();
+    END IF;
+    -- Also what replication applies, or a session that plays its part, is a change like any other.
+    IF EXISTS (
+        SELECT FROM pg_trigger
+        WHERE tgrelid = 'public.platform_settings'::regclass::oid
+          AND tgname IN ('platform_settings_revise', 'platform_settings_notify')
+          AND tgenabled <> 'A'
+    ) THEN
+        ALTER TABLE public.platform_settings ENABLE ALWAYS TRIGGER platform_settings_revise;
+        ALTER TABLE public.platform_settings ENABLE ALWAYS TRIGGER platform_settings_notify;
     END IF;
 END
 $$;

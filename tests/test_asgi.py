@@ -13,6 +13,7 @@ import pytest
 
 from maintenance import MaintenanceState, Response, aset_maintenance, asgi_io, default, init_maintenance
 from maintenance.asgi import MaintenanceMiddleware
+from maintenance.event_loop import of_request
 from maintenance.stores import open_store
 from tests.support.clients import acall_asgi, call_asgi, http_scope
 from tests.support.clock import Clock, hang, refuse, runtime
@@ -91,10 +92,34 @@ def test_off_the_app_gets_the_very_scope(state: MaintenanceState) -> None:
 @BACKENDS
 def test_the_lifespan_begins_the_reading_and_ends_it(backend: str, store: FaultyStore) -> None:
     state = MaintenanceState(store)
-    app = App(lambda: state.follower.refresher is not None)
+    told: list[bool] = []
+    app = Lifespan(lambda: told.append(state.follower.refresher is not None))
     run(lambda: MaintenanceMiddleware(app, state)({"type": "lifespan"}, nothing, ignore), backend)
-    assert app.told == [True]
+    assert told == [True]
     assert state.follower.refresher is None
+
+
+@BACKENDS
+def test_a_shutdown_that_fails_leaves_the_fleet_too(backend: str, store: FaultyStore) -> None:
+    """As Starlette's, which says so and raises."""
+
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.failed"})
+        raise OSError("a clean-up failed")
+
+    state = MaintenanceState(store)
+    with pytest.raises(OSError, match="a clean-up failed"):
+        run(lambda: MaintenanceMiddleware(fails, state)({"type": "lifespan"}, nothing, ignore), backend)
+    assert state.follower.refresher is None
+    assert store.inner.connect().fleet().instances == ()
+
+
+def test_an_app_that_lets_the_lifespan_go_by_stays_in_the_fleet(store: FaultyStore) -> None:
+    state = MaintenanceState(store)
+    run(lambda: MaintenanceMiddleware(App(), state)({"type": "lifespan"}, nothing, ignore))
+    assert state.follower.refresher is not None
+    state.close()
 
 
 def test_a_lifespan_that_the_app_does_not_know_raises_what_it_raises(state: MaintenanceState) -> None:
@@ -137,6 +162,23 @@ def test_a_default_state_is_resolved_once_the_app_has_started_up(
     monkeypatch.setenv("MAINTENANCE_DATABASE_URL", sqlite_url)
     anyio.run(lambda: MaintenanceMiddleware(Lifespan())({"type": "lifespan"}, nothing, send), backend=backend)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"] * 2
+
+
+def test_a_default_state_that_is_replaced_while_the_app_starts_up_is_followed(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    """As one that was made at import, for tests or by another module, is."""
+    monkeypatch.setattr(default, "_state", None)
+    init_maintenance("memory://")
+    told: list[bool] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            told.append(default.default_state().follower.refresher is not None)
+
+    init = functools.partial(init_maintenance, sqlite_url)
+    run(lambda: MaintenanceMiddleware(Lifespan(init))({"type": "lifespan"}, nothing, send))
+    assert told == [True]
 
 
 def test_a_lifespan_without_a_database_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,6 +415,19 @@ def test_neither_a_request_nor_a_flip_needs_one_of_the_apps_threads(store: Fault
 
     run(main, backend)
     state.close()
+
+
+def test_what_a_wait_itself_raises_is_not_taken_for_a_lack_of_threads() -> None:
+    threads = []
+
+    def fail() -> None:
+        threads.append(threading.current_thread())
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        run(lambda: of_request(fail))
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 @BACKENDS

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import psycopg
@@ -18,6 +18,7 @@ import pytest
 
 from maintenance import MaintenanceState, init_maintenance
 from maintenance.stores import PostgresStore
+from maintenance.stores.postgres_session import PostgresSession
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
 from tests.support.postgres import Server
@@ -212,6 +213,50 @@ def test_a_state_that_was_primed_before_the_fork(migrated_url: str) -> None:
         children = [Child(lambda: [get(state), state.status().registered]) for _ in range(3)]
         assert [child.result() for child in children] == [[503, True]] * 3
         assert state.follower.refresher is None, "the master has started nothing"
+
+
+def test_a_child_of_a_primed_parent_that_is_asked_by_code_follows_too(migrated_url: str) -> None:
+    """Not only by requests: what the parent has read is not the child's answer."""
+
+    def asked(state: MaintenanceState) -> list[bool]:
+        return [state.enabled, state.status().registered]
+
+    with closing(MaintenanceState(migrated_url)) as state:
+        assert not state.prime().enabled
+        assert not state.enabled
+        flip(migrated_url, on=True)
+        assert Child(lambda: asked(state)).result() == [True, True]
+        assert get(state) == 503
+        flip(migrated_url, on=False)
+        assert Child(lambda: asked(state)).result() == [False, True]
+
+
+def test_a_fork_while_another_thread_connects_leaves_the_child_no_connection(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting, go_on = threading.Event(), threading.Event()
+    descriptors: list[int] = []
+
+    def slow(session: Any) -> bool:
+        descriptors.append(session._connection.fileno())
+        connecting.set()
+        return not go_on.wait(10)
+
+    def is_open() -> bool:
+        with suppress(OSError):
+            return bool(os.fstat(descriptors[0]))
+        return False
+
+    monkeypatch.setattr(PostgresSession, "_try_listen", slow)
+    store = PostgresStore(migrated_url)
+    connector = threading.Thread(target=lambda: store.connect(listen=True).close())
+    connector.start()
+    assert connecting.wait(10)
+    child = Child(is_open)
+    assert not child.result()
+    assert is_open()
+    go_on.set()
+    connector.join(10)
 
 
 def test_a_grandchild(state: MaintenanceState, migrated_url: str) -> None:

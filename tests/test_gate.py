@@ -58,6 +58,14 @@ async def _async(*_: Any) -> bool:
     return True
 
 
+def _generator(*_: Any) -> Any:
+    yield False
+
+
+async def _agenerator(*_: Any) -> Any:
+    yield False
+
+
 # What is refused at construction
 
 
@@ -74,6 +82,8 @@ async def _async(*_: Any) -> bool:
         ({"bypass": (lambda _: True, None)}, "bypass is None: write a function"),
         ({"bypass": _async}, "bypass is the async function .*: write a plain one"),
         ({"bypass": (_async,)}, "bypass is the async function .*: write a plain one"),
+        ({"bypass": _generator}, "bypass is the generator .*: write a plain function"),
+        ({"bypass": _agenerator}, "bypass is the generator .*_agenerator.*: write a plain function"),
         ({"respond": _async}, "respond is the async function .*: write a plain one"),
         ({"respond": 503}, "respond is 503: write a function"),
         ({"respond": (lambda *_: None, lambda *_: None)}, "respond .*: write a function"),
@@ -89,6 +99,8 @@ async def _async(*_: Any) -> bool:
         "None",
         "async",
         "asyncs",
+        "generator",
+        "async generator",
         "respond",
         "number",
         "two",
@@ -187,12 +199,21 @@ def test_who_is_asked_for_probes_only_is_in_the_fleet_too(adapter: Adapter, cloc
     state.close()
 
 
-def test_a_probe_passes_whatever_keeps_the_thread_from_starting(adapter: Adapter, clock: Clock) -> None:
+def test_requests_are_answered_whatever_keeps_the_thread_from_starting(adapter: Adapter, clock: Clock) -> None:
     def none_left() -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    state = MaintenanceState(FaultyStore(), runtime=runtime(clock, start=refuse, waker=none_left))
-    assert adapter.ask(adapter.wrap(state), "/health").status == 200
+    store = FaultyStore()
+    MaintenanceState(store).set(True)
+    for policy in ("serve", "block"):
+        machine = runtime(clock, start=refuse, waker=none_left)
+        state = MaintenanceState(store, when_stale=policy, runtime=machine)  # type: ignore[arg-type]
+        app = adapter.wrap(state)
+        assert adapter.ask(app, "/health").status == 200
+        assert adapter.ask(app, "/x").status == 503
+        state.set(False)
+        assert adapter.ask(app, "/x").status == 200
+        state.set(True)
 
 
 def test_a_bypass_is_not_asked_while_nothing_is_refused(adapter: Adapter, state: MaintenanceState) -> None:
@@ -304,6 +325,16 @@ def test_a_response_that_can_be_sent_is_sent(adapter: Adapter, state: Maintenanc
     assert {name.lower(): value for name, value in headers}.items() <= answer.headers.items()
 
 
+def test_headers_may_come_from_anywhere_and_go_out_as_tuples(adapter: Adapter, state: MaintenanceState) -> None:
+    def respond(*_: Any) -> Response:
+        return Response(503, ([f"X-{name}", name] for name in "ab"), b"")  # type: ignore[arg-type,misc]
+
+    app = adapter.wrap(state, respond=respond)
+    state.set(True)
+    answer = adapter.ask(app)
+    assert (answer.status, answer.headers["x-a"], answer.headers["x-b"]) == (503, "a", "b")
+
+
 @pytest.mark.parametrize(
     "respond",
     [
@@ -318,6 +349,7 @@ def test_a_response_that_can_be_sent_is_sent(adapter: Adapter, state: Maintenanc
         lambda *_: Response(True, (), b""),
         lambda *_: Response(199, (), b""),
         lambda *_: Response(600, (), b""),
+        *(lambda *_, status=status: Response(status, (), b"") for status in (204, 205, 304)),
         lambda *_: Response(503, (("X-A", "b", "c"),), b""),  # type: ignore[arg-type]
         *(lambda *_, name=name: Response(503, ((name, "a"),), b"") for name in ("", "X Said", "X:", "X-Saíd", "X\n")),
         *(lambda *_, value=value: Response(503, (("X-A", value),), b"") for value in (" a", "a\t", " ", "a\0", "\x7f")),

@@ -306,6 +306,16 @@ def test_a_time_out_of_0_looks_once(wait: Wait) -> None:
     assert len(wait.seen) == 1
 
 
+def test_a_look_is_given_up_when_the_time_is_over_and_not_later(wait: Wait) -> None:
+    """But none before it has had a second: a time-out of 0 is one honest look."""
+    wait.register(revision=1)
+    wait.run(timeout=7.0)
+    assert wait.store.limits[0] == 5.0
+    assert wait.store.limits[-1] == pytest.approx(1.0)
+    assert any(1.0 < limit < 5.0 for limit in wait.store.limits)
+    assert max(wait.store.limits) == 5.0
+
+
 @pytest.mark.parametrize(("drain", "margin"), [(False, MARGIN), (True, MARGIN + DRAIN_MARGIN)])
 def test_without_a_time_out_it_waits_for_longer_than_the_longest_lease(
     wait: Wait, margin: float, *, drain: bool

@@ -41,6 +41,7 @@ class Life:
         self.refresher = Refresher(
             self.store, self.lease, self.settings, runtime=machine, measure=lambda _: self.load, after=self._tried
         )
+        self.refresher._waker = self.waker  # as where the thread runs
 
     def _tried(self, _: Refresher) -> None:
         self.tries += 1
@@ -51,7 +52,7 @@ class Life:
     def rest(self) -> float:
         """Rest, and say for how long."""
         began = self.clock.now
-        self.refresher._rest()
+        self.refresher._rest(began)
         return self.clock.now - began
 
     def flip(self) -> int:
@@ -326,6 +327,20 @@ def test_reads_come_ahead_of_the_lease_s_end_and_retries_within_its_bounds(
     assert limit + pauses[-1] <= max(min(ttl, 5.0), 0.4)
 
 
+def test_the_pause_is_counted_from_when_the_try_began(life: Life) -> None:
+    """A try that takes its time must not push the next one further away than was promised."""
+    life.store.away()
+    for _ in range(10):
+        life.attempt()
+    began = life.clock.now
+    life.clock.now += 2.0  # as long as libpq takes to give up on a host
+    life.refresher._rest(began)
+    assert life.clock.now == began + life.settings.limit
+    life.clock.now = began + 4.0
+    life.refresher._rest(began)
+    assert life.clock.now == began + 4.0  # the next one is due
+
+
 def test_a_wrong_row_is_asked_for_again_with_jitter(life: Life) -> None:
     life.store.inner.row = None
     pauses = []
@@ -457,7 +472,7 @@ def test_a_retired_thread_renews_no_lease_and_ends_once_nothing_is_in_flight(lif
         life.load = Load()
 
     life.waker.meanwhile = end
-    life.refresher._rest()
+    life.refresher._rest(life.clock.now)
     assert life.clock.now - began == pytest.approx(LOOK)
     life.refresher._run()
     assert (life.registered, life.store.open, life.waker.closed) == ([], 0, True)

@@ -363,6 +363,28 @@ def test_the_revision_grows_across_delete_and_insert(url: str, connection: Conne
     assert revision(connection) > before + 1
 
 
+def test_settings_made_anew_beside_instances_of_before_give_no_revision_twice(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute(
+        "INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl, revision) "
+        "VALUES (gen_random_uuid(), 'h', 'b', 1, 'p', '1', 'serve', 10, 70)"
+    )
+    connection.execute("DROP TABLE platform_settings CASCADE; DROP SEQUENCE platform_settings_revision_seq")
+    migrate(url)
+    assert revision(connection) > 70
+
+
+def test_what_replication_applies_is_a_change_like_any_other(url: str, connection: Connection) -> None:
+    migrate(url)
+    before = revision(connection)
+    connection.execute("LISTEN platform_settings")
+    connection.execute("SET session_replication_role = replica")
+    connection.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
+    assert revision(connection) > before
+    [heard] = connection.notifies(timeout=10, stop_after=1)
+    assert heard.payload == "maintenance_mode"
+
+
 @pytest.mark.parametrize(
     ("statement", "payloads"),
     [

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +21,7 @@ from maintenance.state import _forked_all, _leave_all
 from maintenance.stores import MemoryStore, PostgresStore, Store
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
-from tests.support.clock import Clock, hang, refuse, runtime
+from tests.support.clock import Bell, Clock, hang, refuse, runtime
 from tests.support.entering import enter
 from tests.support.faulty import FaultyStore
 from tests.support.plain_apps import wsgi
@@ -216,6 +217,34 @@ def test_priming_reads_now_and_starts_no_thread_and_no_lease(state: MaintenanceS
     assert state.enabled  # memory alone, while it is recent
     assert state.follower.refresher is None
     assert state.status().condition == "fresh"
+
+
+def test_under_block_what_was_primed_is_no_answer_for_code_either(clock: Clock, faulty: FaultyStore) -> None:
+    """A proof does not wait for one that is not registered, so it must not say "off" from memory."""
+    state = MaintenanceState(faulty, when_stale="block", runtime=runtime(clock, start=refuse))
+    state.prime()
+    MaintenanceState(faulty).set(True)
+    assert state.enabled
+    assert len(faulty.inner.connect().fleet().instances) == 1
+
+
+def test_one_that_has_left_asks_again_before_it_answers(still: MaintenanceState, faulty: FaultyStore) -> None:
+    still.prime()
+    still.leave()
+    MaintenanceState(faulty).set(True)
+    assert still.enabled
+
+
+def test_a_refresh_that_another_answer_overtakes_is_asked_for_again(
+    still: MaintenanceState, faulty: FaultyStore, clock: Clock
+) -> None:
+    still.settle()
+    assert still.follower.refresher is not None
+    bell = still.follower.refresher._waker = Bell()
+    own = replace(still.lease.known, revision=99)
+    faulty.meanwhile = lambda: still.lease.install(own, ticket=still.lease.ticket(), renew=False)
+    still.refresh()
+    assert bell.rings == 1
 
 
 def test_what_was_primed_is_asked_for_again_once_it_is_old(

@@ -701,6 +701,8 @@ def test_a_wrong_password_is_in_no_error(migrated_url: str) -> None:
         ("mysql+pymysql://me:hunter2@h/d", "write postgresql://user@host/database, sqlite:///path or memory://"),
         ("redis://me:hunter2@h", "begins with redis://: write postgresql://"),
         ("me:hunter2@h", "has no scheme: write postgresql://"),
+        ("host=h user=me password=hunter2://x", "has no scheme: write postgresql://"),
+        ("me:hunter2@h/d?application_name=a://b", "has no scheme: write postgresql://"),
         ("", "has no scheme"),
         ("memory://hunter2", "write memory://"),
         ("sqlite:", "has no scheme"),

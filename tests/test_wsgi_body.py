@@ -4,7 +4,7 @@ import gc
 import io
 from collections.abc import Callable, Iterator
 from typing import Any
-from wsgiref.util import setup_testing_defaults
+from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 
@@ -126,8 +126,24 @@ class Opaque:
     """What only its server can send."""
 
 
-@pytest.mark.parametrize("make", [lambda file, size=0: file, lambda file, size=0: Opaque()], ids=["file", "opaque"])
-def test_what_a_wrapper_that_is_a_function_made_stays_that_very_object(state: MaintenanceState, make: Any) -> None:
+class Sealed:
+    """The same, whose close cannot be hooked."""
+
+    __slots__ = ()
+
+
+MADE = pytest.mark.parametrize(
+    ("make", "until_closed"),
+    [(lambda file, size=0: file, 1), (lambda file, size=0: Opaque(), 1), (lambda file, size=0: Sealed(), 0)],
+    ids=["file", "opaque", "sealed"],
+)
+
+
+@MADE
+@pytest.mark.usefixtures("_no_collector")
+def test_what_a_wrapper_that_is_a_function_made_stays_that_very_object(
+    state: MaintenanceState, make: Any, until_closed: int
+) -> None:
     made: list[Any] = []
 
     def wrapper(*arguments: Any) -> Any:
@@ -142,6 +158,40 @@ def test_what_a_wrapper_that_is_a_function_made_stays_that_very_object(state: Ma
 
     result = ask(MaintenanceMiddleware(app_of(body), state), **{"wsgi.file_wrapper": wrapper})
     assert result is made[1]
+    assert state.status().in_flight == until_closed
+    if until_closed:
+        result.close()
+    assert state.status().in_flight == 0
+
+
+def test_a_file_that_is_half_sent_is_in_flight_whatever_made_it(state: MaintenanceState) -> None:
+    def body(environ: dict[str, Any]) -> Any:
+        return environ["wsgi.file_wrapper"](io.BytesIO(b"abc"))
+
+    wrapped = MaintenanceMiddleware(app_of(body), state)
+    wrappers = FileWrapper, lambda *file: FileWrapper(*file)  # noqa: PLW0108 - a function
+    results = [ask(wrapped, **{"wsgi.file_wrapper": it}) for it in wrappers]
+    assert [type(result) for result in results] == [FileWrapper] * 2
+    assert state.status().in_flight == 2
+    for result in results:
+        result.close()
+    assert state.status().in_flight == 0
+
+
+def test_a_file_that_is_dropped_unclosed_leaves(state: MaintenanceState) -> None:
+    wrapper = {"wsgi.file_wrapper": FileWrapper}
+    result = ask(MaintenanceMiddleware(app_of(lambda it: it["wsgi.file_wrapper"](io.BytesIO())), state), **wrapper)
+    assert state.status().in_flight == 1
+    del result
+    gc.collect()
+    assert state.status().in_flight == 0
+
+
+def test_one_middleware_in_another_leaves_a_list_a_list(state: MaintenanceState) -> None:
+    inner = MaintenanceMiddleware(app_of(lambda _: [b"ab"]), state)
+    result = ask(MaintenanceMiddleware(inner, state))
+    assert (list(result), len(result), state.status().in_flight) == ([b"ab"], 1, 2)
+    result.close()
     assert state.status().in_flight == 0
 
 

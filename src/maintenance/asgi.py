@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from maintenance.asgi_io import WIRE, App, Receive, Scope, Send, beginning, messages, refuse_websocket, settled
+from maintenance.asgi_io import WIRE, App, Beginning, Receive, Scope, Send, messages, refuse_websocket, settled
 from maintenance.checks import check_bool
 from maintenance.middleware import Middleware
 from maintenance.policy import WEBSOCKET
@@ -51,12 +51,12 @@ class MaintenanceMiddleware(Middleware):
         method, path = scope["method"] if kind == "http" else WEBSOCKET, scope["path"]
         root = scope["root_path"] if "root_path" in scope else ""  # noqa: SIM401 - half as long as `get`
         entry = [method, path, root, now, scope if gate.keep is None else gate.keep(scope)]
-        if flight is not None:
-            table = flight.table
-            table.append(entry)
-            if len(table) > flight.room:
-                flight.sweep()
         try:
+            if flight is not None:
+                table = flight.table
+                table.append(entry)
+                if len(table) > flight.room:
+                    flight.sweep()
             refusal, held = None, gate.lease.held
             if now >= held.open_until:
                 asked = gate.ask(method, path, root, scope)
@@ -82,7 +82,11 @@ class MaintenanceMiddleware(Middleware):
             return
         gate = self._gate
         gate.begin()
-        await self._app(scope, receive, send if gate.ready else beginning(gate, send))
-        if (state := gate.ready) is not None:
-            # Not awaited: in this very step the server heard that the app is done, and at the next it ends the loop.
-            state.leave()
+        beginning = Beginning(gate, send)
+        try:
+            await self._app(scope, receive, beginning)
+        finally:
+            # Also where its own shutdown has failed. An app that knows no lifespan raises before it has started up.
+            if beginning.complete and (state := gate.ready) is not None:
+                # Not awaited: the server hears in this very step that the app is done, and ends the loop at the next.
+                state.leave()

@@ -49,7 +49,7 @@ WIRE: Final = Wire(
     paths=lambda path, root: (relative(path, root) if root else path, path),
     accept=_accept,
     headers=_headers,
-    client=lambda scope: scope["client"][0] if scope.get("client") else None,
+    client=lambda scope: (scope.get("client") or [None])[0] or None,
     copy=lambda scope: {**scope, "headers": list(scope["headers"])},
 )
 
@@ -87,15 +87,24 @@ async def settled(gate: Gate, now: float) -> Held:
     return await of_request(gate.settle) if held is None else held
 
 
-def beginning(gate: Gate, send: Send) -> Send:
-    """The same `send`; once the app has started up, which may have said which state to follow, that is followed."""
+class Beginning:
+    """A lifespan's `send`: once the app has started up, which may have said which state to follow, that is followed.
 
-    async def send_on(message: Message) -> None:
+    Attributes:
+        complete: Whether the app has started up.
+    """
+
+    def __init__(self, gate: Gate, send: Send) -> None:
+        """Start before the app does."""
+        self._gate, self._send = gate, send
+        self.complete = False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on."""
         if message["type"] == "lifespan.startup.complete":
-            await of_request(gate.resolve)
-        await send(message)
-
-    return send_on
+            self.complete = True
+            await of_request(self._gate.resolve)
+        await self._send(message)
 
 
 async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

@@ -43,6 +43,10 @@ def check_function(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} is {value!r}: write a function")
     if inspect.iscoroutinefunction(value):
         raise ConfigurationError(f"{name} is the async function {value!r}: write a plain one")
+    if inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value):
+        raise ConfigurationError(
+            f"{name} is the generator {value!r}, whose answer would always count as true: write a plain function"
+        )
 
 
 def check_when_stale(value: object) -> None:

@@ -18,6 +18,9 @@ _HOP_BY_HOP: Final = frozenset({
 })  # fmt: skip
 """What only a server may say (PEP 3333, "Other HTTP Features"; RFC 2616, section 13.5.1)."""
 
+_WITHOUT_CONTENT: Final = frozenset({204, 205, 304})
+"""RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5."""
+
 
 def completed(response: Response, standard: Response) -> Response:
     """A user's response with what every refusal needs: a Retry-After, no caching, and its exact length.
@@ -29,6 +32,8 @@ def completed(response: Response, standard: Response) -> Response:
     Raises:
         TypeError, ValueError: It would fail in the server, where nothing could be sent in its place any more.
     """
+    # Read once, because they may come from a generator, and as the tuples that servers want.
+    response = replace(response, headers=tuple((name, value) for name, value in response.headers))
     _check_sendable(response)
     given = tuple(pair for pair in response.headers if pair[0].lower() != "content-length")
     names = {name.lower() for name, _ in given}
@@ -41,8 +46,8 @@ def _check_sendable(response: Any) -> None:
     status, body = response.status, response.body
     if isinstance(status, bool) or not isinstance(status, int) or not isinstance(body, bytes):
         raise TypeError(f"{response!r} cannot be sent: write Response(503, headers, b'...'), the body as bytes")
-    if not 200 <= status <= 599:
-        raise ValueError(f"the status {status} cannot be sent: write one from 200 to 599, such as 503")
+    if not 200 <= status <= 599 or status in _WITHOUT_CONTENT:
+        raise ValueError(f"the status {status} cannot be sent with a body: write one that has content, such as 503")
     for name, value in response.headers:
         _check_header(name, value)
 

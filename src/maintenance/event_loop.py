@@ -27,9 +27,18 @@ def _limiter(kept: "anyio.lowlevel.RunVar[anyio.CapacityLimiter]") -> anyio.Capa
 
 async def of_request(function: Callable[[], Result]) -> Result:
     """Run what a request waits for. The app's threads are the app's, so it takes none of those."""
+    begun = False
+
+    def run() -> Result:
+        nonlocal begun
+        begun = True
+        return function()
+
     try:
-        return await anyio.to_thread.run_sync(function, limiter=_limiter(_requests), abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(run, limiter=_limiter(_requests), abandon_on_cancel=True)
     except RuntimeError:
+        if begun:
+            raise
         # No thread can be started here: to hold the loop for a moment is better than to fail the request.
         return function()
 

@@ -59,13 +59,14 @@ class Follower:
 
     def _start_afresh(self) -> None:
         """What belongs to one process, and not to a child that it forks."""
-        self._pid = self._runtime.pid()
         self._lock = self._runtime.lock()
         self.refresher: Refresher | None = None
         self._outcomes = 0
         self._boot_until = float("inf")
         self._waiters: list[Event] = []
         self._one_waits = False
+        # Last: another thread that finds it right finds all the rest made anew.
+        self._pid = self._runtime.pid()
 
     @property
     def booting(self) -> bool:
@@ -110,7 +111,8 @@ class Follower:
         return held
 
     def _runs(self) -> bool:
-        return self.refresher is None or self.refresher.begun
+        refresher = self.refresher
+        return refresher is None or refresher.begun
 
     def _patience(self) -> tuple[float, bool]:
         """How long this request may wait, and whether it is the one that may wait long."""
@@ -119,7 +121,8 @@ class Follower:
             return self._boot_until - now, False
         with self._lock:
             first, self._one_waits = not self._one_waits, True
-        since = self.refresher.trying_since if self.refresher else None
+        refresher = self.refresher
+        since = refresher.trying_since if refresher else None
         return (PATIENCE if first else (now if since is None else since) + SHORT_PATIENCE - now), first
 
     def _await_outcome(self, patience: float) -> None:
@@ -151,8 +154,9 @@ class Follower:
             if self.refresher is None:
                 self._boot_until = self._runtime.clock() + self._boot_timeout
                 self.refresher = self._new_refresher()
-            # Where no thread can be started, a request refreshes: see `_await_outcome`.
-            with contextlib.suppress(RuntimeError):
+            # Where no thread can be started, or no descriptor is left to wake it, a request refreshes: see
+            # `_await_outcome`.
+            with contextlib.suppress(RuntimeError, OSError):
                 self.refresher.start()
 
     def _notice_fork(self) -> None:
@@ -190,8 +194,9 @@ class Follower:
 
     def wake(self) -> None:
         """Have the store read now, where this process reads at all."""
-        if self.refresher is not None:
-            self.refresher.wake()
+        refresher = self.refresher
+        if refresher is not None:
+            refresher.wake()
 
     def leave(self) -> None:
         """End the thread and remove this process from the fleet; whoever asks next brings both back."""

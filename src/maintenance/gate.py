@@ -148,14 +148,13 @@ class Gate:
 
     def begin(self) -> None:
         """Follow from now on, where there is a state: also a process that is asked for nothing but probes is there."""
-        with contextlib.suppress(OSError):  # no socket is left; a probe passes all the same
-            if (state := self.ready) is not None:
-                state.start()
+        if (state := self.ready) is not None:
+            state.start()
 
     def resolve(self) -> None:
         """Follow from now on, also a default state that is built for it; the first request says what is wrong."""
         with contextlib.suppress(ConfigurationError):
-            self.following.start()
+            (self.ready or default.default_state()).start()
 
     def ask(self, method: str, path: str, root: str, raw: Any) -> Asked | None:
         """What is asked, or None where it passes whatever the flag says."""

@@ -28,6 +28,10 @@ LATE: Final = 0.001
 """Seconds after the end of a lease at which it is looked at, so that a look is never a moment too early."""
 
 _HANG: Final = 5.0
+"""Seconds after which a look that hangs is given up."""
+
+_LEAST: Final = 1.0
+"""The same for the last look, so that also a time-out of 0 is one honest look."""
 
 
 def lease_end(ttl: float) -> float:
@@ -233,7 +237,7 @@ class Prover:
         _check_number("timeout", timeout, least=0)
         try:
             while True:
-                self._look()
+                self._look(self._limit(timeout) - (self._runtime.clock() - self._started))
                 progress(self._proof)
                 now = self._runtime.clock()
                 if self._proof.proven or self._proof.final or now - self._started >= self._limit(timeout):
@@ -254,10 +258,10 @@ class Prover:
             return timeout
         return lease_end(self._longest) + MARGIN + (DRAIN_MARGIN if self._question.drain else 0.0)
 
-    def _look(self) -> None:
+    def _look(self, left: float) -> None:
         try:
             self._session = self._session or self._store.connect()
-            with self._session.within(_HANG):
+            with self._session.within(min(_HANG, max(left, _LEAST))):
                 self._proof = self._read(self._session)
         except StoreError as exc:
             self._drop()

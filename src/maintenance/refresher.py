@@ -11,7 +11,7 @@ from maintenance.in_flight import Load
 from maintenance.lease import Lease
 from maintenance.model import Reading, Snapshot
 from maintenance.registration import Registration, Settings
-from maintenance.runtime import Runtime
+from maintenance.runtime import NOBODY, Runtime, Wakeable
 from maintenance.stores import Session, Store
 
 LOOK: Final = 0.02
@@ -52,7 +52,7 @@ class Refresher:
         self.trying_since: float | None = None
         self._session: Session | None = None
         self._lock = runtime.lock()
-        self._waker = runtime.waker()
+        self._waker: Wakeable = NOBODY
         self._ended = runtime.event()
         self._renews = True
         self._stopping = False
@@ -84,10 +84,12 @@ class Refresher:
         """Start the thread, unless it is started.
 
         Raises:
-            RuntimeError: No thread can be started here.
+            RuntimeError, OSError: No thread can be started here, or none that could be woken.
         """
         if self.started:
             return
+        if self._waker is NOBODY:
+            self._waker = self._runtime.waker()
         # Before the thread runs: what it says when it ends must be the last word.
         self.started, self._ended = True, self._runtime.event()
         try:
@@ -191,8 +193,9 @@ class Refresher:
             if self._may_end():
                 self._leave()  # and keeps the claim: nobody tries any more
                 return False
+            began = self._runtime.clock()
             self._attempt()
-            self._rest()
+            self._rest(began)
         except BaseException as exc:  # noqa: BLE001 - of the app's own code too, which runs here and may call sys.exit()
             self._survive(exc)
             self._waker.wait(self._pause())
@@ -274,9 +277,9 @@ class Refresher:
             return self.row.error or "this process is not registered"
         return None
 
-    def _rest(self) -> None:
-        """Wait until something changed or a read is due."""
-        due = self._runtime.clock() + self._pause()
+    def _rest(self, began: float) -> None:
+        """Wait until something changed or a read is due, counted from when the last one began."""
+        due = began + self._pause()
         if self._session is None:
             self._waker.wait(due - self._runtime.clock())
             return

@@ -130,6 +130,20 @@ class Wakeable(Protocol):
         """Let go."""
 
 
+class _Nobody:
+    """Stands for a waker while there is nobody to be woken: a waker takes two descriptors, which may be had later."""
+
+    def wake(self) -> None: ...
+
+    def wait(self, timeout: float, *, fd: int | None = None) -> bool:  # noqa: ARG002 - a waker's
+        return False
+
+    def close(self) -> None: ...
+
+
+NOBODY: Final[Wakeable] = _Nobody()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """What a state takes from the machine that it runs on.

@@ -83,6 +83,7 @@ class MaintenanceState:
         before = fallback(os.environ.get("MAINTENANCE_MODE"), now=runtime.clock())
         self.lease = Lease(before, ttl=ttl, when_stale=when_stale, runtime=runtime)
         self.closed = False
+        self._primed_in: int | None = None
         self._meters: tuple[Meter, ...] = ()
         self._callbacks: tuple[Callable[[Snapshot], object], ...] = ()
         self._told = before
@@ -117,8 +118,8 @@ class MaintenanceState:
         now, held = self.clock(), self.lease.held
         if now < held.deadline or self.closed:
             return held.snapshot
-        if self.follower.refresher is None and self._is_recent():
-            return self.lease.known  # primed, perhaps in a process that is about to fork: no thread yet
+        if self._settings.when_stale == "serve" and self._is_primed():
+            return self.lease.known  # perhaps in a process that is about to fork: no thread yet
         # Where no thread runs, as in the child of a fork for one job, nobody else would ever read.
         held = self.settled() or (self.settle() if self.follower.must_ask else self.lease.outlived())
         return held.snapshot
@@ -149,8 +150,11 @@ class MaintenanceState:
         with self._conversation(self._boot_timeout) as session:
             ticket, sent = self.lease.ticket(), self.clock()
             reading = session.read()
-        self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=not reading.primary)
+        lagging = not reading.primary
+        if not self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=lagging):
+            self.follower.wake()  # another answer came meanwhile; what else this read saw must not be lost
         if self.follower.refresher is None:
+            self._primed_in = self._runtime.pid()
             self.lease.recover()
         self._attempted()
         return self.lease.known
@@ -313,6 +317,7 @@ class MaintenanceState:
 
     def leave(self) -> None:
         """End the thread and remove this process from the fleet; the next request brings both back."""
+        self._primed_in = None
         self.follower.leave()
 
     def close(self) -> None:
@@ -354,12 +359,14 @@ class MaintenanceState:
         loads = [meter.load(snapshot, now) for meter in self._meters]
         return None if None in loads else total(load for load in loads if load)
 
-    def _is_recent(self) -> bool:
-        known = self.lease.known
-        return known.source == "store" and self.clock() < known.read_at + self._settings.ttl
+    def _is_primed(self) -> bool:
+        """Whether this very process has read not long ago, and does not follow yet: not one that its parent primed."""
+        if self.follower.refresher is not None or self._primed_in != self._runtime.pid():
+            return False
+        return self.clock() < self.lease.known.read_at + self._settings.ttl
 
     def _note(self) -> Condition:
-        return self._health.note(recent=self.follower.refresher is None and self._is_recent())
+        return self._health.note(recent=self._is_primed())
 
     def _tell(self) -> None:
         """Call the callbacks, in one thread at a time: whoever comes meanwhile leaves the telling to that one."""

@@ -1,7 +1,7 @@
 """The adapter for WSGI (PEP 3333)."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from maintenance.middleware import Middleware
 from maintenance.response import Response
@@ -17,7 +17,7 @@ class MaintenanceMiddleware(Middleware):
 
     _app: "WSGIApplication"
     _wire = WIRE
-    _prepares = True
+    _known_wrapper: object = None
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Answer one request."""
@@ -31,19 +31,20 @@ class MaintenanceMiddleware(Middleware):
             if now < gate.lease.held.open_until or (refusal := self._refusal(environ, now)) is None:
                 return app(environ, start_response)
             return sent(refusal, environ, start_response)
+        raw = environ if gate.keep is None else gate.keep(environ)
         method = environ["REQUEST_METHOD"] if "HTTP_UPGRADE" not in environ else method_of(environ)
         try:
-            entry = [method, environ["PATH_INFO"], environ["SCRIPT_NAME"], now, environ]
+            entry = [method, environ["PATH_INFO"], environ["SCRIPT_NAME"], now, raw]
         except KeyError:  # PEP 3333 lets a server leave out what is empty
-            entry = [method, environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), now, environ]
-        table = flight.table
-        table.append(entry)
-        if len(table) > flight.room:
-            flight.sweep()
+            entry = [method, environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), now, raw]
         try:
+            table = flight.table
+            table.append(entry)
+            if len(table) > flight.room:
+                flight.sweep()
             if now < gate.lease.held.open_until or (refusal := self._refusal(environ, now)) is None:
-                if self._prepares:
-                    self._prepare(entry, environ)
+                if environ.get("wsgi.file_wrapper") is not self._known_wrapper:
+                    self._known_wrapper = record(environ)
                 body = app(environ, start_response)
                 if type(body) is not list:
                     return closing(body, environ, entry.clear)
@@ -55,13 +56,6 @@ class MaintenanceMiddleware(Middleware):
             raise
         entry.clear()
         return sent(refusal, environ, start_response)
-
-    def _prepare(self, entry: list[Any], environ: "WSGIEnvironment") -> None:
-        """What has to be done before the app may write into the environ, and with most servers and options need not."""
-        keep = self._gate.keep
-        if keep is not None:
-            entry[-1] = keep(environ)
-        self._prepares = record(environ) or keep is not None
 
     def _refusal(self, environ: "WSGIEnvironment", now: float) -> Response | None:
         gate = self._gate

@@ -79,7 +79,7 @@ class Sleeper:
         self.meanwhile()
         woken, self.woken = self.woken, False
         if not woken:
-            self.clock.now += timeout
+            self.clock.now += max(timeout, 0.0)
         return woken
 
     def close(self) -> None:

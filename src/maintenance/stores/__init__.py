@@ -3,6 +3,7 @@
 Importing this package loads no driver; building a store does.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
@@ -102,6 +103,9 @@ class Store(Protocol):
         """
 
 
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+"""RFC 3986, section 3.1."""
+
 _STORES: Final[dict[str, Callable[[str], Store]]] = {
     "postgresql": PostgresStore,
     "postgres": PostgresStore,
@@ -124,6 +128,8 @@ def open_store(url: str) -> Store:
     if separator and plus and dialect in _STORES:
         raise ConfigurationError(f"the database URL begins with {scheme}://: write {dialect}:// instead")
     if not separator or scheme not in _STORES:
+        # What is no scheme may be the beginning of a password.
+        separator = separator if _SCHEME.fullmatch(scheme) else ""
         begins = f"begins with {scheme}://" if separator else "has no scheme"
         raise ConfigurationError(
             f"the database URL {begins}: write postgresql://user@host/database, sqlite:///path or memory://"

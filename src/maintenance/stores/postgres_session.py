@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
@@ -128,6 +129,17 @@ def _loads(text: str | bytes) -> object:
 set_json_loads(_loads, _ADAPTERS)
 
 _inherited: list[object] = []
+_connections: "weakref.WeakSet[_Connection]" = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """In the child of a fork, also of one while another thread was about to connect."""
+    for connection in list(_connections):
+        connection.abandon()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows forks nothing
+    os.register_at_fork(after_in_child=_forked)
 
 
 def conninfo(url: str) -> dict[str, str]:
@@ -155,6 +167,21 @@ class _Connection(psycopg.Connection[Any]):
 
     patience = late = float("inf")
     given_up = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        _connections.add(self)
+
+    def abandon(self) -> None:
+        """In the child of a fork: close the descriptor, once, and say nothing to the server.
+
+        Its client is the parent. Left open, it would keep the server talking to a parent that has ended.
+        """
+        if self in _connections:
+            _connections.discard(self)
+            _inherited.append(self)
+            with contextlib.suppress(OSError, psycopg.Error):
+                os.close(self.fileno())
 
     def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
         return super().wait(self._watched(gen), *args, **options)
@@ -364,10 +391,8 @@ class PostgresSession:
             self._connection.late = float("inf")
 
     def abandon(self) -> None:
-        """See `Session.abandon`; the descriptors go, or the server would keep talking to a parent that has ended."""
-        _inherited.append(self._connection)
-        with contextlib.suppress(OSError, psycopg.Error):
-            os.close(self._connection.fileno())
+        """See `Session.abandon`."""
+        self._connection.abandon()
 
     def close(self) -> None:
         """See `Session.close`."""

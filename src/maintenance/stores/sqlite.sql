@@ -49,7 +49,8 @@ CREATE TABLE IF NOT EXISTS platform_settings_revision (
 );
 
 INSERT OR IGNORE INTO platform_settings_revision
-SELECT 1, coalesce(max(revision), 0) FROM platform_settings;
+SELECT 1, coalesce(max(revision), 0)
+FROM (SELECT revision FROM platform_settings UNION ALL SELECT revision FROM maintenance_instances);
 
 CREATE TRIGGER IF NOT EXISTS platform_settings_insert AFTER INSERT ON platform_settings
 BEGIN
