@@ -198,8 +198,8 @@ def test_an_answer_is_at_most_as_old_as_can_be_proven():
 def test_what_an_instance_was_last_known_to_do():
     busy = instance(revision=7, in_flight=2, oldest="GET /x\x1b[2J", oldest_age=3.2, websockets=1, silent_for=180.0)
     assert text.last_known(busy) == (
-        "last seen 3 min ago: it held revision 7, 2 requests in flight (the oldest GET /x\\x1b[2J for 3.2 s), "
-        "1 WebSocket open"
+        "last seen 3 min ago: it held revision 7, 2 requests in flight "
+        "(the oldest GET /x\\x1b[2J for 3 min, if it still runs), 1 WebSocket open"
     )
     assert text.last_known(instance()) == "last seen 0.00 s ago: it had read nothing yet, requests in flight unknown"
 
@@ -324,7 +324,9 @@ def test_a_message_that_the_terminal_cannot_show_is_no_failure(url):
         (["on", "--message", "a\x00b"], "message holds a NUL"),
         (["on", "--mode", "half"], "invalid choice"),
         (["on", "--updated-by", "alice"], "no UUID"),
-        (["off", "--database", ""], "the database URL has no scheme: write"),
+        (["off", "--database", ""], "--database is empty: write postgresql://"),
+        (["off", "--database", "me:secret@h"], "--database: the database URL has no scheme: write"),
+        (["wait", "--presume-dead", "x"], "is no duration"),
         (["on", "--timeout", "3"], "--timeout says how to wait: add --wait"),
         (["on", "--expect", "3"], "--expect says how to wait: add --wait"),
         (["off", "--presume-dead", "3m"], "--presume-dead says how to wait: add --wait"),
@@ -413,12 +415,12 @@ def test_the_command_line_never_counts_as_a_process_that_serves(url):
 def test_migrate_makes_the_table_and_says_what_was_applied(database_url, sqlite_url, capsys):
     assert ended("migrate", "--database", database_url) == 0
     said = capsys.readouterr().out
-    assert "is ready: applied 0001_platform_settings.sql, 0002" in said
+    assert "is up to date: 0001_platform_settings.sql, 0002" in said
     assert ended("migrate", "--database", database_url, "--json") == 0
     assert json.loads(capsys.readouterr().out)["files"][0] == "0001_platform_settings.sql"
     assert not flag(database_url).enabled
     assert ended("migrate", "--database", sqlite_url) == 0
-    assert capsys.readouterr().out.endswith("maintenance.db is ready\n")
+    assert capsys.readouterr().out.endswith("maintenance.db is up to date\n")
     assert not flag(sqlite_url).enabled
 
 

@@ -61,7 +61,7 @@ def test_another_revision_proves_nothing(revision: int | None) -> None:
     proof = judge(fleet(one(revision=7), one(id="b", revision=revision)), ON, elapsed=1e9)
     assert not proof
     told = "nothing" if revision is None else f"revision {revision}"
-    assert said(proof) == [f"has acknowledged {told}; it serves when stale"]
+    assert said(proof) == [f"has acknowledged {told}, not revision 7; it serves when stale"]
     assert len(proof.confirmed) == 1
 
 
@@ -73,7 +73,7 @@ def test_a_silent_process_that_blocks_is_fenced_when_its_lease_has_certainly_run
     silent = one(revision=6, when_stale="block")
     early = judge(fleet(silent), ON, elapsed=END - 0.001)
     assert not early
-    assert said(early) == ["has acknowledged revision 6; its lease has not run out"]
+    assert said(early) == ["has acknowledged revision 6, not revision 7; its lease has not run out"]
     late = judge(fleet(silent), ON, elapsed=END)
     assert late
     assert late.fenced == (silent,)
@@ -106,7 +106,9 @@ def test_one_that_has_followed_is_confirmed_even_if_it_has_ended_since() -> None
 @pytest.mark.parametrize(("silent_for", "presumed"), [(599.0, False), (600.0, True)])
 def test_what_was_silent_for_long_is_taken_for_dead_on_the_operators_word(silent_for: float, *, presumed: bool) -> None:
     silent = one(revision=6, silent_for=silent_for)
-    assert not judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=END - 0.001)
+    early = judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=END - 1.0)
+    assert not early
+    assert said(early)[0].endswith("; it counts as dead once its lease is over, in 1.0 s") is presumed
     proof = judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=END)
     assert proof.proven is presumed
     assert proof.presumed == ((silent,) if presumed else ())
@@ -126,11 +128,15 @@ def test_a_drain_is_over_when_nobody_has_anything_in_flight() -> None:
             {"in_flight": 2, "oldest": "GET /slow", "oldest_age": 3.14},
             "has 2 in flight, the oldest GET /slow for 3.1 s",
         ),
+        (
+            {"in_flight": 2, "oldest": "GET /slow", "oldest_age": 3.0, "silent_for": 40.0},
+            "has 2 in flight, the oldest GET /slow for 43.0 s",
+        ),
         ({"in_flight": 1}, "has 1 in flight"),
         # Another service may keep a row of its own, and say less.
         ({"in_flight": 1, "oldest": "GET /slow"}, "has 1 in flight, the oldest GET /slow for 0.0 s"),
         ({"in_flight": None}, "does not track its requests in flight"),
-        ({"in_flight": 0, "revision": 6}, "has acknowledged revision 6; it serves when stale"),
+        ({"in_flight": 0, "revision": 6}, "has acknowledged revision 6, not revision 7; it serves when stale"),
     ],
 )
 def test_a_drain_that_goes_on_names_the_oldest_request(changed: dict[str, Any], why: str) -> None:

@@ -300,6 +300,11 @@ class Instance:
     oldest_age: float | None = None
     silent_for: float = 0.0
 
+    @property
+    def oldest_for(self) -> float:
+        """Seconds that the oldest has run by now, if it still does."""
+        return (self.oldest_age or 0.0) + max(self.silent_for, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:

@@ -162,16 +162,15 @@ def _account(instance: Instance, question: Question, elapsed: float) -> tuple[st
         return "confirmed", ""
     if question.is_gone(instance):
         return "gone", ""
-    if elapsed < lease_end(instance.ttl):
-        return "", why
+    dead = question.presume_dead is not None and instance.silent_for >= question.presume_dead
+    if (left := lease_end(instance.ttl) - elapsed) > 0:
+        return "", f"{why}; it counts as dead once its lease is over, in {left:.1f} s" if dead else why
     # What is in flight in a silent process is unknown, so a lease ends admissions and proves no drain. Nor does it
     # bring a process back that has not heard that the flag is off.
     if instance.when_stale == "block" and question.enabled and not question.drain:
         return "fenced", ""
     # Not before: a process between two heartbeats is silent too, and has by now had the time to speak.
-    if question.presume_dead is not None and instance.silent_for >= question.presume_dead:
-        return "presumed", ""
-    return "", why
+    return ("presumed", "") if dead else ("", why)
 
 
 def _missing(instance: Instance, question: Question) -> str:
@@ -179,13 +178,13 @@ def _missing(instance: Instance, question: Question) -> str:
     # Equal, not at least: a restored backup counts its revisions anew.
     if instance.revision != question.revision:
         last = "nothing" if instance.revision is None else f"revision {instance.revision}"
-        lease = "; its lease has not run out" if instance.when_stale == "block" else "; it serves when stale"
-        return f"has acknowledged {last}{lease}"
+        lease = "its lease has not run out" if instance.when_stale == "block" else "it serves when stale"
+        return f"has acknowledged {last}, not revision {question.revision}; {lease}"
     if not question.drain or instance.in_flight == 0:
         return ""
     if instance.in_flight is None:
         return "does not track its requests in flight"
-    oldest = f", the oldest {instance.oldest} for {instance.oldest_age or 0.0:.1f} s" if instance.oldest else ""
+    oldest = f", the oldest {instance.oldest} for {instance.oldest_for:.1f} s" if instance.oldest else ""
     return f"has {instance.in_flight} in flight{oldest}"
 
 
@@ -265,7 +264,8 @@ class Prover:
                 self._proof = self._read(self._session)
         except StoreError as exc:
             self._drop()
-            self._proof = replace(self._proof, proven=False, problem=str(exc))
+            elapsed = self._runtime.clock() - self._started
+            self._proof = replace(self._proof, proven=False, problem=str(exc), elapsed=elapsed)
 
     def _read(self, session: Session) -> Proof:
         if self._question.drain and not self._asked:

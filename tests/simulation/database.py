@@ -64,9 +64,10 @@ class Database:
     def connect(self, *, listen: bool = False) -> "Session":
         world, process = self.world, self.world.process
         world.step()
-        world.sleep(2 * self.way())
-        if process.cut_until > world.now:
-            world.sleep(CONNECT_TIMEOUT / process.rate)
+        way, patience = 2 * self.way(), CONNECT_TIMEOUT / process.rate
+        world.sleep(min(way, patience))
+        if way > patience or process.cut_until > world.now:
+            world.sleep(max(patience - way, 0.0))
             raise StoreError("simulated: connecting timed out")
         if self.down_until > world.now or world.random.random() < self.network.lost:
             raise StoreError("simulated: connection refused")

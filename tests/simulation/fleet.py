@@ -92,6 +92,12 @@ class Server:
         refresher = self.state.follower.refresher if self.state else None
         return refresher.instance if refresher else None
 
+    @property
+    def has_entered(self) -> bool:
+        """Whether a request has come that has not ended."""
+        flight = self.app._gate.in_flight if self.app else None
+        return flight is not None and bool(flight.entries())
+
     def die(self) -> None:
         self.process.alive = False
         self.world.log("crashed", self.process.name)

@@ -349,7 +349,8 @@ class Scenario:
         parent = self._victim()
         if parent is None or parent.app is None or parent.process.frozen_until > self.world.now:
             return
-        hooks = parent.instance is not None or self.random.random() < 0.5
+        # Who forks without hooks does so before it serves, or lives with what proof.md says that cannot be done.
+        hooks = parent.instance is not None or parent.has_entered or self.random.random() < 0.5
         name = f"p{len(self.servers)} of {parent.process.name}"
         process = self.world.boot(name, parent.process.host, like=parent.process)
         process.may_register = parent.process.may_register

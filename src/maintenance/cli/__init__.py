@@ -1,4 +1,4 @@
-"""The command line: ``maintenance on|off|status|watch|fleet|forget|migrate|sql|demo``."""
+"""The command line: ``maintenance on|off|wait|status|watch|fleet|forget|migrate|sql|demo``."""
 
 import argparse
 import contextlib
@@ -12,7 +12,7 @@ from typing import Final
 from maintenance.cli import options
 from maintenance.cli.ask import fleet, forget, migrate, sql, status
 from maintenance.cli.errors import Ended
-from maintenance.cli.flip import INTERRUPTED, flip
+from maintenance.cli.flip import INTERRUPTED, flip, wait
 from maintenance.cli.text import printable, scrub
 from maintenance.cli.watch import watch
 from maintenance.errors import ConfigurationError, MaintenanceError
@@ -34,6 +34,7 @@ def _demo(_: argparse.Namespace) -> int:
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "on": flip,
     "off": flip,
+    "wait": wait,
     "status": status,
     "watch": watch,
     "fleet": fleet,
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a message is shown whatever the terminal can
     try:
-        status = _run(options.parse(arguments))
+        status = _run(arguments)
         sys.stdout.flush()
     except OSError as exc:
         # The interpreter flushes once more when it ends.
@@ -83,12 +84,14 @@ def _open_what_is_closed() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(arguments: list[str] | None) -> int:
     try:
-        return _COMMANDS[args.command](args)
-    except ConfigurationError as exc:
-        options.complain(args.command, str(exc))
-        return USAGE
+        args = options.parse(arguments)
+        try:
+            return _COMMANDS[args.command](args)
+        except ConfigurationError as exc:
+            options.complain(args.command, str(exc))
+            return USAGE
     except Ended as exc:
         return _end(exc, exc.status)
     except MaintenanceError as exc:

@@ -131,7 +131,7 @@ def migrate(args: argparse.Namespace) -> int:
     if args.json:
         emit({"migrated": True, "files": files, "store": store.name})
     else:
-        print(f"{store.name} is ready{': applied ' if files else ''}{', '.join(files)}")
+        print(f"{store.name} is up to date{': ' if files else ''}{', '.join(files)}")
     return 0
 
 

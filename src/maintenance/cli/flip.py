@@ -1,4 +1,4 @@
-"""``maintenance on`` and ``maintenance off``, and the wait for the fleet."""
+"""``maintenance on``, ``off`` and ``wait``: the flip, and the wait for the fleet."""
 
 import argparse
 import datetime as dt
@@ -10,6 +10,7 @@ from maintenance.cli.errors import Ended
 from maintenance.cli.standings import NOBODY, result_json, summary, why
 from maintenance.cli.store import warn, watching
 from maintenance.cli.text import emit, ended, flag_json, name, number, printable, span, word
+from maintenance.errors import ConfigurationError
 from maintenance.model import Snapshot
 from maintenance.proof import Proof
 from maintenance.registration import HEARTBEAT
@@ -24,7 +25,8 @@ def flip(args: argparse.Namespace) -> int:
     enabled = args.command == "on"
     now = dt.datetime.now(dt.UTC)
     details = options.details(args, now=now)
-    state = watching(args, create=enabled)
+    # A file that is made this moment cannot be the one that a fleet follows.
+    state = watching(args, create=enabled and not args.wait)
     try:
         snapshot = state.set(enabled, updated_by=args.updated_by, **asdict(details))
     except KeyboardInterrupt:
@@ -34,9 +36,17 @@ def flip(args: argparse.Namespace) -> int:
     _tell(snapshot, state.store.name, json=args.json, waits=args.wait)
     if ended(snapshot, now=now):
         warn("the expected end lies in the past; nothing switches off by itself")
-    if args.presume_dead is not None and args.presume_dead < 2 * HEARTBEAT:
-        warn(f"a process that lives may be silent for {span(2 * HEARTBEAT)}, and --presume-dead takes it for dead")
     return _wait(state, snapshot, args) if args.wait else 0
+
+
+def wait(args: argparse.Namespace) -> int:
+    """Prove the flag as it stands."""
+    state = watching(args)
+    snapshot = state.refresh()
+    if args.drain and not snapshot.enabled:
+        raise ConfigurationError("--drain waits for what is refused, and maintenance is off: leave it out")
+    _tell(snapshot, state.store.name, json=args.json, waits=True)
+    return _wait(state, snapshot, args)
 
 
 def _tell(snapshot: Snapshot, store: str, *, json: bool, waits: bool) -> None:
@@ -50,6 +60,8 @@ def _tell(snapshot: Snapshot, store: str, *, json: bool, waits: bool) -> None:
 
 
 def _wait(state: MaintenanceState, snapshot: Snapshot, args: argparse.Namespace) -> int:
+    if args.presume_dead is not None and args.presume_dead < 2 * HEARTBEAT:
+        warn(f"a process that lives may be silent for {span(2 * HEARTBEAT)}, and --presume-dead takes it for dead")
     watch = Watch()
     try:
         with shown(watch, json=args.json):
@@ -80,7 +92,7 @@ def _conclude(proof: Proof, watch: Watch, snapshot: Snapshot, args: argparse.Nam
         print(summary(proof, standings, snapshot, drain=args.drain), flush=True)
         for standing in standings.waiting:
             print(f"  {name(standing.instance)}: {printable(why(standing))}", flush=True)
-    if proof and not standings.known:
+    if proof and not proof.confirmed and not proof.fenced:
         warn(NOBODY)
 
 

@@ -28,6 +28,9 @@ _EXAMPLES: Final = {
     "off": """\
   maintenance off
   maintenance off --wait --reason 'the upgrade is done'""",
+    "wait": """\
+  maintenance wait --drain
+  maintenance wait --drain --expect 12 --presume-dead 10m""",
     "status": """\
   maintenance status
   maintenance status --json
@@ -206,6 +209,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     _add_on(_command(commands, "on", "switch maintenance on, for the whole fleet"))
     _add_off(_command(commands, "off", "switch maintenance off, for the whole fleet"))
+    _add_proof(_command(commands, "wait", "prove the flag as it stands, without writing it"), implied=True)
     _command(commands, "status", "tell whether it is on: exit status 0 when off, 3 when on")
     _command(commands, "watch", "show the flag, then each change as it arrives, until Ctrl-C")
     _command(commands, "fleet", "show each process that serves, and what it has acknowledged")
@@ -252,16 +256,12 @@ def _add_on(command: Parser) -> None:
         "--mode", choices=get_args(Mode), default="full", help="read_only lets GET, HEAD and OPTIONS pass (full)"
     )
     _add_who(command)
-    wait = _add_wait(command)
-    wait.add_argument(
-        "--drain", action="store_true", help="also wait until nothing that is refused is in flight; implies --wait"
-    )
+    _add_proof(command)
 
 
 def _add_off(command: Parser) -> None:
     _add_who(command)
-    _add_wait(command)
-    command.add_argument("--drain", action="store_true", help=argparse.SUPPRESS)
+    _add_proof(command, drain=False)
 
 
 def _add_who(command: Parser) -> None:
@@ -270,23 +270,28 @@ def _add_who(command: Parser) -> None:
     command.add_argument("--reason", metavar="TEXT", help="why, for the record; visitors never see it")
 
 
-def _add_wait(command: Parser) -> "argparse._ArgumentGroup":
+def _add_proof(command: Parser, *, implied: bool = False, drain: bool = True) -> None:
     wait = command.add_argument_group("proof")
-    wait.add_argument(
-        "--wait", action="store_true", help="wait until every process has provably followed; exit status 4 if not"
-    )
+    if implied:
+        command.set_defaults(wait=True)
+    else:
+        wait.add_argument(
+            "--wait", action="store_true", help="wait until every process has provably followed; exit status 4 if not"
+        )
+    also = "also wait until nothing that is refused is in flight" + ("" if implied else "; implies --wait")
+    wait.add_argument("--drain", action="store_true", help=also if drain else argparse.SUPPRESS)
+    longer = "; 30 s more for --drain" if drain else ""
     wait.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=seconds,
-        help="how long to wait (a little more than the longest lease; 30 s more for --drain)",
+        help=f"how long to wait (a little more than the longest lease{longer})",
     )
     wait.add_argument("--expect", metavar="N", type=count, help="fail unless at least N processes are registered")
     wait.add_argument(
         "--presume-dead", metavar="TIME", type=duration,
-        help="take for dead, on your word, what has been silent for this long: 10m",
+        help="take for dead, on your word, what has been silent for this long, once its lease is over: 10m",
     )  # fmt: skip
-    return wait
 
 
 def _add_forget(command: Parser) -> None:
@@ -300,7 +305,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         ConfigurationError: They do; the message says what to write.
     """
-    if args.command in ("on", "off"):
+    if args.command in ("on", "off", "wait"):
         _check_wait(args)
     if args.command == "forget" and bool(args.ids) == (args.silent is not None):
         raise ConfigurationError("write either the IDs that `maintenance fleet` shows, or --silent 1h")

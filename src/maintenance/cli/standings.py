@@ -28,7 +28,7 @@ _ON_SUMMARY: Final[dict[Word, str]] = {
 }
 
 NOBODY: Final = (
-    "no process is registered in this database: nobody had to follow. Is it the one that the app uses? "
+    "no living process is registered in this database: nobody had to follow. Is it the one that the app uses? "
     "(--expect N fails unless N are registered)"
 )
 

@@ -5,7 +5,7 @@ import os
 import sys
 from urllib.parse import unquote_to_bytes
 
-from maintenance.default import database_url
+from maintenance.default import VARIABLES
 from maintenance.errors import ConfigurationError, StoreError
 from maintenance.state import MaintenanceState
 from maintenance.stores import Store, open_store
@@ -17,22 +17,28 @@ def named(args: argparse.Namespace) -> Store:
     Raises:
         ConfigurationError: They name none, or one that no other process can see.
     """
-    store = open_store(_from_environment() if args.database is None else args.database)
+    source, url = ("--database", args.database) if args.database is not None else _from_environment()
+    if not url.strip():
+        raise ConfigurationError(f"{source} is empty: write postgresql://user@host/database or sqlite:///path")
+    try:
+        store = open_store(url)
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{source}: {exc}") from exc
     if store.name == "memory://":
         raise ConfigurationError(
-            "memory:// is the memory of this very command, which no server sees: "
+            f"{source} is memory://, the memory of this very command, which no server sees: "
             "write --database postgresql://user@host/database or sqlite:///path"
         )
     return store
 
 
-def _from_environment() -> str:
-    try:
-        return database_url()
-    except ConfigurationError:
-        raise ConfigurationError(
-            "no database is named: write --database URL, or set MAINTENANCE_DATABASE_URL or DATABASE_URL"
-        ) from None
+def _from_environment() -> tuple[str, str]:
+    for variable in VARIABLES:
+        if url := os.environ.get(variable, "").strip():
+            return variable, url
+    raise ConfigurationError(
+        "no database is named: write --database URL, or set MAINTENANCE_DATABASE_URL or DATABASE_URL"
+    )
 
 
 def watching(args: argparse.Namespace, *, create: bool = False) -> MaintenanceState:

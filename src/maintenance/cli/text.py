@@ -165,7 +165,7 @@ def _work(instance: Instance) -> str:
     else:
         flying = f"{number(instance.in_flight, 'request')} in flight"
     if instance.in_flight and instance.oldest:
-        flying += f" (the oldest {instance.oldest} for {span(instance.oldest_age or 0.0)})"
+        flying += f" (the oldest {instance.oldest} for {span(instance.oldest_for)}, if it still runs)"
     return flying + (f", {number(instance.websockets, 'WebSocket')} open" if instance.websockets else "")
 
 

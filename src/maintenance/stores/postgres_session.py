@@ -10,7 +10,9 @@ import time
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 import psycopg
@@ -105,9 +107,11 @@ _GRANTS: Final = {
     "must be owner": ": migrate as the tables' owner",
     "sequence": ": grant this role USAGE on that sequence",
     "schema": ": grant this role USAGE on that schema, and CREATE too where it is to migrate",
-    "": ": grant this role SELECT, INSERT, UPDATE and DELETE there; only the tables' owner migrates",
+    "maintenance_instances": ": grant this role SELECT there, and INSERT, UPDATE and DELETE too where it serves",
+    "": ": grant this role SELECT there, and INSERT and UPDATE too where it flips; only the tables' owner migrates",
 }
 _NEXT_STEPS: Final[dict[type[Exception], str]] = {
+    pg.ConnectionTimeout: ": nobody answers there: look at the host, the port and the firewall",
     pg.LockNotAvailable: ": end the transaction that holds the lock, or try again",
     pg.ForeignKeyViolation: ": write an updated_by that is in public.users, or None",
     pg.ReadOnlySqlTransaction: ": connect to the primary, or let this role write (default_transaction_read_only)",
@@ -151,6 +155,8 @@ def conninfo(url: str) -> dict[str, str]:
     found = None
     with contextlib.suppress(psycopg.Error):
         found = conninfo_to_dict(url)
+    if found is None and (meant := _misspelt(url)):
+        raise ConfigurationError(f"the database URL holds a parameter that libpq does not know: did you mean {meant}?")
     # Raised out here: libpq's own words, even as the context of this error, may quote what it took the password for.
     if found is None:
         raise ConfigurationError(
@@ -160,6 +166,13 @@ def conninfo(url: str) -> dict[str, str]:
     given = {name: str(value) for name, value in found.items() if value is not None}
     several = {"target_session_attrs": "read-write"} if "," in given.get("host", "") else {}
     return _DEFAULTS | several | given
+
+
+def _misspelt(url: str) -> str | None:
+    """The parameter that a name in the URL nearly is; never that name, which may be a piece of a password."""
+    known = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
+    given = [name for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True) if name not in known]
+    return next((meant[0] for name in given if (meant := get_close_matches(name, known, 1, 0.75))), None)
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -430,7 +443,8 @@ class PostgresSession:
             raise StoreError(f"{self._name}: {self._without_secrets(exc)}{_next_step(exc)}") from exc
 
     def _without_secrets(self, exc: Exception) -> str:
-        said = str(exc)
+        # Without the line of the statement that the server adds: it is the library's own.
+        said = getattr(getattr(exc, "diag", None), "message_primary", None) or str(exc)
         for secret in self._secrets:
             # A short one is within many words: masked there, it could be told from what is left.
             if len(secret) < _SHORT and secret in said:
