@@ -1,10 +1,10 @@
 """The adapter for ASGI 3, under asyncio and trio."""
 
-from typing import Any
+from typing import Unpack
 
 from maintenance.asgi_io import WIRE, App, Beginning, Receive, Scope, Send, messages, refuse_websocket, settled
 from maintenance.checks import check_bool
-from maintenance.middleware import Middleware
+from maintenance.middleware import Middleware, Options
 from maintenance.policy import WEBSOCKET
 from maintenance.state import MaintenanceState
 from maintenance.websocket import Closer
@@ -16,7 +16,12 @@ class MaintenanceMiddleware(Middleware):
     _wire = WIRE
 
     def __init__(
-        self, app: App, state: MaintenanceState | None = None, *, close_websockets: bool = False, **options: Any
+        self,
+        app: App,
+        state: MaintenanceState | None = None,
+        *,
+        close_websockets: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         """Wrap an app.
 

@@ -1,10 +1,20 @@
 """What both adapters are told at construction."""
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 from maintenance.gate import Bypass, Gate, Respond, Wire
 from maintenance.state import MaintenanceState
+
+
+class Options(TypedDict, total=False):
+    """Those of `Middleware`, for an adapter that passes them on."""
+
+    exempt: Iterable[str]
+    default_exempt: bool
+    bypass: Bypass | Iterable[Bypass] | None
+    respond: Respond | None
+    in_flight: bool
 
 
 class Middleware:
