@@ -354,6 +354,24 @@ def test_wrong_usage_ends_with_2_says_what_to_write_and_writes_nothing(url, caps
     assert flag(url).revision == 1
 
 
+@pytest.mark.parametrize("variable", ["MAINTENANCE_DATABASE_URL", "DATABASE_URL"])
+def test_a_wrong_database_is_said_with_where_it_was_named(variable, capsys, monkeypatch):
+    monkeypatch.setenv(variable, f"mysql://me:{PASSWORD}@h/d")
+    assert main(["status"]) == 2
+    said = capsys.readouterr().err
+    assert f"{variable}: the database URL begins with mysql://: write postgresql://" in said
+    assert PASSWORD not in said
+
+
+def test_an_interrupt_before_a_command_has_begun_is_one_line(capsys, monkeypatch):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("maintenance.cli.options.parse", interrupt)
+    assert main(["status"]) == 130
+    assert capsys.readouterr().err == "maintenance: interrupted\n"
+
+
 def test_without_a_database_it_says_what_to_set(capsys):
     assert ended("status") == 2
     assert "write --database URL, or set MAINTENANCE_DATABASE_URL or DATABASE_URL" in capsys.readouterr().err

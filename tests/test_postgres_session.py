@@ -358,10 +358,18 @@ def test_abandoning_what_is_closed_is_nothing(migrated_url: str) -> None:
 
 def test_a_missing_migration_says_what_to_run(database_url: str) -> None:
     with session_of(database_url) as session:
-        with pytest.raises(StoreError, match="run `maintenance migrate`"):
+        with pytest.raises(StoreError, match="run `maintenance migrate`") as caught:
             session.read()
+        assert "LINE" not in str(caught.value)  # the library's own statement helps nobody
         with pytest.raises(RegistrationError, match="instances cannot register: .*run `maintenance migrate`"):
             session.report(instance())
+
+
+def test_a_host_that_never_answers_says_where_to_look() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = PostgresStore(f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/d")
+        with pytest.raises(StoreError, match="nobody answers there: look at the host, the port and the firewall"):
+            store.connect()
 
 
 def test_a_user_who_is_not_there_says_so(migrated_url: str) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -376,6 +377,7 @@ def test_a_store_that_fails_is_asked_again_over_a_new_connection(wait: Wait) -> 
     assert wait.run()
     assert [proof.problem for proof in wait.seen] == [None, "the server is away", "the server is away", None]
     assert [len(proof.laggards) for proof in wait.seen] == [1, 1, 1, 0]  # what was last known of them
+    assert [proof.elapsed for proof in wait.seen] == pytest.approx([0.0, *accumulate(wait.slept)])
     assert wait.store.open == 0
 
 

@@ -868,6 +868,19 @@ def test_sqlite_takes_no_emptied_fleet_for_a_new_one(sqlite_url: str) -> None:
         assert session.fleet().intact is False
 
 
+def test_sqlite_gives_no_revision_twice_where_the_settings_are_made_anew(sqlite_url: str) -> None:
+    store = SQLiteStore(sqlite_url)
+    session = store.connect()
+    session.report(replace(instance(), revision=70))
+    session.close()
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as file:
+        file.executescript("DROP TABLE platform_settings; DROP TABLE platform_settings_revision")
+    store.migrate()
+    session = store.connect()
+    assert session.read().snapshot(read_at=0.0).revision > 70
+    session.close()
+
+
 def test_sqlite_replaces_a_revision_written_by_hand(sqlite_url: str) -> None:
     with closing(SQLiteStore(sqlite_url).connect()) as session:
         session.write(ON)

@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS maintenance_instances (
     seen_at    real    NOT NULL DEFAULT ((julianday('now') - 2440587.5) * 86400.0)
 );
 
-INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl)
+INSERT OR IGNORE INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl)
 SELECT '00000000000000000000000000000000', '', '', 0, 'the table is whole', '', 'block', 1 FROM temp.new_file;
 
 DROP TABLE temp.new_file;
