@@ -4,13 +4,9 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from maintenance.in_flight import Load
 from maintenance.lease import Held, Lease
-from maintenance.model import Snapshot
 from maintenance.refresher import Refresher
-from maintenance.registration import Settings
 from maintenance.runtime import REAL, Event, Runtime
-from maintenance.stores import Store
 
 PATIENCE: Final = 1.0
 """Seconds for which one request waits when the answer is older than the TTL."""
@@ -30,31 +26,27 @@ class Follower:
 
     def __init__(
         self,
-        store: Store,
         lease: Lease,
-        settings: Settings,
+        refresher: "Callable[[Callable[[Refresher], None]], Refresher]",
         *,
         boot_timeout: float,
         runtime: Runtime,
-        measure: Callable[[Snapshot], Load | None],
         after: Callable[[], None],
         on_fork: Callable[[], None],
     ) -> None:
         """Remember; nothing is started or connected yet.
 
         Args:
-            store: Where to read.
-            lease: What to keep fresh.
-            settings: How.
+            lease: What requests rest on.
+            refresher: Makes what keeps it fresh, of what is to be called after each try.
             boot_timeout: Seconds for which the first requests wait for the first read.
             runtime: The clock and the threads.
-            measure: What is in flight under a flag; None where requests are not tracked.
             after: Called after each try of the refresher's.
             on_fork: Called in the child of a fork that no hook has told of; it calls `forked`.
         """
-        self._store, self._lease, self._settings = store, lease, settings
+        self._lease, self._refresher = lease, refresher
         self._boot_timeout, self._runtime = boot_timeout, runtime
-        self._measure, self._after, self._on_fork = measure, after, on_fork
+        self._after, self._on_fork = after, on_fork
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -153,7 +145,7 @@ class Follower:
                 return  # meanwhile, and nobody would end what is begun now
             if self.refresher is None:
                 self._boot_until = self._runtime.clock() + self._boot_timeout
-                self.refresher = self._new_refresher()
+                self.refresher = self._refresher(self._attempted)
             # Where no thread can be started, or no descriptor is left to wake it, a request refreshes: see
             # `_await_outcome`.
             with contextlib.suppress(RuntimeError, OSError):
@@ -164,16 +156,6 @@ class Follower:
         with _noticing:
             if self._pid != self._runtime.pid():
                 self._on_fork()
-
-    def _new_refresher(self) -> Refresher:
-        return Refresher(
-            self._store,
-            self._lease,
-            self._settings,
-            runtime=self._runtime,
-            measure=self._measure,
-            after=self._attempted,
-        )
 
     def _attempted(self, refresher: Refresher) -> None:
         if refresher is not self.refresher:

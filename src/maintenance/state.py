@@ -21,6 +21,7 @@ from maintenance.in_flight import Load, total
 from maintenance.lease import Held, Lease, fallback
 from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale
 from maintenance.proof import Progress, Proof, Prover, Question
+from maintenance.refresher import Refresher
 from maintenance.registration import Settings, hostname
 from maintenance.runtime import REAL, Runtime, boot_id
 from maintenance.stores import Session, Store, open_store
@@ -91,16 +92,19 @@ class MaintenanceState:
         self._lock = runtime.lock()
         self._health = Health(self.lease, when_stale=when_stale)
         self.follower = Follower(
-            self.store,
             self.lease,
-            self._settings,
+            self._refresher,
             boot_timeout=boot_timeout,
             runtime=runtime,
-            measure=self._measure,
             after=self._attempted,
             on_fork=self._begin_anew,
         )
         _states.add(self)
+
+    def _refresher(self, after: Callable[[Refresher], None]) -> Refresher:
+        return Refresher(
+            self.store, self.lease, self._settings, runtime=self._runtime, measure=self._measure, after=after
+        )
 
     def settled(self) -> Held | None:
         """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
