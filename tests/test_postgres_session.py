@@ -346,6 +346,23 @@ def test_abandoning_closes_the_descriptors_and_says_nothing(migrated_url: str) -
         os.close(placeholder)
 
 
+def test_a_fork_abandons_every_connection_once(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections: weakref.WeakSet[Any] = weakref.WeakSet()
+    monkeypatch.setattr(postgres_session, "_connections", connections)
+    monkeypatch.setattr(postgres_session, "_inherited", inherited := [])
+    closed: list[int] = []
+    sessions = [PostgresStore(migrated_url).connect() for _ in range(2)]
+    assert len(connections) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", closed.append)
+        postgres_session._forked()
+        sessions[0].abandon()  # its refresher's, told of the fork too
+    assert sorted(closed) == sorted(session._connection.fileno() for session in sessions)
+    assert set(inherited) == {session._connection for session in sessions}
+    for session in sessions:
+        session._connection.close()
+
+
 def test_abandoning_what_is_closed_is_nothing(migrated_url: str) -> None:
     session = PostgresStore(migrated_url).connect()
     session.close()

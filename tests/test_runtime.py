@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from maintenance import runtime
-from maintenance.runtime import REAL, Waker, boot_id, is_gone, watchdog
+from maintenance.runtime import NOBODY, REAL, Waker, boot_id, is_gone, watchdog
 
 LONG = 20.0
 """Seconds that nothing here lasts."""
@@ -27,6 +27,12 @@ def waker() -> Iterator[Waker]:
 
 
 # Waker
+
+
+def test_where_nobody_can_be_woken_nothing_happens() -> None:
+    NOBODY.wake()
+    assert not NOBODY.wait(LONG)
+    NOBODY.close()
 
 
 def test_a_wake_ends_the_wait_that_is_under_way(waker: Waker) -> None:
@@ -135,7 +141,7 @@ def test_under_gevent_threads_and_locks_are_native_ones() -> None:
 import gevent.monkey
 gevent.monkey.patch_all()
 import gevent, time
-from maintenance.runtime import REAL, _native
+from maintenance.runtime import NOBODY, REAL, _native
 ran = []
 REAL.start(lambda: (_native("time", "sleep")(0.1), ran.append(1)))
 end = _native("time", "monotonic")() + 10
