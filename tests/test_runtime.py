@@ -141,7 +141,7 @@ def test_under_gevent_threads_and_locks_are_native_ones() -> None:
 import gevent.monkey
 gevent.monkey.patch_all()
 import gevent, time
-from maintenance.runtime import NOBODY, REAL, _native
+from maintenance.runtime import REAL, _native
 ran = []
 REAL.start(lambda: (_native("time", "sleep")(0.1), ran.append(1)))
 end = _native("time", "monotonic")() + 10
