@@ -210,7 +210,9 @@ def test_what_an_instance_was_last_known_to_do():
 def test_on_then_status_then_off(shared_url, capsys):
     assert ended("on", "--database", shared_url, "--message", "Back at noon") == 0
     said = capsys.readouterr()
-    assert said.out.startswith("maintenance is ON in ")
+    first, *others = said.out.splitlines()
+    assert first.startswith("maintenance is ON in ")
+    assert others == ["  mode        full (everything is refused)", "  message     Back at noon"]
     assert said.err == ""
     assert flag(shared_url).enabled
     assert ended("status", "--database", shared_url) == 3

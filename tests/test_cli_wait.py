@@ -74,7 +74,7 @@ def test_a_fleet_that_follows_is_proven(url, capsys):
         said = capsys.readouterr()
         assert main(["off", "--wait"]) == 0
     lines = said.out.splitlines()
-    assert lines[1] == "waiting for every process; Ctrl-C ends the wait and leaves it ON"
+    assert lines[2] == "waiting for every process; Ctrl-C ends the wait and leaves it ON"
     assert sum("  confirmed      " in line and f" pid {os.getpid()} " in line for line in lines) == 3
     assert lines[-1].startswith("proven after 0.")
     # This fleet has no middleware, so nothing tracks what is in flight.
@@ -121,7 +121,8 @@ def test_one_that_is_silent_is_named_and_it_ends_with_4(url, capsys):
     )
     assert main(["on", "--wait", "--timeout", "0.3"]) == 4
     said = capsys.readouterr()
-    one, other = said.out.splitlines()[-2:]
+    one, other, following = said.out.splitlines()[-3:]
+    assert following.startswith("to ask again: `maintenance wait`")
     assert "web-7 pid 77 (gunicorn, id " in one
     revision = MaintenanceState(url, register=False).refresh().revision
     assert f"has acknowledged revision 1, not revision {revision}; it serves when stale; last seen 0." in one

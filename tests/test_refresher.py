@@ -127,6 +127,15 @@ def test_a_heartbeat_a_minute_and_nothing_else_while_nothing_changes(life: Life)
     assert [one.revision for one in life.store.reports] == [1]
 
 
+def test_the_request_that_brings_a_process_into_the_fleet_is_not_shown_for_a_minute(life: Life) -> None:
+    life.load = Load(in_flight=1, total=1)
+    life.attempt()
+    life.load = Load()
+    for _ in range(3):
+        life.attempt()
+    assert [(one.revision, one.in_flight) for one in life.store.reports] == [(None, None), (1, 1), (1, 0)]
+
+
 def test_one_that_only_watches_says_nothing_and_reads(make: Callable[..., Life]) -> None:
     life = make(register=False)
     revision = life.flip()

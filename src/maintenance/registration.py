@@ -104,6 +104,8 @@ class Registration:
         drained = asked and load is not None and load.in_flight != before.in_flight
         if beat or drained or known.revision != before.revision:
             self._say(session, self._described(known.revision, load))
+            if before.revision is None and load is not None and load.in_flight:
+                self.say_again()  # the request that brought this process here, which has ended by the next read
 
     def follow_drain(self, session: Session, known: Snapshot) -> None:
         """Say what is in flight while somebody waits for it, once it has ended or now and then."""

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from maintenance.cli import options
 from maintenance.cli.display import Watch, shown
 from maintenance.cli.errors import Ended
-from maintenance.cli.standings import NOBODY, result_json, summary, why
+from maintenance.cli.standings import NEXT, NOBODY, result_json, summary, why
 from maintenance.cli.store import warn, watching
-from maintenance.cli.text import emit, ended, flag_json, name, number, printable, span, word
+from maintenance.cli.text import emit, ended, flag_json, flipped, name, number, printable, span, word
 from maintenance.errors import ConfigurationError
 from maintenance.model import Snapshot
 from maintenance.proof import Proof
@@ -33,7 +33,7 @@ def flip(args: argparse.Namespace) -> int:
         raise Ended(
             "interrupted while it was written: `maintenance status` tells whether it was", INTERRUPTED
         ) from None
-    _tell(snapshot, state.store.name, json=args.json, waits=args.wait)
+    _tell(snapshot, state.store.name, now=now, json=args.json, waits=args.wait)
     if ended(snapshot, now=now):
         warn("the expected end lies in the past; nothing switches off by itself")
     return _wait(state, snapshot, args) if args.wait else 0
@@ -45,16 +45,16 @@ def wait(args: argparse.Namespace) -> int:
     snapshot = state.refresh()
     if args.drain and not snapshot.enabled:
         raise ConfigurationError("--drain waits for what is refused, and maintenance is off: leave it out")
-    _tell(snapshot, state.store.name, json=args.json, waits=True)
+    _tell(snapshot, state.store.name, now=dt.datetime.now(dt.UTC), json=args.json, waits=True)
     return _wait(state, snapshot, args)
 
 
-def _tell(snapshot: Snapshot, store: str, *, json: bool, waits: bool) -> None:
+def _tell(snapshot: Snapshot, store: str, *, now: dt.datetime, json: bool, waits: bool) -> None:
     if json:
         event = {"event": "flag"} if waits else {}
         emit({**event, **flag_json(snapshot, store)})
         return
-    print(f"maintenance is {word(snapshot)} in {store} (revision {snapshot.revision})", flush=True)
+    print("\n".join(flipped(snapshot, store, now=now)), flush=True)
     if waits:
         print(f"waiting for every process; Ctrl-C ends the wait and leaves it {word(snapshot)}", flush=True)
 
@@ -92,6 +92,8 @@ def _conclude(proof: Proof, watch: Watch, snapshot: Snapshot, args: argparse.Nam
         print(summary(proof, standings, snapshot, drain=args.drain), flush=True)
         for standing in standings.waiting:
             print(f"  {name(standing.instance)}: {printable(why(standing))}", flush=True)
+        if standings.waiting:
+            print(NEXT, flush=True)
     if proof and not proof.confirmed and not proof.fenced:
         warn(NOBODY)
 

@@ -33,6 +33,12 @@ NOBODY: Final = (
 )
 
 
+NEXT: Final = (
+    "to ask again: `maintenance wait`, with the same options; "
+    "once you know that one of them has ended: `maintenance forget ID`"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How one instance stands."""

@@ -79,19 +79,35 @@ def word(snapshot: Snapshot) -> str:
 
 def flag(snapshot: Snapshot, store: str, *, now: dt.datetime) -> list[str]:
     """What is known of the flag, a line each."""
-    said = [
+    said: list[tuple[str, str | None]] = [
         ("store", store),
-        ("mode", _mode(snapshot) if snapshot.enabled else None),
-        ("message", snapshot.message),
-        ("until", snapshot.until and f"{local(snapshot.until)} ({_left(snapshot, now=now)})"),
-        ("retry after", None if snapshot.retry_after is None else f"{snapshot.retry_after} s"),
+        *_for_visitors(snapshot, now=now),
         ("actor", snapshot.actor),
-        ("updated by", snapshot.updated_by and str(snapshot.updated_by)),
+        ("updated by", str(snapshot.updated_by) if snapshot.updated_by else None),
         ("reason", snapshot.reason),
         ("revision", str(snapshot.revision)),
-        ("changed", snapshot.updated_at and f"{local(snapshot.updated_at)} ({_ago(snapshot.updated_at, now=now)})"),
+        ("changed", f"{local(when)} ({_ago(when, now=now)})" if (when := snapshot.updated_at) else None),
     ]
-    return [f"maintenance is {word(snapshot)}", *(f"  {name:<12}{printable(text)}" for name, text in said if text)]
+    return [f"maintenance is {word(snapshot)}", *_listed(said)]
+
+
+def flipped(snapshot: Snapshot, store: str, *, now: dt.datetime) -> list[str]:
+    """What was written, and what visitors get by it, a line each: where a typo is seen at once."""
+    first = f"maintenance is {word(snapshot)} in {store} (revision {snapshot.revision})"
+    return [first, *_listed(_for_visitors(snapshot, now=now))]
+
+
+def _for_visitors(snapshot: Snapshot, *, now: dt.datetime) -> list[tuple[str, str | None]]:
+    return [
+        ("mode", _mode(snapshot) if snapshot.enabled else None),
+        ("message", snapshot.message),
+        ("until", f"{local(snapshot.until)} ({_left(snapshot, now=now)})" if snapshot.until else None),
+        ("retry after", None if snapshot.retry_after is None else f"{snapshot.retry_after} s"),
+    ]
+
+
+def _listed(said: Iterable[tuple[str, str | None]]) -> list[str]:
+    return [f"  {name:<12}{printable(text)}" for name, text in said if text]
 
 
 def _mode(snapshot: Snapshot) -> str:
