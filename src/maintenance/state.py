@@ -158,8 +158,8 @@ class MaintenanceState:
         if not self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=lagging):
             self.follower.wake()  # another answer came meanwhile; what else this read saw must not be lost
         if self.follower.refresher is None:
-            self._primed_in = self._runtime.pid()
             self.lease.recover()
+        self._primed_in = self._runtime.pid()
         self._attempted()
         return self.lease.known
 
@@ -201,6 +201,7 @@ class MaintenanceState:
             snapshot = session.write(change).snapshot(read_at=sent)
         # A read that was sent before the write returned may not have seen it; one that has seen more stands.
         self.lease.install(snapshot, asked=asked, ticket=self.lease.ticket(), renew=False)
+        self._primed_in = self._runtime.pid()
         self.follower.wake()
         self._tell()
         return snapshot
