@@ -102,7 +102,7 @@ class Server:
         self.process.alive = False
         self.world.log("crashed", self.process.name)
         for one in self.handling:
-            one.ended = min(one.ended, self.world.stamp())
+            one.ended, one.crashed = min(one.ended, self.world.stamp()), True
 
     def leave(self) -> None:
         """Shut down in good order."""
@@ -198,7 +198,8 @@ class Server:
                 self.state.refresh()
             else:
                 own = self.state.set(random.random() < 0.5, reason=str(random.random()))
-                success = Success(self.world.stamp(), own.revision, drain=False, process=self.process.name)
+                now = self.world.stamp()
+                success = Success(now, own.revision, drain=False, told=now, process=self.process.name)
                 self.database.history.successes.append(success)
         except StoreError as exc:
             self.world.log("admin failed", self.process.name, str(exc))
@@ -253,7 +254,8 @@ class Operator:
         if not proof:
             return proof
         if snapshot.enabled:
-            history.successes.append(Success(self.world.thread.asked, snapshot.revision, drain))
+            asked, told = self.world.thread.asked, self.world.stamps
+            history.successes.append(Success(asked, snapshot.revision, drain, told))
         self._check(proof, snapshot, drain=drain)
         return proof
 

@@ -4,7 +4,7 @@ Every instant is a stamp of the world. An admission is the reading of the clock 
 the last one before the handler was called. What is looked up after it may be newer, so that one which was read too
 early for a flag that is off again by the time the handler starts is none too late. A success counts from the instant
 of the decisive statement, the last reading of the fleet, which is earlier, and so stricter, than the moment at which
-`prove` returned.
+`prove` returned. Only for a process that has crashed it is that moment: that it is gone is learned after the statement.
 
 The stated limits, and nothing else, are left out: a process under `serve` that was not registered when the decisive
 statement was executed, and, for a drain, a process that does not track its requests and has left.
@@ -40,6 +40,7 @@ class Success:
     at: int
     revision: int
     drain: bool
+    told: int  # when `prove` returned
     process: str | None = None  # what a process wrote itself is proven to that process, whatever others do
 
 
@@ -55,6 +56,7 @@ class Handled:
     blocks: bool
     tracked: bool
     ended: int = NEVER
+    crashed: bool = False  # what has ended it
 
 
 @dataclass
@@ -82,9 +84,10 @@ class History:
                 for one in self.handled if end else ():
                     if one.method != method or one.started >= end or not self._bound(one, success):
                         continue
-                    if success.at < one.admitted:
+                    since = success.told if one.crashed else success.at
+                    if since < one.admitted:
                         yield f"{one} was admitted after {success}"
-                    elif success.drain and success.at < one.ended and self._drains(one):
+                    elif success.drain and since < one.ended and self._drains(one):
                         yield f"{one} was still running at {success}"
 
     def _reopened(self, success: Success, method: str) -> int:
