@@ -492,15 +492,13 @@ _BETTER: tuple[LiteralString, ...] = (
     "FUNCTION public.has_sequence_privilege(text, text, text) RETURNS boolean",
     "FUNCTION public.hashtextextended(text, integer) RETURNS bigint",
     "FUNCTION public.nextval(text) RETURNS bigint",
-    "FUNCTION public.to_json(timestamptz) RETURNS json",
+    "FUNCTION public.concat(text, bigint) RETURNS text",
     "FUNCTION public.trap(oid, regclass) RETURNS boolean",
     "FUNCTION public.trap(oid, regtype) RETURNS boolean",
-    "FUNCTION public.trap(json, text) RETURNS text",
 )
 _OPERATORS: tuple[LiteralString, ...] = (
     "public.= (LEFTARG = oid, RIGHTARG = regclass, FUNCTION = public.trap)",
     "public.= (LEFTARG = oid, RIGHTARG = regtype, FUNCTION = public.trap)",
-    "public.#>> (LEFTARG = json, RIGHTARG = text, FUNCTION = public.trap)",
 )
 
 
