@@ -427,6 +427,7 @@ def test_while_somebody_waits_for_it_the_end_of_the_last_request_is_told_at_once
 
 
 def test_a_drain_that_goes_on_is_told_once_a_second_and_only_where_it_changed(life: Life) -> None:
+    life.attempt()
     life.load = Load(in_flight=9, total=9)
     ask_drain(life)
     life.attempt()
