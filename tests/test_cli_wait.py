@@ -22,6 +22,8 @@ from maintenance import MaintenanceState, Proof
 from maintenance.cli import display, main
 from maintenance.cli.display import Watch, table
 from maintenance.cli.standings import Standings
+from maintenance.model import Fleet, Reading, Row
+from maintenance.proof import Question, judge
 from maintenance.stores import open_store
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.command import COMMAND, Acting, instance, read_until, register, started
@@ -99,6 +101,24 @@ def test_the_flag_as_it_stands_is_proven_without_being_written(url, capsys):
         assert replace(after, read_at=0.0) == replace(before, read_at=0.0)
         assert main(["off"]) == 0
         assert main(["wait"]) == 0
+
+
+def test_one_that_is_waited_for_is_not_told_again_because_time_goes_by():
+    """Or a log gets a line with each look."""
+    busy = instance(revision=7, in_flight=1, oldest="GET /slow", oldest_age=1.0, silent_for=30.0)
+    dead = instance(id="d" * 32, revision=6, silent_for=700.0)
+    question = Question(revision=7, enabled=True, drain=True, presume_dead=600.0)
+
+    def looked(*instances, elapsed):
+        proof = judge(Fleet(Reading(Row(True, {}, 7)), instances, intact=True), question, elapsed=elapsed)
+        return standings.update(proof)
+
+    standings = Standings()
+    assert len(looked(busy, dead, elapsed=1.0)) == 2
+    later = [replace(it, silent_for=it.silent_for + 2.0) for it in (busy, dead)]
+    assert looked(*later, elapsed=3.0) == []
+    [told] = looked(replace(later[0], in_flight=2, silent_for=0.0), later[1], elapsed=3.5)
+    assert told.instance.in_flight == 2
 
 
 def test_a_drain_of_a_flag_that_is_off_waits_for_nothing_and_is_refused(file_url, capsys):

@@ -1,6 +1,6 @@
 """How each instance stands in a wait, followed from one judgement to the next. Pure."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 from maintenance.cli.text import last_known, number, span
@@ -31,7 +31,6 @@ NOBODY: Final = (
     "no living process is registered in this database: nobody had to follow. Is it the one that the app uses? "
     "(--expect N fails unless N are registered)"
 )
-
 
 NEXT: Final = (
     "to ask again: `maintenance wait`, with the same options; "
@@ -92,8 +91,9 @@ def _left(before: Standing) -> Standing:
     return Standing(before.instance, "left", MEANINGS["left"])
 
 
-def _said(standing: Standing) -> tuple[str, str]:
-    return standing.word, standing.why
+def _said(standing: Standing) -> tuple[Word, Instance | None]:
+    """What tells one standing from another: never how long ago it was said, which is new with each look."""
+    return standing.word, replace(standing.instance, silent_for=0.0) if standing.word == "waiting" else None
 
 
 def why(standing: Standing) -> str:
