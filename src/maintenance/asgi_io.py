@@ -46,7 +46,7 @@ def _accept(scope: Any) -> str | None:
 
 
 WIRE: Final = Wire(
-    paths=lambda path, root: (relative(path, root) if root else path, path),
+    paths=lambda path, root: (relative(path, root), path),
     accept=_accept,
     headers=_headers,
     client=lambda scope: (scope.get("client") or [None])[0] or None,

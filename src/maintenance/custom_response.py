@@ -47,7 +47,7 @@ def _check_sendable(response: Any) -> None:
     if isinstance(status, bool) or not isinstance(status, int) or not isinstance(body, bytes):
         raise TypeError(f"{response!r} cannot be sent: write Response(503, headers, b'...'), the body as bytes")
     if not 200 <= status <= 599 or status in _WITHOUT_CONTENT:
-        raise ValueError(f"the status {status} cannot be sent with a body: write one that has content, such as 503")
+        raise ValueError(f"the status {status} cannot be sent: write one from 200 to 599 that has content, such as 503")
     for name, value in response.headers:
         _check_header(name, value)
 

@@ -29,19 +29,28 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
     os.register_at_fork(after_in_child=_forked)
 
 
+def database_variable() -> tuple[str, str]:
+    """The variable of the environment that names a database, and the URL in it.
+
+    Raises:
+        ConfigurationError: None names one.
+    """
+    for variable in VARIABLES:
+        if url := os.environ.get(variable, "").strip():
+            return variable, url
+    raise ConfigurationError(
+        "no database is named: set MAINTENANCE_DATABASE_URL or DATABASE_URL, "
+        "or write init_maintenance('postgresql://user@host/database')"
+    )
+
+
 def database_url() -> str:
     """The URL that the environment names.
 
     Raises:
         ConfigurationError: It names none.
     """
-    for variable in VARIABLES:
-        if url := os.environ.get(variable, "").strip():
-            return url
-    raise ConfigurationError(
-        "no database is named: set MAINTENANCE_DATABASE_URL or DATABASE_URL, "
-        "or write init_maintenance('postgresql://user@host/database')"
-    )
+    return database_variable()[1]
 
 
 def init_maintenance(store: Store | str | None = None, **options: Any) -> MaintenanceState:

@@ -5,7 +5,7 @@ import os
 import sys
 from urllib.parse import unquote_to_bytes
 
-from maintenance.default import VARIABLES
+from maintenance.default import database_variable
 from maintenance.errors import ConfigurationError, StoreError
 from maintenance.state import MaintenanceState
 from maintenance.stores import Store, open_store
@@ -33,12 +33,12 @@ def named(args: argparse.Namespace) -> Store:
 
 
 def _from_environment() -> tuple[str, str]:
-    for variable in VARIABLES:
-        if url := os.environ.get(variable, "").strip():
-            return variable, url
-    raise ConfigurationError(
-        "no database is named: write --database URL, or set MAINTENANCE_DATABASE_URL or DATABASE_URL"
-    )
+    try:
+        return database_variable()
+    except ConfigurationError:
+        raise ConfigurationError(
+            "no database is named: write --database URL, or set MAINTENANCE_DATABASE_URL or DATABASE_URL"
+        ) from None
 
 
 def watching(args: argparse.Namespace, *, create: bool = False) -> MaintenanceState:

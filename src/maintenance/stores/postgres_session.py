@@ -155,10 +155,12 @@ def conninfo(url: str) -> dict[str, str]:
     found = None
     with contextlib.suppress(psycopg.Error):
         found = conninfo_to_dict(url)
-    if found is None and (meant := _misspelt(url)):
-        raise ConfigurationError(f"the database URL holds a parameter that libpq does not know: did you mean {meant}?")
     # Raised out here: libpq's own words, even as the context of this error, may quote what it took the password for.
     if found is None:
+        if meant := _misspelt(url):
+            raise ConfigurationError(
+                f"the database URL holds a parameter that libpq does not know: did you mean {meant}?"
+            )
         raise ConfigurationError(
             "the database URL cannot be parsed: write postgresql://user:password@host:port/database, "
             "with %-encoding for special characters"
