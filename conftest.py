@@ -101,6 +101,14 @@ def store(request: pytest.FixtureRequest) -> Store:
     return opened
 
 
+@pytest.fixture(params=["postgresql", "sqlite"])
+def shared_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a migrated store that several processes can open: memory is one process's."""
+    url: str = request.getfixturevalue({"postgresql": "migrated_url", "sqlite": "sqlite_url"}[request.param])
+    open_store(url).migrate()
+    return url
+
+
 @pytest.fixture(scope="module")
 def sample_environment(
     postgres: Server, migrated_template: NoopExecutor, tmp_path_factory: pytest.TempPathFactory

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from maintenance import runtime
-from maintenance.runtime import NOBODY, REAL, Waker, boot_id, is_gone, watchdog
+from maintenance.runtime import NOBODY, REAL, Waker, boot_id, is_gone
 
 LONG = 20.0
 """Seconds that nothing here lasts."""
@@ -104,32 +104,6 @@ def test_where_there_is_no_poll_select_does(waker: Waker, monkeypatch: pytest.Mo
 # Threads
 
 
-def test_the_watchdog_bites_what_takes_too_long() -> None:
-    bitten = threading.Event()
-    with watchdog(0.001, bitten.set):
-        assert bitten.wait(LONG)
-
-
-def test_the_watchdog_leaves_what_ends_in_time_alone() -> None:
-    bitten: list[int] = []
-    before = threading.active_count()
-    with watchdog(LONG, lambda: bitten.append(1)):
-        pass
-    with pytest.raises(ValueError, match="mine"), watchdog(LONG, lambda: bitten.append(1)):
-        raise ValueError("mine")
-    assert bitten == []
-    assert threading.active_count() == before
-
-
-def test_without_a_thread_there_is_no_watchdog_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(runtime, "_start", refuse)
-    with watchdog(0.0, lambda: pytest.fail("it ran")):
-        pass
-
-
 def test_a_thread_runs_beside() -> None:
     ran = threading.Event()
     REAL.start(ran.set)
@@ -213,14 +187,3 @@ def test_sleeping_and_dice_are_the_real_ones() -> None:
     assert time.monotonic() - began >= 0.009
     assert 2.0 <= REAL.uniform(2.0, 3.0) <= 3.0
     assert REAL.pid() == os.getpid()
-
-
-def test_the_watchdog_waits_for_as_long_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_start", lambda run: threading.Thread(target=run).start())
-    bitten = threading.Event()
-    with watchdog(0.001, bitten.set):
-        assert bitten.wait(LONG)
-    late: list[int] = []
-    with watchdog(LONG, lambda: late.append(1)):
-        pass
-    assert late == []

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from maintenance import MaintenanceState
 from tests.support.clients import all_answer, ask, crowd
-from tests.support.servers import Running, alive, gunicorn, uvicorn
+from tests.support.servers import Running, alive, gunicorn, uvicorn, uwsgi
 from tests.support.waiting import eventually
 
 ASGI = "tests.apps.fleet:asgi"
@@ -32,10 +32,11 @@ SERVERS: dict[str, Launch] = {
     "gunicorn-gthread": partial(gunicorn, WSGI, worker_class="gthread", workers=2, threads=4),
     "gunicorn-gevent": partial(gunicorn, WSGI, worker_class="gevent", workers=2),
     "gunicorn-gevent-preload": partial(gunicorn, WSGI, worker_class="gevent", workers=2, preload=True),
+    "uwsgi": partial(uwsgi, WSGI, workers=2),
 }
 every_server = pytest.mark.parametrize("launch", SERVERS.values(), ids=SERVERS.keys())
 each_protocol = pytest.mark.parametrize(
-    "launch", [SERVERS["uvicorn"], SERVERS["gunicorn-gthread"]], ids=["uvicorn", "gunicorn-gthread"]
+    "launch", [SERVERS["uvicorn"], SERVERS["gunicorn-gthread"], SERVERS["uwsgi"]], ids=["uvicorn", "gunicorn", "uwsgi"]
 )
 
 
@@ -133,7 +134,7 @@ def test_without_notifications_a_flip_arrives_within_one_ttl(launch: Launch, mig
         assert clients.last(200) - flipped < TTL + 1.0  # what a busy machine may take to read
 
 
-@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-sync", "gunicorn-preload", "gunicorn-gevent"])
+@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-sync", "gunicorn-preload", "gunicorn-gevent", "uwsgi"])
 def test_sigterm_ends_it_promptly_and_its_instances_leave(name: str, migrated_url: str) -> None:
     with SERVERS[name](env=environment(migrated_url)) as running:
         with crowd(running) as clients:
@@ -228,6 +229,24 @@ def stopped(pid: int) -> Iterator[None]:
         yield
     finally:
         process.resume()
+
+
+@pytest.mark.parametrize("name", ["gunicorn-sync", "uwsgi"])
+def test_a_file_that_the_server_sends_is_whole_and_leaves_once_it_is_sent(name: str, migrated_url: str) -> None:
+    served: set[int] = set()
+    with SERVERS[name](env=environment(migrated_url)) as running:
+
+        def each_has_served() -> bool:
+            answer = ask(running.port, "/file")
+            assert (answer.status, answer.body) == (200, (Path(__file__).parent / "apps" / "fleet.py").read_bytes())
+            served.add(answer.pid)
+            return served == set(running.workers())
+
+        eventually(each_has_served, 20, interval=0.0)
+        # The one in flight is the request that asks.
+        assert {told["in_flight"] for told in statuses_of(running).values()} == {1}
+        if name == "uwsgi":
+            assert "via sendfile()" in running.log, "the wrapper's result did not stay what it is"
 
 
 @pytest.mark.parametrize("launch", [SERVERS["uvicorn"], SERVERS["gunicorn-sync"]], ids=["uvicorn", "gunicorn"])

@@ -60,14 +60,6 @@ def waker() -> Iterator[Waker]:
         yield opened
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
-def shared_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a migrated store that several processes can open: memory is one process's."""
-    url: str = request.getfixturevalue({"postgresql": "migrated_url", "sqlite": "sqlite_url"}[request.param])
-    open_store(url).migrate()
-    return url
-
-
 def instance(**changed: Any) -> Instance:
     """A whole report of one process."""
     told = {"id": uuid4().hex, "host": "web-1", "boot": "b/1", "pid": 17, "program": "gunicorn", "version": "1.0"}
@@ -627,14 +619,6 @@ def test_no_row_says_what_json_cannot(shared_url: str, wrong: str) -> None:
 
 
 # Faults
-
-
-def test_an_interrupt_that_comes_too_late_is_nothing(sqlite_url: str) -> None:
-    store = SQLiteStore(sqlite_url)
-    store.migrate()
-    session = store.connect()
-    session.close()
-    session.interrupt()
 
 
 @contextmanager

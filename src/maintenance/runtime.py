@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -45,25 +45,6 @@ def _lock() -> contextlib.AbstractContextManager[Any]:
     # Native: it is held for a few instructions only, never across a switch of green threads.
     lock: contextlib.AbstractContextManager[Any] = _native("_thread", "allocate_lock")()
     return lock
-
-
-@contextlib.contextmanager
-def watchdog(seconds: float, action: Callable[[], None]) -> Iterator[None]:
-    """Run `action` from another thread where the block takes longer than `seconds`."""
-    latch = _native("_thread", "allocate_lock")()
-    latch.acquire()
-
-    def watch() -> None:
-        if not latch.acquire(True, seconds):
-            action()
-
-    # Where no thread can be started, the store's own time-outs are all there is.
-    with contextlib.suppress(RuntimeError):
-        _start(watch)
-    try:
-        yield
-    finally:
-        latch.release()
 
 
 class Waker:

@@ -56,6 +56,10 @@ def _plain_wsgi(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         _log("begin")
         time.sleep(float(query["seconds"][0]))
         _log("end")
+    elif path == "/file":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        file: Iterable[bytes] = environ["wsgi.file_wrapper"](open(__file__, "rb"))  # noqa: SIM115 - the server closes it
+        return file
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -159,6 +160,35 @@ def gunicorn(
         *("-m", "gunicorn", app, f"--bind=127.0.0.1:{port}", f"--worker-class={worker_class}"),
         *(f"--workers={workers}", f"--threads={threads}", "--graceful-timeout=2", "--no-control-socket"),
         *(["--preload"] if preload else []),
+        *options,
+    ]
+    with _running(command, port, env or {}, timeout) as running:
+        yield running
+
+
+@contextmanager
+def uwsgi(
+    app: str,
+    *,
+    workers: int = 2,
+    env: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    timeout: float = 30.0,
+) -> Iterator[Running]:
+    """A WSGI app under uWSGI, which imports it once and forks without Python's hooks.
+
+    Args:
+        app: Its import path, such as ``tests.apps:wsgi``.
+        workers: Processes beside the master.
+        env: Environment variables over this process's own.
+        options: More of uWSGI's options.
+        timeout: Seconds until it must accept connections.
+    """
+    port = free_port()
+    command = [
+        os.path.join(sysconfig.get_path("scripts"), "uwsgi"),
+        *(f"--module={app}", f"--http-socket=127.0.0.1:{port}", f"--processes={workers}"),
+        *("--master", "--enable-threads", "--die-on-term", "--need-app"),
         *options,
     ]
     with _running(command, port, env or {}, timeout) as running:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.model import KEY, Change, Fleet, Instance, Reading, Row
-from maintenance.runtime import REAL, watchdog
+from maintenance.runtime import REAL
 from maintenance.stores import Waker
 
 POLL: Final = 0.1
@@ -27,6 +27,9 @@ BUSY_TIMEOUT: Final = 1.0
 
 MIGRATE_TIMEOUT: Final = 5.0
 """The same while the tables are made: many processes may begin at once."""
+
+STEPS: Final = 10_000
+"""SQLite's instructions between two looks at the clock; a read takes about a hundred (measured)."""
 
 _NOBODY: Final = UUID(int=0).hex
 _NOW: Final = "strftime('%Y-%m-%d %H:%M:%fZ', 'now')"
@@ -87,15 +90,16 @@ class SQLiteSession:
         self._inode: tuple[int, int] | None = None
         self._version: object = None
         self._seen: list[Any] = []
+        self._late = late = [float("inf")]  # shared with the handler, which must not keep this session alive
         with _call, self._wrapped():
-            # Only `interrupt` comes from another thread while a call is under way.
             self._connection = sqlite3.connect(
                 f"{Path(path).as_uri()}?mode={'rwc' if prepare else 'rw'}",
                 uri=True,
                 timeout=BUSY_TIMEOUT,
                 isolation_level=None,
-                check_same_thread=False,
+                check_same_thread=False,  # one thread at a time, but not always the same
             )
+            self._connection.set_progress_handler(lambda: time.monotonic() > late[0], STEPS)
         try:
             self._set_up(prepare=prepare)
             if listen:
@@ -211,14 +215,18 @@ class SQLiteSession:
         self.read()
         return self._seen != seen
 
-    def within(self, seconds: float) -> contextlib.AbstractContextManager[None]:
-        """See `Session.within`; a wait for another process's lock ends by itself after `BUSY_TIMEOUT`."""
-        return watchdog(seconds, self.interrupt)
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """See `Session.within`; a wait for another process's lock ends by itself after `BUSY_TIMEOUT`.
 
-    def interrupt(self) -> None:
-        """From another thread: make the call that is under way fail."""
-        with contextlib.suppress(sqlite3.ProgrammingError):  # closed
-            self._connection.interrupt()
+        No other thread watches: one that is about to end would be in the way of a server that forks without Python's
+        hooks, as uWSGI does; its child then hangs in the lock of the interpreter (seen).
+        """
+        self._late[0] = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._late[0] = float("inf")
 
     def abandon(self) -> None:
         """See `Session.abandon`; kept, so that nothing closes it here."""
