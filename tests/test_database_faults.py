@@ -165,6 +165,7 @@ def test_while_it_is_away_one_request_waits_and_all_others_are_answered_at_once(
             try:
                 eventually(lambda: time.monotonic() > gone + TTL + 2.5)
                 told_of = [one.state.status() for one in (serve, block)]
+                complaints = log_lines(caplog, "is stale"), log_lines(caplog, "fresh again")
             finally:
                 what.end()
             ended = time.monotonic()
@@ -185,8 +186,9 @@ def test_while_it_is_away_one_request_waits_and_all_others_are_answered_at_once(
             slow = sorted(seen.took for seen in one.since(began) if seen.took > 0.5)
             assert len(slow) <= 1 + len([seen for seen in one.seen if seen.took > 0.5 and seen.sent < began])
             assert max((seen.took for seen in one.since(began)), default=0) < 1.0 + SLACK
-    assert len(log_lines(caplog, "is stale")) == 2, "one line for each process"
-    assert len(log_lines(caplog, "fresh again")) == 2
+    assert (len(complaints[0]), complaints[1]) == (2, []), "one line for each process"
+    # Not exactly two, as in `test_health`: on a busy machine a read may take too long once more.
+    assert len(log_lines(caplog, "fresh again")) >= 2
 
 
 def unreachable(scheme: str = "postgresql") -> str:
