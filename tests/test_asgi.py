@@ -181,7 +181,10 @@ def test_a_default_state_that_is_replaced_while_the_app_starts_up_is_followed(
     assert told == [True]
 
 
-def test_a_lifespan_without_a_database_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lifespan_without_a_database_goes_on_and_the_log_says_what_will_fail(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Probes are exempt, and a roll-out that they let through would be noticed by visitors first."""
     monkeypatch.setattr(default, "_state", None)
     sent: list[Any] = []
 
@@ -190,6 +193,9 @@ def test_a_lifespan_without_a_database_goes_on(monkeypatch: pytest.MonkeyPatch) 
 
     run(lambda: MaintenanceMiddleware(Lifespan())({"type": "lifespan"}, nothing, send))
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    [said] = caplog.records
+    assert said.levelname == "ERROR"
+    assert "each request that is not exempt will fail: no database is named: set MAINTENANCE_" in said.getMessage()
 
 
 # In flight

@@ -84,13 +84,14 @@ def ended(*arguments: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86_400), ("1.5h", 5400), (" 5m ", 300)]
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86_400), ("1.5h", 5400), (" 5m ", 300), ("1h30m", 5400)],
 )
 def test_a_duration_has_a_unit(text, seconds):
     assert options.duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["30", "", "m", "-5m", "5 m", "0m", "1w", "1h30m", "٣m", "nan", "inf"])
+@pytest.mark.parametrize("text", ["30", "", "m", "-5m", "5 m", "0m", "0h0m", "1h30", "1w", "٣m", "nan", "inf"])
 def test_any_other_duration_is_refused_with_what_to_write(text):
     with pytest.raises(argparse.ArgumentTypeError, match="such as 30m"):
         options.duration(text)

@@ -142,7 +142,7 @@ def test_one_that_is_silent_is_named_and_it_ends_with_4(url, capsys):
     assert main(["on", "--wait", "--timeout", "0.3"]) == 4
     said = capsys.readouterr()
     one, other, following = said.out.splitlines()[-3:]
-    assert following.startswith("to ask again: `maintenance wait`")
+    assert following.startswith("to ask again: `maintenance wait --revision ")
     assert "web-7 pid 77 (gunicorn, id " in one
     revision = MaintenanceState(url, register=False).refresh().revision
     assert f"has acknowledged revision 1, not revision {revision}; it serves when stale; last seen 0." in one
@@ -263,9 +263,43 @@ def test_a_flip_by_somebody_else_ends_the_wait_and_nothing_is_claimed_of_the_fla
     output = Acting({"  waiting  ": lambda: MaintenanceState(url, register=False).set(False)})
     monkeypatch.setattr(sys, "stdout", output)
     assert main(["on", "--wait"]) == 4
-    said = capsys.readouterr().err
-    assert "the flag has changed" in said
-    assert "stays" not in said
+    said = capsys.readouterr()
+    assert re.search(r"the flag has changed since revision \d+: it is off at revision \d+$", said.err.strip())
+    assert "stays" not in said.err
+    assert "not accounted for" not in said.err, "nobody has to follow what is not the flag any more"
+    assert "to ask again" not in said.out
+
+
+def test_a_wait_for_one_revision_proves_no_other(file_url, capsys):
+    with fleet(file_url, 1):
+        assert main(["on", "--wait"]) == 0
+        revision = capsys.readouterr().out.partition("(revision ")[2].partition(")")[0]
+        assert main(["wait", "--revision", revision]) == 0
+        assert main(["off", "--wait", "--actor", "Ann"]) == 0
+        assert main(["wait"]) == 0, "which proves that it is off"
+        capsys.readouterr()
+        assert main(["wait", "--revision", revision]) == 4
+        said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == (
+        f"maintenance: NOT PROVEN: the flag has changed since revision {revision}: "
+        f"maintenance is OFF at revision {int(revision) + 1}, by Ann\n"
+    )
+
+
+def test_a_revision_is_a_number(file_url, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["wait", "--revision", "last"])
+    assert "'last' is no revision: write the number" in capsys.readouterr().err
+
+
+def test_a_fleet_that_cannot_be_read_is_not_called_empty(file_url, capsys):
+    with contextlib.closing(sqlite3.connect(Path(file_url.removeprefix("sqlite://")))) as connection:
+        connection.execute("DROP TABLE maintenance_instances")
+    assert main(["on", "--wait", "--timeout", "0"]) == 4
+    said = capsys.readouterr()
+    assert "nobody" not in said.out
+    assert "no such table: maintenance_instances: run `maintenance migrate" in said.out.splitlines()[-1]
 
 
 def test_open_websockets_are_counted(file_url, capsys):

@@ -1,5 +1,6 @@
 """What requests get while the database is killed, frozen, cut off, locked or wrong, and how it all comes back."""
 
+import json
 import re
 import socket
 import threading
@@ -17,6 +18,8 @@ import pytest
 
 from maintenance import MaintenanceState, StoreError
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
+from maintenance.cli import main
+from maintenance.lease import LAGGING
 from maintenance.stores import PostgresStore, Session
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.support.clients import acall_asgi, call_wsgi
@@ -614,6 +617,21 @@ def standby(shaky: Server) -> Iterator[Server]:
             yield second
         finally:
             second.stop()
+
+
+def test_the_command_line_says_that_a_standby_answered(
+    standby: Server, shaky_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = standby.url(shaky_url.rpartition("/")[2])
+    eventually(lambda: main(["status", "--database", url]) == 0, what="the tables, by replication")
+    capsys.readouterr()
+    for command in ("status", "fleet"):
+        assert main([command, "--database", url]) == 0
+        assert capsys.readouterr().err.endswith(f"warning: {LAGGING}\n")
+        assert main([command, "--database", url, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["problem"] == LAGGING
+        assert main([command, "--database", shaky_url, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["problem"] is None
 
 
 def test_a_standby_updates_the_answer_and_never_the_lease(standby: Server, shaky_url: str) -> None:

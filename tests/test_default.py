@@ -1,5 +1,6 @@
 """The process's default state: where it comes from, and when."""
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -62,6 +63,28 @@ def ask_asgi() -> int:
 def test_without_a_url_it_says_which_variables_to_set(ask: Callable[[], Any]) -> None:
     with pytest.raises(ConfigurationError, match="set MAINTENANCE_DATABASE_URL or DATABASE_URL, or write init_maint"):
         ask()
+
+
+@pytest.mark.parametrize(
+    ("variable", "more"),
+    [("MAINTENANCE_DATABASE_URL", ""), ("DATABASE_URL", "; or leave it to the app, and set MAINTENANCE_DATABASE_URL")],
+)
+@pytest.mark.parametrize("ask", [init_maintenance, maintenance_enabled], ids=["init", "enabled"])
+def test_a_wrong_url_is_told_with_the_variable_that_it_stands_in(
+    variable: str, more: str, ask: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "postgresql+asyncpg://me:hunter2@h/d")
+    with pytest.raises(ConfigurationError) as caught:
+        ask()
+    told = f"{variable}: the database URL begins with postgresql+asyncpg://: write postgresql:// instead{more}"
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("ask", [maintenance.fleet, functools.partial(set_maintenance, True)], ids=["fleet", "set"])
+@pytest.mark.parametrize("wrong", ["memory://", False, MaintenanceState], ids=str)
+def test_what_is_no_state_is_refused(ask: Callable[..., Any], wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"state is of type {type(wrong).__name__}: write"):
+        ask(state=wrong)
 
 
 def test_without_a_url_nothing_is_initialised() -> None:

@@ -112,6 +112,12 @@ def test_a_wrong_option_is_refused_with_what_to_write(adapter: Adapter, wrong: d
     assert "secret" not in str(caught.value)
 
 
+def test_an_app_that_cannot_be_called_is_refused(adapter: Adapter) -> None:
+    wrap: Any = WSGIMiddleware if adapter.name == "wsgi" else ASGIMiddleware
+    with pytest.raises(ConfigurationError, match="app is None: write the app that is to be wrapped"):
+        wrap(None)
+
+
 # Bypass
 
 

@@ -97,8 +97,15 @@ def test_a_wrong_row_names_its_column(row: Row, says: str) -> None:
 
 
 def test_a_missing_row_is_told_with_what_to_do() -> None:
-    with pytest.raises(FlagError, match="has no row 'maintenance_mode': run `maintenance migrate`"):
-        Reading(None).snapshot(read_at=0.0)
+    with pytest.raises(
+        FlagError, match="^x: platform_settings has no row 'maintenance_mode': run `maintenance migrate`"
+    ):
+        Reading(None, store="x").snapshot(read_at=0.0)
+
+
+def test_a_wrong_row_is_told_with_where_it_is() -> None:
+    with pytest.raises(FlagError, match="^x: platform_settings.value_bool of 'maintenance_mode' is None: set it"):
+        Reading(Row(None, {}, 7), store="x").snapshot(read_at=0.0)
 
 
 def test_a_right_row_is_a_snapshot_with_all_that_it_says() -> None:

@@ -218,7 +218,7 @@ def test_other_keys_of_the_same_table_end_no_wait(migrated_url: str) -> None:
 def test_a_statement_that_takes_too_long_is_ended_by_the_server(migrated_url: str) -> None:
     with session_of(migrated_url, statement_timeout=0.2) as session, psycopg.connect(migrated_url) as holder:
         holder.execute("LOCK TABLE platform_settings")
-        with pytest.raises(StoreError, match="statement timeout"):
+        with pytest.raises(StoreError, match="statement timeout: another transaction may hold the row, or"):
             session.read()
         holder.rollback()
         assert session._connection.info.transaction_status == 0  # and the connection is good
@@ -476,8 +476,8 @@ def test_the_handle_that_ends_a_wait_is_made_as_sockets_are(migrated_url: str, m
     [
         ("hunter2", 'invalid input syntax for type integer: "\\*\\*\\*"'),
         ("hun  ter2", '"\\*\\*\\*"'),  # two spaces
-        ("e", "nowhere: InvalidTextRepresentation 22P02$"),
-        ("typ", "nowhere: InvalidTextRepresentation 22P02$"),
+        ("e", r"nowhere: InvalidTextRepresentation 22P02 \(in words that are not shown"),
+        ("typ", r"nowhere: InvalidTextRepresentation 22P02 \(in words that are not shown"),
     ],
 )
 def test_what_the_server_quotes_never_shows_the_password(migrated_url: str, password: str, says: str) -> None:
@@ -570,8 +570,12 @@ def test_an_error_without_words_is_named(migrated_url: str) -> None:
         ("postgresql://me:%zzhunter2@h/d", "cannot be parsed: write postgresql://user:password@host:port/database"),
         ("postgresql://h/d?password=%zzhunter2", "cannot be parsed"),
         ("postgresql://h/d?password=hun=ter2", "cannot be parsed"),
-        ("postgresql://h/d?password=hun&ter2", "cannot be parsed"),
-        ("postgresql://h/d?hunter2=1", "cannot be parsed"),
+        ("postgresql://h/d?password=hun&ter2", "that libpq does not know: .* write %26 for each &"),
+        ("postgresql://h/d?hunter2=1", "that libpq does not know: leave out what is not libpq's own"),
+        ("postgresql://me:hunter2\0@h/d", "holds a NUL character"),
+        ("postgresql://me:hunter2@h:65536/d", "holds a wrong port: write a whole number from 1 to 65535"),
+        ("postgresql://me:hunter2@h,h:0/d", "holds a wrong port"),
+        ("postgresql://me:hunter2@h/d?connect_timeout=2s", "holds a wrong connect_timeout: write a whole number"),
         ("postgresql://h/d?sslmod=require", r"a parameter that libpq does not know: did you mean sslmode\?"),
         ("postgresql://h/d?password=hun&ter2&conect_timeout=3", r"did you mean connect_timeout\?"),
         ("http://me:hunter2@h/d", "not PostgreSQL's: write postgresql://"),

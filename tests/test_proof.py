@@ -88,7 +88,9 @@ def test_each_lease_is_its_own() -> None:
 
 def test_a_lease_proves_nobody_back_when_the_flag_is_off() -> None:
     silent = one(revision=6, when_stale="block")
-    assert not judge(fleet(silent, enabled=False), OFF, elapsed=1e9)
+    back = judge(fleet(silent, enabled=False), OFF, elapsed=1e9)
+    assert not back
+    assert said(back) == ["has acknowledged revision 6, not revision 7"]
     assert judge(fleet(one(revision=7), enabled=False), OFF, elapsed=0.0)
 
 
@@ -147,7 +149,13 @@ def test_a_drain_that_goes_on_names_the_oldest_request(changed: dict[str, Any], 
 
 
 def test_a_silent_process_is_never_drained_by_its_lease() -> None:
-    assert not judge(fleet(one(revision=6, when_stale="block")), DRAIN, elapsed=1e9)
+    silent = fleet(one(revision=6, when_stale="block"))
+    early, late = (judge(silent, DRAIN, elapsed=elapsed) for elapsed in (END - 0.001, END))
+    assert not early
+    assert not late
+    assert said(early) == ["has acknowledged revision 6, not revision 7; its lease has not run out"]
+    [why] = said(late)
+    assert why.endswith("; its lease has run out, so it admits nothing; what is in flight there is unknown")
     assert not judge(fleet(one(revision=7, in_flight=1, when_stale="block")), DRAIN, elapsed=1e9)
 
 
@@ -159,12 +167,21 @@ def test_a_process_that_has_ended_has_nothing_in_flight() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [Row(True, {}, 8), Row(True, {}, 6), Row(False, {}, 7), Row(1, {}, 7), None], ids=str
+    ("changed", "says"),
+    [
+        (Row(True, {}, 8), "it is on at revision 8"),
+        (Row(False, {"actor": "Ann"}, 9), "it is off at revision 9, by Ann"),
+        (Row(True, {}, 6), "it is on at revision 6"),
+        (Row(False, "no JSON", 7), "it is off at revision 7"),
+        (Row(1, {}, 7), "it is on at revision 7"),
+        (None, "its row is gone"),
+    ],
+    ids=str,
 )
-def test_a_flag_that_has_changed_can_never_be_proven(changed: Row | None) -> None:
+def test_a_flag_that_has_changed_can_never_be_proven(changed: Row | None, says: str) -> None:
     proof = judge(Fleet(Reading(changed), (one(revision=7),), intact=True), ON, elapsed=0.0)
     assert not proof
-    assert (proof.final, proof.problem) == (True, "the flag has changed: it is not at revision 7 any more")
+    assert (proof.final, proof.problem) == (True, f"the flag has changed since revision 7: {says}")
 
 
 def test_a_standby_proves_nothing_and_may_not_stay_one() -> None:
@@ -207,6 +224,7 @@ def test_an_emptied_table_is_believed_again_once_the_longest_lease_is_over() -> 
         ({"timeout": float("nan")}, ValueError, "timeout is nan"),
         ({"timeout": "5"}, TypeError, "timeout is '5': write a number"),
         ({"timeout": True}, TypeError, "timeout is True"),
+        ({"progress": 5}, TypeError, "progress is 5: write a function of one Proof"),
         ({"expect": -1}, ValueError, "expect is -1"),
         ({"expect": 1.5}, TypeError, "expect is 1.5: write how many instances"),
         ({"expect": True}, TypeError, "expect is True"),

@@ -144,9 +144,13 @@ def test_one_that_only_watches_says_nothing_and_reads(make: Callable[..., Life])
     assert (life.lease.known.revision, life.lease.runs()) == (revision, True)
 
 
-def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life) -> None:
+def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life, caplog: pytest.LogCaptureFixture) -> None:
     life.store.report_error = RegistrationError("instances cannot register: run `maintenance migrate`")
     life.attempt()
+    life.attempt()
+    assert [record.getMessage() for record in caplog.records] == [
+        "maintenance: no wait for the fleet can see this process: instances cannot register: run `maintenance migrate`"
+    ]
     assert life.lease.runs()
     assert (life.refresher.registered, life.lease.error) == (False, None)
     assert life.refresher.registration_error == "instances cannot register: run `maintenance migrate`"

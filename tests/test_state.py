@@ -18,7 +18,7 @@ from maintenance.in_flight import Load
 from maintenance.lease import GRACE
 from maintenance.model import Row
 from maintenance.state import _forked_all, _leave_all
-from maintenance.stores import MemoryStore, PostgresStore, Store
+from maintenance.stores import MemoryStore, PostgresStore, SQLiteStore, Store
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
 from tests.support.clock import Bell, Clock, hang, refuse, runtime
@@ -88,6 +88,12 @@ def registered(store: Store) -> set[str]:
 def test_a_wrong_option_is_refused_with_what_to_write(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         MaintenanceState("memory://", **wrong)
+
+
+@pytest.mark.parametrize("wrong", [PostgresStore, SQLiteStore, MemoryStore])
+def test_a_store_that_was_not_made_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"store is the class {wrong.__name__}: write {wrong.__name__}\("):
+        MaintenanceState(wrong)
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"memory://", object()])
@@ -298,7 +304,7 @@ def test_priming_never_raises_what_the_store_raises(
     assert still.prime().source == "default"
     assert still.status().last_error == "the server is away"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "never read, requests get the last known answer, off: the server is away" in caplog.text
+    assert "never read, requests get what stands before the first read, off: the server is away" in caplog.text
 
 
 def test_refreshing_raises_it(still: MaintenanceState, faulty: FaultyStore) -> None:
@@ -706,6 +712,8 @@ def test_the_fleet_is_who_has_registered_and_one_can_be_forgotten(store: Store, 
     assert [one.pid for one in seen.instances] == [os.getpid()]
     assert watcher.forget(seen.instances[0].id)
     assert not watcher.forget(uuid4().hex)
+    with pytest.raises(TypeError, match="instance is 5: write its id"):
+        watcher.forget(5)  # type: ignore[arg-type]
 
 
 def test_a_memory_store_shared_by_two_states_is_one_flag() -> None:

@@ -601,6 +601,8 @@ def test_a_file_is_looked_at_four_times_a_second_or_more(sqlite_url: str) -> Non
         (lambda: PostgresStore("postgresql://h/d", listen="no"), "listen is 'no': write True or False"),
         (lambda: SQLiteStore(Path("x.db")), "not SQLite's: write sqlite:///path"),
         (lambda: SQLiteStore(None), "is not SQLite's"),
+        (lambda: PostgresStore(None), "is not PostgreSQL's"),
+        (lambda: PostgresStore(b"postgresql://h/d"), "not PostgreSQL's: write postgresql://user@host"),
     ],
 )
 def test_a_wrong_option_of_a_store_is_refused_with_what_to_write(build: Callable[[], object], says: str) -> None:
@@ -697,6 +699,7 @@ def test_a_wrong_password_is_in_no_error(migrated_url: str) -> None:
         ("sqlite:///x.db?mode=memory", r"holds \?: write sqlite:///path alone"),
         ("sqlite:///x.db#y", "holds #"),
         ("sqlite:///x%00.db", "holds %00"),
+        ("sqlite:///x\0", "holds a NUL character"),
         ("sqlite:////", "is a folder"),
         ("sqlite:///no/such/folder/x.db", "does not exist, or this user may not enter it: create it"),
     ],

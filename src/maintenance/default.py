@@ -10,7 +10,7 @@ from uuid import UUID
 from maintenance.errors import ConfigurationError
 from maintenance.model import Fleet, Mode, Snapshot
 from maintenance.state import MaintenanceState
-from maintenance.stores import Store
+from maintenance.stores import Store, open_store
 
 VARIABLES: Final = ("MAINTENANCE_DATABASE_URL", "DATABASE_URL")
 """Where the default state finds its store, in this order."""
@@ -44,13 +44,46 @@ def database_variable() -> tuple[str, str]:
     )
 
 
-def database_url() -> str:
-    """The URL that the environment names.
+def open_named(source: str, url: str) -> Store:
+    """The store that a URL names.
+
+    Args:
+        source: Where the URL stands, for the error.
+        url: What stands there.
 
     Raises:
-        ConfigurationError: It names none.
+        ConfigurationError: It names no store.
     """
-    return database_variable()[1]
+    try:
+        return open_store(url)
+    except ConfigurationError as exc:
+        # One that an app's own ORM reads may have to stay as it is.
+        beside = f"; or leave it to the app, and set {VARIABLES[0]}" if source == VARIABLES[1] else ""
+        raise ConfigurationError(f"{source}: {exc}{beside}") from exc
+
+
+def _chosen(state: MaintenanceState | None) -> MaintenanceState:
+    """The state that is given, else the default one.
+
+    Raises:
+        ConfigurationError: It is something else, or there is no default state, and no database is named.
+    """
+    check_state(state)
+    return default_state() if state is None else state
+
+
+def check_state(given: object) -> None:
+    """Refuse what is no state.
+
+    Raises:
+        ConfigurationError: It is neither a `MaintenanceState` nor None.
+    """
+    if given is not None and not isinstance(given, MaintenanceState):
+        # Never its value: a URL has a password in it.
+        wanted = "MaintenanceState(url)" if isinstance(given, str) else "a MaintenanceState"
+        raise ConfigurationError(
+            f"state is of type {type(given).__name__}: write {wanted}, or None for the default one"
+        )
 
 
 def init_maintenance(store: Store | str | None = None, **options: Any) -> MaintenanceState:
@@ -64,7 +97,7 @@ def init_maintenance(store: Store | str | None = None, **options: Any) -> Mainte
         ConfigurationError: An option or the URL is wrong, or no database is named.
     """
     global _state
-    state = MaintenanceState(database_url() if store is None else store, **options)
+    state = MaintenanceState(open_named(*database_variable()) if store is None else store, **options)
     state.prime()
     with _lock:
         previous, _state = _state, state
@@ -84,7 +117,7 @@ def default_state() -> MaintenanceState:
     if _state is None:
         with _lock:
             if _state is None:
-                _state = MaintenanceState(database_url())
+                _state = MaintenanceState(open_named(*database_variable()))
     return _state
 
 
@@ -134,7 +167,7 @@ def set_maintenance(
         TypeError, ValueError: An argument is wrong; nothing was written.
         StoreError: It was not written, or that could not be learned; memory is as before.
     """
-    return (state or default_state()).set(
+    return _chosen(state).set(
         enabled,
         message=message,
         until=until,
@@ -170,4 +203,4 @@ def fleet(state: MaintenanceState | None = None) -> Fleet:
     Raises:
         StoreError: The store cannot be reached.
     """
-    return (state or default_state()).fleet()
+    return _chosen(state).fleet()

@@ -1,6 +1,5 @@
 """The one decision that both adapters ask for: what is asked, and the flag, give a pass or a response."""
 
-import contextlib
 import functools
 import inspect
 import logging
@@ -82,7 +81,7 @@ class Gate:
         Raises:
             ConfigurationError: An option is wrong.
         """
-        _check_state(state)
+        default.check_state(state)
         check_bool("default_exempt", default_exempt)
         check_bool("in_flight", in_flight)
         if respond is not None:
@@ -152,9 +151,12 @@ class Gate:
             state.start()
 
     def resolve(self) -> None:
-        """Follow from now on, also a default state that is built for it; the first request says what is wrong."""
-        with contextlib.suppress(ConfigurationError):
+        """Follow from now on, also a default state that is built for it; requests raise what is wrong with it."""
+        try:
             (self.ready or default.default_state()).start()
+        except ConfigurationError as exc:
+            said = "maintenance: as it is, each request that is not exempt will fail: %s"
+            _logger.error(said, exc)  # noqa: TRY400 - its words say it all
 
     def ask(self, method: str, path: str, root: str, raw: Any) -> Asked | None:
         """What is asked, or None where it passes whatever the flag says."""
@@ -277,15 +279,6 @@ class _Complaints:
 def _call_of(clock: Callable[[], float]) -> tuple[Callable[..., float], tuple[Any, ...]]:
     """A clock as (function, arguments), for the way of a request: read through a partial, it takes a third longer."""
     return (clock.func, clock.args) if isinstance(clock, functools.partial) else (clock, ())
-
-
-def _check_state(given: Any) -> None:
-    if given is not None and not isinstance(given, MaintenanceState):
-        # Never its value: a URL has a password in it.
-        wanted = "MaintenanceState(url)" if isinstance(given, str) else "a MaintenanceState"
-        raise ConfigurationError(
-            f"state is of type {type(given).__name__}: write {wanted}, or None for the default one"
-        )
 
 
 def _several(given: "Bypass | Iterable[Bypass] | None") -> tuple[Bypass, ...]:

@@ -82,5 +82,6 @@ class Health:
         if condition == "fresh":
             _logger.warning("maintenance: the flag is fresh again, at revision %d", known.revision)
             return
-        answer = "503" if self._when_stale == "block" else f"the last known answer, {'on' if known.enabled else 'off'}"
+        which = "what stands before the first read" if condition == "never read" else "the last known answer"
+        answer = "503" if self._when_stale == "block" else f"{which}, {'on' if known.enabled else 'off'}"
         _logger.warning("maintenance: the flag is %s, requests get %s: %s", condition, answer, self._lease.error)

@@ -11,6 +11,9 @@ from maintenance.runtime import Runtime
 GRACE: Final = 1.0
 """Seconds for which requests rest on the last known answer before somebody looks again, while the store is away."""
 
+LAGGING: Final = "a standby answered, which may not have heard of the last change"
+"""Why an answer renews no lease."""
+
 _ON: Final = frozenset({"1", "true", "yes", "on"})
 _OFF: Final = frozenset({"0", "false", "no", "off"})
 

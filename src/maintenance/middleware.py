@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypedDict
 
+from maintenance.errors import ConfigurationError
 from maintenance.gate import Bypass, Gate, Respond, Wire
 from maintenance.state import MaintenanceState
 
@@ -47,6 +48,8 @@ class Middleware:
         Raises:
             ConfigurationError: An option is wrong; the message says what to write.
         """
+        if not callable(app):
+            raise ConfigurationError(f"app is {app!r}: write the app that is to be wrapped")
         self._app = app
         self._gate = Gate(
             state,

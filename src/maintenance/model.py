@@ -243,12 +243,14 @@ class Reading:
         primary: False where a standby answered: its answer may lag.
         registered: Whether the asking instance's own row is there.
         drain: Whether an operator waits for requests in flight at this very revision.
+        store: The name of the store, for an error.
     """
 
     row: Row | None
     primary: bool = True
     registered: bool = False
     drain: bool = False
+    store: str = "the store"
 
     def snapshot(self, *, read_at: float) -> Snapshot:
         """The row as a snapshot.
@@ -258,10 +260,13 @@ class Reading:
         """
         if self.row is None:
             raise FlagError(
-                f"platform_settings has no row {KEY!r}: run `maintenance migrate`, "
+                f"{self.store}: platform_settings has no row {KEY!r}: run `maintenance migrate`, "
                 "or flip it once with set_maintenance() or `maintenance off`"
             )
-        return self.row.snapshot(read_at=read_at)
+        try:
+            return self.row.snapshot(read_at=read_at)
+        except FlagError as exc:
+            raise FlagError(f"{self.store}: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,11 @@
 """The proof that a whole fleet has stopped: a pure judgement over one reading, and the loop that repeats it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from maintenance.errors import StoreError
-from maintenance.model import Fleet, Instance
+from maintenance.model import Fleet, Instance, Row
 from maintenance.runtime import Runtime
 from maintenance.stores import Session, Store
 
@@ -157,7 +157,7 @@ def judge(fleet: Fleet, question: Question, *, elapsed: float) -> Proof:
 
 def _account(instance: Instance, question: Question, elapsed: float) -> tuple[str, str]:
     """How an instance is accounted for, or why it is not."""
-    why = _missing(instance, question)
+    why = _missing(instance, question, elapsed)
     if not why:
         return "confirmed", ""
     if question.is_gone(instance):
@@ -173,13 +173,13 @@ def _account(instance: Instance, question: Question, elapsed: float) -> tuple[st
     return ("presumed", "") if dead else ("", why)
 
 
-def _missing(instance: Instance, question: Question) -> str:
+def _missing(instance: Instance, question: Question, elapsed: float) -> str:
     """What an instance has not said yet; empty where it has said all that is asked."""
     # Equal, not at least: a restored backup counts its revisions anew.
     if instance.revision != question.revision:
         last = "nothing" if instance.revision is None else f"revision {instance.revision}"
-        lease = "its lease has not run out" if instance.when_stale == "block" else "it serves when stale"
-        return f"has acknowledged {last}, not revision {question.revision}; {lease}"
+        meanwhile = f"; {_meanwhile(instance, elapsed)}" if question.enabled else ""
+        return f"has acknowledged {last}, not revision {question.revision}{meanwhile}"
     if not question.drain or instance.in_flight == 0:
         return ""
     if instance.in_flight is None:
@@ -188,13 +188,22 @@ def _missing(instance: Instance, question: Question) -> str:
     return f"has {instance.in_flight} in flight{oldest}"
 
 
+def _meanwhile(instance: Instance, elapsed: float) -> str:
+    """Whether an instance that has not heard that the flag is on may go on."""
+    if instance.when_stale == "serve":
+        return "it serves when stale"
+    if elapsed < lease_end(instance.ttl):
+        return "its lease has not run out"
+    return "its lease has run out, so it admits nothing; what is in flight there is unknown"
+
+
 def _obstacle(fleet: Fleet, question: Question, present: int, elapsed: float) -> tuple[bool, str | None]:
     """What stands in the way of any proof, as (whether for good, what)."""
     if not fleet.reading.primary:
         return False, "a standby answered: connect to the primary"
     row = fleet.reading.row
     if row is None or row.revision != question.revision or row.value_bool is not question.enabled:
-        return True, f"the flag has changed: it is not at revision {question.revision} any more"
+        return True, f"the flag has changed since revision {question.revision}: {_as_it_is(row)}"
     if question.expect is not None and present < question.expect:
         have = "are registered" if fleet.intact else "have confirmed since the table of instances was emptied"
         return False, f"{present} of {question.expect} expected instances {have}"
@@ -205,6 +214,13 @@ def _obstacle(fleet: Fleet, question: Question, present: int, elapsed: float) ->
     longest = max((lease_end(instance.ttl) for instance in fleet.instances), default=0.0)
     waiting = elapsed < longest
     return False, "the table of instances was emptied: the longest lease is waited for" if waiting else None
+
+
+def _as_it_is(row: Row | None) -> str:
+    if row is None:
+        return "its row is gone"
+    by = row.details.get("actor") if isinstance(row.details, Mapping) else None
+    return f"it is {'on' if row.value_bool else 'off'} at revision {row.revision}{f', by {by}' if by else ''}"
 
 
 class Prover:

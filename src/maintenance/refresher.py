@@ -8,7 +8,7 @@ from typing import Final
 
 from maintenance.errors import FlagError, StoreError
 from maintenance.in_flight import Load
-from maintenance.lease import Lease
+from maintenance.lease import LAGGING, Lease
 from maintenance.model import Reading, Snapshot
 from maintenance.registration import Registration, Settings
 from maintenance.runtime import NOBODY, Runtime, Wakeable
@@ -272,7 +272,7 @@ class Refresher:
     def _unfit(self, reading: Reading) -> str | None:
         """Why an answer renews no lease."""
         if not reading.primary:
-            return "a standby answered, which may not have heard of the last change"
+            return LAGGING
         if self._settings.when_stale == "block" and self.row.due:
             return self.row.error or "this process is not registered"
         return None

@@ -1,5 +1,6 @@
 """What a process says of itself: its row among the instances, and when it is written."""
 
+import contextlib
 import logging
 import socket
 import sys
@@ -136,10 +137,14 @@ class Registration:
         try:
             session.report(instance)
         except StoreError as exc:
-            self.error = str(exc)
-            if isinstance(exc, RegistrationError):
-                return
-            raise
+            before, self.error = self.error, str(exc)
+            if not isinstance(exc, RegistrationError):
+                raise
+            if before != self.error:
+                # A filter or a handler of the app's may raise; the flag is followed all the same.
+                with contextlib.suppress(Exception):
+                    _logger.warning("maintenance: no wait for the fleet can see this process: %s", self.error)
+            return
         self.there, self.error = True, None
         self._said, self._said_at = instance, self._runtime.clock()
 

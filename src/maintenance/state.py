@@ -18,7 +18,7 @@ from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
 from maintenance.follower import Follower
 from maintenance.health import Condition, Health, Status
 from maintenance.in_flight import Load, total
-from maintenance.lease import Held, Lease, fallback
+from maintenance.lease import LAGGING, Held, Lease, fallback
 from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale
 from maintenance.proof import Progress, Proof, Prover, Question
 from maintenance.refresher import Refresher
@@ -157,7 +157,9 @@ class MaintenanceState:
         lagging = not reading.primary
         if not self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=lagging):
             self.follower.wake()  # another answer came meanwhile; what else this read saw must not be lost
-        if self.follower.refresher is None:
+        if lagging:
+            self.lease.fail(LAGGING)
+        elif self.follower.refresher is None:
             self.lease.recover()
         self._primed_in = self._runtime.pid()
         self._attempted()
@@ -236,6 +238,8 @@ class MaintenanceState:
             raise TypeError(f"snapshot is {snapshot!r}: write prove(state.set(...)) or prove(state.refresh())")
         if not isinstance(drain, bool):
             raise TypeError(f"drain is {drain!r}: write True or False")
+        if not callable(progress):
+            raise TypeError(f"progress is {progress!r}: write a function of one Proof")
         if snapshot.source != "store":
             raise ValueError("the snapshot was never in a store: write prove(state.set(...)) or prove(state.refresh())")
         if drain and not snapshot.enabled:
@@ -281,9 +285,15 @@ class MaintenanceState:
     def forget(self, instance: str) -> bool:
         """Remove an instance's row, on the caller's word that its process has ended; False where there was none.
 
+        Args:
+            instance: The `id` of one of `fleet`.
+
         Raises:
+            TypeError: It is no str; nothing was asked.
             StoreError: The store cannot be reached.
         """
+        if not isinstance(instance, str):
+            raise TypeError(f"instance is {instance!r}: write its id, as fleet().instances tells it")
         with self._conversation(WRITE_LIMIT) as session:
             return session.remove(instance)
 
@@ -423,6 +433,8 @@ def _call(callback: Callable[[Snapshot], object], known: Snapshot) -> None:
 
 
 def _store(value: Store) -> Store:
+    if isinstance(value, type):
+        raise ConfigurationError(f"store is the class {value.__name__}: write {value.__name__}(...)")
     if not callable(getattr(value, "connect", None)):
         # Only its type: it may be a URL in another form, with a password.
         raise ConfigurationError(

@@ -24,6 +24,7 @@ from maintenance.cli.text import (
     word,
 )
 from maintenance.errors import ConfigurationError, MaintenanceError
+from maintenance.lease import LAGGING
 from maintenance.model import Fleet, Instance, Snapshot
 from maintenance.stores import PostgresStore
 from maintenance.stores.migrations import migrations
@@ -40,10 +41,12 @@ def status(args: argparse.Namespace) -> int:
     """Tell whether maintenance is on."""
     state = watching(args)
     snapshot = state.refresh()
+    problem = state.status().last_error
     if args.json:
-        emit(flag_json(snapshot, state.store.name))
+        emit({**flag_json(snapshot, state.store.name), "problem": problem})
     else:
         print("\n".join(flag(snapshot, state.store.name, now=dt.datetime.now(dt.UTC))))
+        _warn_of(problem)
     return IS_ON if snapshot.enabled else 0
 
 
@@ -52,16 +55,18 @@ def fleet(args: argparse.Namespace) -> int:
     state = watching(args)
     found = state.fleet()
     snapshot = found.reading.snapshot(read_at=state.clock())
+    problem = None if found.reading.primary else LAGGING
     if args.json:
         instances = [instance_json(instance) for instance in found.instances]
         said = {"flag": asdict(snapshot), "intact": found.intact, "instances": instances, "store": state.store.name}
-        emit(said)
+        emit({**said, "problem": problem})
         return 0
     print(f"maintenance is {word(snapshot)} in {state.store.name} (revision {snapshot.revision})")
     if found.instances:
         print("\n".join(columns([HEADINGS, *(row(it, revision=snapshot.revision) for it in found.instances)])))
         print(_counted(found, snapshot))
     _warn(found)
+    _warn_of(problem)
     return 0
 
 
@@ -81,6 +86,11 @@ def _warn(found: Fleet) -> None:
         warn(EMPTIED)
     elif not found.instances:
         warn("no process is registered in this database. Is it the one that the app uses?")
+
+
+def _warn_of(problem: str | None) -> None:
+    if problem:
+        warn(problem)
 
 
 def forget(args: argparse.Namespace) -> int:

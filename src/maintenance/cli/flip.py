@@ -7,7 +7,7 @@ from dataclasses import asdict
 from maintenance.cli import options
 from maintenance.cli.display import Watch, shown
 from maintenance.cli.errors import Ended
-from maintenance.cli.standings import NEXT, NOBODY, result_json, summary, why
+from maintenance.cli.standings import NOBODY, next_step, result_json, summary, why
 from maintenance.cli.store import warn, watching
 from maintenance.cli.text import emit, ended, flag_json, flipped, name, number, printable, span, word
 from maintenance.errors import ConfigurationError
@@ -43,6 +43,13 @@ def wait(args: argparse.Namespace) -> int:
     """Prove the flag as it stands."""
     state = watching(args)
     snapshot = state.refresh()
+    if args.revision not in (None, snapshot.revision):
+        by = f", by {snapshot.actor}" if snapshot.actor else ""
+        raise Ended(
+            f"NOT PROVEN: the flag has changed since revision {args.revision}: "
+            f"maintenance is {word(snapshot)} at revision {snapshot.revision}{by}",
+            NOT_PROVEN,
+        )
     if args.drain and not snapshot.enabled:
         raise ConfigurationError("--drain waits for what is refused, and maintenance is off: leave it out")
     _tell(snapshot, state.store.name, now=dt.datetime.now(dt.UTC), json=args.json, waits=True)
@@ -90,17 +97,18 @@ def _conclude(proof: Proof, watch: Watch, snapshot: Snapshot, args: argparse.Nam
         emit(result_json(proof, standings, snapshot, interrupted=interrupted))
     else:
         print(summary(proof, standings, snapshot, drain=args.drain), flush=True)
-        for standing in standings.waiting:
+        # Where the flag is another one by now, nobody has to follow this one any more.
+        for standing in () if proof.final else standings.waiting:
             print(f"  {name(standing.instance)}: {printable(why(standing))}", flush=True)
-        if standings.waiting:
-            print(NEXT, flush=True)
+        if standings.waiting and not proof.final:
+            print(next_step(snapshot), flush=True)
     if proof and not proof.confirmed and not proof.fenced:
         warn(NOBODY)
 
 
 def _verdict(proof: Proof, watch: Watch, snapshot: Snapshot) -> str:
     obstacles = [proof.problem] if proof.problem else []
-    if waiting := watch.standings.waiting:
+    if (waiting := watch.standings.waiting) and not proof.final:
         obstacles.append(f"{number(len(waiting), 'process')} not accounted for")
     stays = "" if proof.final else f"; maintenance stays {word(snapshot)}"
     return f"NOT PROVEN within {span(proof.elapsed)}: {'; '.join(obstacles)}{stays}"

@@ -19,6 +19,9 @@ from maintenance.registration import hostname
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
+_PARTS: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
+_DURATION: Final = re.compile(rf"(?:{_PARTS.pattern})+", re.ASCII)
+
 _EXAMPLES: Final = {
     "on": """\
   maintenance on --message 'Back at noon' --for 30m
@@ -30,7 +33,7 @@ _EXAMPLES: Final = {
   maintenance off --wait --reason 'the upgrade is done'""",
     "wait": """\
   maintenance wait --drain
-  maintenance wait --drain --expect 12 --presume-dead 10m""",
+  maintenance wait --revision 42 --drain --expect 12 --presume-dead 10m""",
     "status": """\
   maintenance status
   maintenance status --json
@@ -62,7 +65,8 @@ exit status:
   2  wrong usage; nothing was done
   3  `status`: maintenance is on
   4  --wait: not proven within the time-out; the flag stays as it was set
-  130  ended by Ctrl-C, but for watch and demo, which it ends with 0"""
+  130  ended by Ctrl-C, but for watch and demo, which it ends with 0
+  141  the reader of the output has gone; what was written stands"""
 
 _DATABASE: Final = """\
 The database is named by --database, else by MAINTENANCE_DATABASE_URL, else by DATABASE_URL. A password is better kept
@@ -73,15 +77,16 @@ def duration(text: str) -> float:
     """Seconds of a duration with its unit.
 
     Args:
-        text: A number and ``s``, ``m``, ``h`` or ``d``, such as ``30m`` or ``1.5h``.
+        text: A number and ``s``, ``m``, ``h`` or ``d``, such as ``30m`` or ``1.5h``; or several: ``1h30m``.
 
     Raises:
         argparse.ArgumentTypeError: It is something else.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip(), re.ASCII)
-    if not found or float(found[1]) == 0:
+    parts = _PARTS.findall(text) if _DURATION.fullmatch(text.strip()) else []
+    value = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if value == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration: write a number and s, m, h or d, such as 30m")
-    return float(found[1]) * _UNITS[found[2]]
+    return value
 
 
 def seconds(text: str) -> float:
@@ -129,6 +134,17 @@ def count(text: str) -> int:
     """
     if not re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of instances: write a whole number from 1 on")
+    return int(text)
+
+
+def revision(text: str) -> int:
+    """A revision of the flag.
+
+    Raises:
+        argparse.ArgumentTypeError: It is something else.
+    """
+    if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no revision: write the number that `on` or `status` tells")
     return int(text)
 
 
@@ -274,6 +290,12 @@ def _add_proof(command: Parser, *, implied: bool = False, drain: bool = True) ->
     wait = command.add_argument_group("proof")
     if implied:
         command.set_defaults(wait=True)
+        wait.add_argument(
+            "--revision",
+            metavar="N",
+            type=revision,
+            help="fail unless the flag is still at the revision that `on` told",
+        )
     else:
         wait.add_argument(
             "--wait", action="store_true", help="wait until every process has provably followed; exit status 4 if not"

@@ -32,11 +32,6 @@ NOBODY: Final = (
     "(--expect N fails unless N are registered)"
 )
 
-NEXT: Final = (
-    "to ask again: `maintenance wait`, with the same options; "
-    "once you know that one of them has ended: `maintenance forget ID`"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -106,7 +101,17 @@ def summary(proof: Proof, standings: Standings, snapshot: Snapshot, *, drain: bo
     counted = ", ".join(f"{count} {_ON_SUMMARY[word]}" for word, count in standings.counts().items())
     verdict = "proven" if proof else "not proven"
     flying = f"; {in_flight(proof, standings, drain=drain)}" if snapshot.enabled and standings.known else ""
-    return f"{verdict} after {span(proof.elapsed)}: {counted or 'nobody is registered'}{flying}"
+    # Nobody has been seen. Where it is not proven, the fleet may not have been read at all.
+    nobody = "nobody is registered" if proof else proof.problem or "nothing is known yet"
+    return f"{verdict} after {span(proof.elapsed)}: {counted or nobody}{flying}"
+
+
+def next_step(snapshot: Snapshot) -> str:
+    """What to do about those that are not accounted for."""
+    return (
+        f"to ask again: `maintenance wait --revision {snapshot.revision}`, with the same options; "
+        "one that hangs: restart it; once you know that one has ended: `maintenance forget ID`"
+    )
 
 
 def in_flight(proof: Proof, standings: Standings, *, drain: bool) -> str:

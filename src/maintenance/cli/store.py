@@ -5,10 +5,10 @@ import os
 import sys
 from urllib.parse import unquote_to_bytes
 
-from maintenance.default import database_variable
+from maintenance.default import database_variable, open_named
 from maintenance.errors import ConfigurationError, StoreError
 from maintenance.state import MaintenanceState
-from maintenance.stores import Store, open_store
+from maintenance.stores import Store
 
 
 def named(args: argparse.Namespace) -> Store:
@@ -20,10 +20,7 @@ def named(args: argparse.Namespace) -> Store:
     source, url = ("--database", args.database) if args.database is not None else _from_environment()
     if not url.strip():
         raise ConfigurationError(f"{source} is empty: write postgresql://user@host/database or sqlite:///path")
-    try:
-        store = open_store(url)
-    except ConfigurationError as exc:
-        raise ConfigurationError(f"{source}: {exc}") from exc
+    store = open_named(source, url)
     if store.name == "memory://":
         raise ConfigurationError(
             f"{source} is memory://, the memory of this very command, which no server sees: "

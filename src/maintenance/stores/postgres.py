@@ -68,7 +68,7 @@ class PostgresStore:
 
 def _check(url: str) -> None:
     """Refuse what libpq would misread: it would show a piece of a password, as a host's name or in an error."""
-    scheme, _, rest = url.partition("://")
+    scheme, _, rest = str(url).partition("://")
     if scheme not in ("postgresql", "postgres"):
         raise ConfigurationError("the database URL is not PostgreSQL's: write postgresql://user@host/database")
     user, at, place = rest.rpartition("@")
@@ -79,6 +79,8 @@ def _check(url: str) -> None:
             f"the database URL holds {found[0]} before its @: write %{ord(found[0]):X} for each {found[0]} in user and "
             "password, and %40 for each @ after the host"
         )
+    if "\0" in rest:
+        raise ConfigurationError("the database URL holds a NUL character: leave it out")
     if "#" in place:
         raise ConfigurationError("the database URL holds a #: write %23 for each #")
     if not _HOSTS.match(place):

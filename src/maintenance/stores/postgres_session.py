@@ -5,6 +5,7 @@ import datetime as dt
 import functools
 import json
 import os
+import re
 import socket
 import time
 import weakref
@@ -46,6 +47,14 @@ _DEFAULTS: Final = {
     "keepalives_count": "2",
     "tcp_user_timeout": "5000",
 }
+
+_INTEGERS: Final = range(-(2**31), 2**31)
+_NUMBERS: Final = {
+    "port": range(1, 65_536),
+    **dict.fromkeys(("connect_timeout", "tcp_user_timeout", "keepalives"), _INTEGERS),
+    **dict.fromkeys(("keepalives_idle", "keepalives_interval", "keepalives_count"), _INTEGERS),
+}
+"""The parameters that are whole numbers, and which."""
 
 _NOBODY: Final = UUID(int=0)
 # The time as a number, because psycopg reads no other DateStyle than ISO. What does not match a name of PostgreSQL's
@@ -113,6 +122,7 @@ _GRANTS: Final = {
 _NEXT_STEPS: Final[dict[type[Exception], str]] = {
     pg.ConnectionTimeout: ": nobody answers there: look at the host, the port and the firewall",
     pg.LockNotAvailable: ": end the transaction that holds the lock, or try again",
+    pg.QueryCanceled: ": another transaction may hold the row, or the server is slow: end that, or try again",
     pg.ForeignKeyViolation: ": write an updated_by that is in public.users, or None",
     pg.ReadOnlySqlTransaction: ": connect to the primary, or let this role write (default_transaction_read_only)",
 }
@@ -157,24 +167,35 @@ def conninfo(url: str) -> dict[str, str]:
         found = conninfo_to_dict(url)
     # Raised out here: libpq's own words, even as the context of this error, may quote what it took the password for.
     if found is None:
-        if meant := _misspelt(url):
-            raise ConfigurationError(
-                f"the database URL holds a parameter that libpq does not know: did you mean {meant}?"
-            )
+        if unknown := _unknown(url):
+            raise ConfigurationError(f"the database URL holds a parameter that libpq does not know: {unknown}")
         raise ConfigurationError(
             "the database URL cannot be parsed: write postgresql://user:password@host:port/database, "
             "with %-encoding for special characters"
         )
     given = {name: str(value) for name, value in found.items() if value is not None}
+    _check_numbers(given)
     several = {"target_session_attrs": "read-write"} if "," in given.get("host", "") else {}
     return _DEFAULTS | several | given
 
 
-def _misspelt(url: str) -> str | None:
-    """The parameter that a name in the URL nearly is; never that name, which may be a piece of a password."""
+def _check_numbers(given: dict[str, str]) -> None:
+    """Refuse what libpq refuses too, but at each connection, as if the server were away."""
+    for name in _NUMBERS.keys() & given.keys():
+        for value in filter(None, given[name].split(",")):
+            if not re.fullmatch("-?[0-9]{1,10}", value) or int(value) not in _NUMBERS[name]:
+                wanted = " from 1 to 65535" if name == "port" else ""
+                raise ConfigurationError(f"the database URL holds a wrong {name}: write a whole number{wanted}")
+
+
+def _unknown(url: str) -> str | None:
+    """What to write in place of a parameter in the URL; never its name, which may be a piece of a password."""
     known = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
     given = [name for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True) if name not in known]
-    return next((meant[0] for name in given if (meant := get_close_matches(name, known, 1, 0.75))), None)
+    meant = next((close[0] for name in given if (close := get_close_matches(name, known, 1, 0.75))), None)
+    if meant:
+        return f"did you mean {meant}?"
+    return "leave out what is not libpq's own, and write %26 for each & in a value" if given else None
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -289,7 +310,7 @@ class PostgresSession:
             if not isinstance(exc.__cause__, pg.LockNotAvailable):
                 raise
             *flag, registered = self._one(_NO_QUEUE + _READ_ALONE, values)  # only the instances may be locked
-        return _reading(flag, registered=registered and instance is not None)
+        return _reading(flag, store=self._name, registered=registered and instance is not None)
 
     def write(self, change: Change) -> Row:
         """See `Session.write`."""
@@ -328,7 +349,9 @@ class PostgresSession:
         """See `Session.fleet`."""
         rows = self._run(_FLEET, {"key": KEY})
         found = [_instance(row[8:]) for row in rows if row[8] not in (None, _NOBODY)]
-        return Fleet(_reading(rows[0][:8]), tuple(found), intact=any(row[8] == _NOBODY for row in rows))
+        return Fleet(
+            _reading(rows[0][:8], store=self._name), tuple(found), intact=any(row[8] == _NOBODY for row in rows)
+        )
 
     def ask_drain(self, revision: int) -> None:
         """See `Session.ask_drain`."""
@@ -450,7 +473,8 @@ class PostgresSession:
         for secret in self._secrets:
             # A short one is within many words: masked there, it could be told from what is left.
             if len(secret) < _SHORT and secret in said:
-                return f"{type(exc).__name__} {getattr(exc, 'sqlstate', None) or ''}".rstrip()
+                kind = f"{type(exc).__name__} {getattr(exc, 'sqlstate', None) or ''}".rstrip()
+                return f"{kind} (in words that are not shown, because the password is a part of them)"
             said = said.replace(secret, "***")
         return " ".join(said.split()) or type(exc).__name__
 
@@ -465,9 +489,10 @@ def _next_step(exc: BaseException) -> str:
     return next((step for kind, step in _NEXT_STEPS.items() if isinstance(exc, kind)), "")
 
 
-def _reading(flag: list[Any] | tuple[Any, ...], *, registered: bool = False) -> Reading:
+def _reading(flag: list[Any] | tuple[Any, ...], *, store: str, registered: bool = False) -> Reading:
     there, *row, drain, standby = flag
-    return Reading(_row(*row) if there else None, primary=not standby, registered=registered, drain=there and drain)
+    found = _row(*row) if there else None
+    return Reading(found, primary=not standby, registered=registered, drain=there and drain, store=store)
 
 
 def _row(value_bool: Any, details: Any, revision: Any, updated_at: float | None, updated_by: UUID | None) -> Row:

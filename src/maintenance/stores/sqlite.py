@@ -70,9 +70,10 @@ def _path(url: str) -> str:
         raise ConfigurationError("the database URL names no file: write sqlite:///path, or memory:// for one process")
     if not rest.startswith("/"):
         raise ConfigurationError("the database URL names a host: write sqlite:///path, with three slashes")
-    if found := re.search(r"[?#]|%00", rest):
+    if found := re.search(r"[?#\x00]|%00", rest):
+        held = found[0].replace("\0", "a NUL character")
         raise ConfigurationError(
-            f"the database URL holds {found[0]}: write sqlite:///path alone, with %3F for ? and %23 for # in the path"
+            f"the database URL holds {held}: write sqlite:///path alone, with %3F for ? and %23 for # in the path"
         )
     return os.fsdecode(unquote_to_bytes(rest[1:]))
 

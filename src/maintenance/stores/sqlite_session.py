@@ -140,7 +140,7 @@ class SQLiteSession:
             [self._version] = execute("PRAGMA data_version").fetchone()
             sql = _READ if execute(_HAS_INSTANCES).fetchone() else _READ_ALONE
             *self._seen, registered = execute(sql, {"key": KEY, "instance": instance}).fetchone()
-            return _reading(self._seen, registered=bool(registered))
+            return _reading(self._seen, store=self._name, registered=bool(registered))
 
     def write(self, change: Change) -> Row:
         """See `Session.write`."""
@@ -176,7 +176,9 @@ class SQLiteSession:
         with self._conversation() as execute:
             rows = execute(_FLEET, {"key": KEY}).fetchall()
             found = [_instance(row[7:]) for row in rows if row[7] not in (None, _NOBODY)]
-            return Fleet(_reading(rows[0][:7]), tuple(found), intact=any(row[7] == _NOBODY for row in rows))
+            return Fleet(
+                _reading(rows[0][:7], store=self._name), tuple(found), intact=any(row[7] == _NOBODY for row in rows)
+            )
 
     def ask_drain(self, revision: int) -> None:
         """See `Session.ask_drain`."""
@@ -279,9 +281,9 @@ def _unprepared(exc: BaseException | None) -> bool:
     return _code(exc) == sqlite3.SQLITE_ERROR and str(exc).startswith(("no such table", "no such column"))
 
 
-def _reading(flag: Sequence[Any], *, registered: bool = False) -> Reading:
+def _reading(flag: Sequence[Any], *, store: str, registered: bool = False) -> Reading:
     there, *row, drain = flag
-    return Reading(_row(*row) if there else None, registered=registered, drain=bool(there and drain))
+    return Reading(_row(*row) if there else None, registered=registered, drain=bool(there and drain), store=store)
 
 
 def _row(value_bool: Any, details: str, revision: object, updated_at: str | None, updated_by: str | None) -> Row:
