@@ -366,6 +366,18 @@ def test_a_wrong_database_is_said_with_where_it_was_named(variable, capsys, monk
     assert PASSWORD not in said
 
 
+@pytest.mark.parametrize("command", [["status"], ["fleet"], ["wait"], ["on"], ["off"]], ids=" ".join)
+def test_nothing_is_made_in_a_file_of_somebody_else_s(command, sqlite_url, capsys):
+    """A misspelt path would be a flag that no server follows, and would say so as OFF."""
+    path = Path(sqlite_url.removeprefix("sqlite://"))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    before = path.read_bytes()
+    assert main([*command, "--database", sqlite_url]) == 1
+    assert "no such table: platform_settings: run `maintenance migrate" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_an_interrupt_before_a_command_has_begun_is_one_line(capsys, monkeypatch):
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec, module_from_spec
@@ -924,7 +925,29 @@ def test_sqlite_names_a_time_or_a_user_that_is_wrong(sqlite_url: str, assignment
         assert session.read().snapshot(read_at=0.0).enabled is True
 
 
-def test_sqlite_says_that_the_file_is_locked(sqlite_url: str) -> None:
+def test_a_flip_waits_longer_for_a_lock_than_a_read(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_session, "BUSY_TIMEOUT", 0.05)
+    with closing(SQLiteStore(sqlite_url).connect()) as session, ThreadPoolExecutor() as pool:
+        holder = sqlite3.connect(path_of(sqlite_url), isolation_level=None, check_same_thread=False)
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="locked"):
+            session.read()
+        flip = pool.submit(session.write, ON)
+        with pytest.raises(TimeoutError):
+            flip.result(5 * 0.05)
+        holder.close()
+        assert flip.result(LONG).value_bool is True
+        holder = sqlite3.connect(path_of(sqlite_url), isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        begun = time.monotonic()
+        with pytest.raises(StoreError, match="locked"):
+            session.read()
+        assert time.monotonic() - begun < sqlite_session.PATIENCE / 2, "a read is as impatient as before"
+        holder.close()
+
+
+def test_sqlite_says_that_the_file_is_locked(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_session, "PATIENCE", 0.3)
     with closing(SQLiteStore(sqlite_url).connect()) as session:
         before = read(session)
         with closing(sqlite3.connect(path_of(sqlite_url), isolation_level=None)) as holder:
@@ -941,6 +964,19 @@ def test_sqlite_says_that_the_file_is_not_its_own(sqlite_url: str) -> None:
     Path(path_of(sqlite_url)).write_text("a letter " * 200)
     with pytest.raises(StoreError, match=r"maintenance\.db: file is not a database: name a file of SQLite's"):
         SQLiteStore(sqlite_url).connect()
+
+
+def test_an_sqlite_store_that_may_create_nothing_does_not(sqlite_url: str, tmp_path: Path) -> None:
+    store = SQLiteStore(sqlite_url, create=False)
+    with pytest.raises(StoreError, match="unable to open database file: .* run `maintenance migrate`"):
+        store.connect()
+    assert not list(tmp_path.iterdir())
+    Path(store.path).touch()
+    with pytest.raises(StoreError, match="no such table: platform_settings: run `maintenance migrate"):
+        store.connect().read()
+    store.migrate()
+    with closing(store.connect()) as session:
+        assert session.read().row
 
 
 def test_sqlite_says_that_a_table_is_missing(sqlite_url: str) -> None:

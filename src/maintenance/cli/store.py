@@ -3,12 +3,11 @@
 import argparse
 import os
 import sys
-from urllib.parse import unquote_to_bytes
 
 from maintenance.default import database_variable, open_named
 from maintenance.errors import ConfigurationError, StoreError
 from maintenance.state import MaintenanceState
-from maintenance.stores import Store
+from maintenance.stores import SQLiteStore, Store
 
 
 def named(args: argparse.Namespace) -> Store:
@@ -50,20 +49,18 @@ def watching(args: argparse.Namespace, *, create: bool = False) -> MaintenanceSt
         StoreError: There is no such SQLite file.
     """
     store = named(args)
-    if is_missing(store):
-        if not create:
-            raise StoreError(
-                f"{store.name}: there is no such file: check the path, or make it with "
-                f"`maintenance migrate --database {store.name}`"
-            )
+    if not isinstance(store, SQLiteStore):
+        return MaintenanceState(store, register=False)
+    missing = not os.path.exists(store.path)
+    if missing and not create:
+        raise StoreError(
+            f"{store.name}: there is no such file: check the path, or make it with "
+            f"`maintenance migrate --database {store.name}`"
+        )
+    if missing:
         warn(f"{store.name} did not exist and is made now: no server can have been using it")
-    return MaintenanceState(store, register=False)
-
-
-def is_missing(store: Store) -> bool:
-    """Whether a store is an SQLite file that does not exist."""
-    scheme, _, path = store.name.partition(":///")
-    return scheme == "sqlite" and not os.path.exists(os.fsdecode(unquote_to_bytes(path)))
+    # Nothing is made in a file that is there: it may be another one than was meant.
+    return MaintenanceState(SQLiteStore(store.name, create=missing), register=False)
 
 
 def warn(text: str) -> None:

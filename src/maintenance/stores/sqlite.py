@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
+from maintenance.checks import check_bool
 from maintenance.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,38 +23,41 @@ class SQLiteStore:
 
     Attributes:
         name: The URL of the absolute path.
+        path: The absolute path.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         """Check the URL and make its path absolute; nothing is opened yet.
 
         Args:
             url: ``sqlite:///relative/path`` or ``sqlite:////absolute/path``; special characters %-encoded.
+            create: Whether the first connection makes the file and its tables where they are missing.
 
         Raises:
-            ConfigurationError: The URL names no file, or one that cannot be.
+            ConfigurationError: The URL names no file, or one that cannot be, or an option is wrong.
         """
-        self._path = os.path.abspath(_path(url))
-        _check(self._path)
-        self._prepared = False
+        check_bool("create", create)
+        self.path = os.path.abspath(_path(url))
+        _check(self.path)
+        self._prepared = not create
         self._driver = import_module("maintenance.stores.sqlite_session")
-        self.name = f"sqlite:///{quote(os.fsencode(self._path))}"
+        self.name = f"sqlite:///{quote(os.fsencode(self.path))}"
 
     def connect(self, *, listen: bool = False) -> "SQLiteSession":
         """Open a connection of its own; see `Store.connect`.
 
-        The first one makes the file and its tables where they are missing. A later one does not: a file that is gone
-        by then is a fault, and an empty one in its place would be a flag that nobody has set.
+        Unless told otherwise, the first one makes the file and its tables where they are missing. A later one does
+        not: a file that is gone by then is a fault, and an empty one in its place would be a flag that nobody has set.
         """
         session: SQLiteSession = self._driver.SQLiteSession(
-            self.name, self._path, listen=listen, prepare=not self._prepared
+            self.name, self.path, listen=listen, prepare=not self._prepared
         )
         self._prepared = True
         return session
 
     def migrate(self) -> None:
         """Make the file, and what is missing in it, in one transaction; see `Store.migrate`."""
-        session: SQLiteSession = self._driver.SQLiteSession(self.name, self._path, prepare=True)
+        session: SQLiteSession = self._driver.SQLiteSession(self.name, self.path, prepare=True)
         try:
             session.migrate()
         finally:

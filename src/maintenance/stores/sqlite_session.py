@@ -25,8 +25,8 @@ POLL: Final = 0.1
 BUSY_TIMEOUT: Final = 1.0
 """Seconds that a call waits for another process's transaction; one of ours takes milliseconds."""
 
-MIGRATE_TIMEOUT: Final = 5.0
-"""The same while the tables are made: many processes may begin at once."""
+PATIENCE: Final = 5.0
+"""The same for a flip, and while the tables are made. SQLite has no queue: of many at once, one may be out of luck."""
 
 STEPS: Final = 10_000
 """SQLite's instructions between two looks at the clock; a read takes about a hundred (measured)."""
@@ -128,10 +128,17 @@ class SQLiteSession:
             self._make_tables()
 
     def _make_tables(self) -> None:
-        self._connection.execute(f"PRAGMA busy_timeout = {MIGRATE_TIMEOUT * 1000:.0f}")
         schema = (files("maintenance.stores") / "sqlite.sql").read_text(encoding="utf-8")
-        self._connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
-        self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+        with self._patiently():
+            self._connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
+
+    @contextlib.contextmanager
+    def _patiently(self) -> Iterator[None]:
+        self._connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
+        try:
+            yield
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
 
     def read(self, instance: str | None = None) -> Reading:
         """See `Session.read`."""
@@ -151,7 +158,7 @@ class SQLiteSession:
             "updated_by": change.updated_by and str(change.updated_by),
         }
         # RETURNING would show the row as it was before the triggers.
-        with self._conversation() as execute, self._connection:
+        with self._conversation() as execute, self._patiently(), self._connection:
             execute("BEGIN IMMEDIATE")
             execute(_WRITE, values)
             _, *row, _, _ = execute(_READ_ALONE, {"key": KEY}).fetchone()
