@@ -362,11 +362,12 @@ def test_json_names_the_laggards_and_the_problem(file_url, capsys):
 # Ctrl-C.
 
 
-def test_ctrl_c_leaves_the_flag_and_says_so(url):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_ctrl_c_leaves_the_flag_and_says_so(url, number):
     register(open_store(url), instance(pid=77))
     with started("on", "--wait", "--timeout", "60") as waiting:
         read_until(waiting, "  waiting  ")
-        waiting.send_signal(signal.SIGINT)
+        waiting.send_signal(number)
         out, err = waiting.communicate(timeout=10)
     assert waiting.returncode == 130
     assert err.startswith("maintenance: interrupted: the wait has ended; maintenance stays ON (revision ")

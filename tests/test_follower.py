@@ -13,6 +13,7 @@ from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clock import Bell, Clock, Waits, hang, refuse, runtime
 from tests.support.entering import enter
 from tests.support.faulty import FaultyStore
+from tests.support.plain_apps import wsgi
 from tests.support.waiting import eventually
 
 TTL = 10.0
@@ -388,7 +389,7 @@ def test_leaving_without_a_thread_leaves_the_row_while_something_is_in_flight(st
     from maintenance.wsgi import MaintenanceMiddleware
 
     state = MaintenanceState(store, runtime=runtime(Clock(), start=refuse))
-    gate = MaintenanceMiddleware(None, state)._gate
+    gate = MaintenanceMiddleware(wsgi, state)._gate
     state.settle()
     assert gate.in_flight is not None
     enter(gate.in_flight, "GET", "/", "", {}, 1000.0)

@@ -30,7 +30,7 @@ class Status:
         instance: The id of this process; None before its first request.
         registered: Whether a wait for the fleet can see this process.
         registration_error: Why not.
-        in_flight: Requests that have not ended; None where none are tracked.
+        in_flight: Requests that have not ended, those that pass while it is on too; None where none are tracked.
     """
 
     condition: Condition

@@ -5,8 +5,10 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from maintenance.cli import options
@@ -66,7 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a message is shown whatever the terminal can
     try:
-        status = _run(arguments)
+        with _ended_by_signals():
+            status = _run(arguments)
         sys.stdout.flush()
     except OSError as exc:
         # The interpreter flushes once more when it ends.
@@ -82,6 +85,22 @@ def _open_what_is_closed() -> None:
     """Have somewhere to write to, and let no connection take the number of a stream that the shell has closed."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end a command as Ctrl-C does: what it shows is whole, and what it started is ended."""
+    here = threading.current_thread() is threading.main_thread()
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
+    # One that is ignored, as under nohup, or that somebody handles, stays.
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(arguments: list[str] | None) -> int:

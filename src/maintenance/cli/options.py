@@ -55,7 +55,8 @@ _EXAMPLES: Final = {
   maintenance sql > migration.sql""",
     "demo": """\
   maintenance demo
-  DEMO_ONCE=1 maintenance demo     # once through, then end""",
+  DEMO_ONCE=1 maintenance demo     # once through, then end
+  MAINTENANCE_DATABASE_URL=postgresql://owner@localhost/scratch maintenance demo     # migrates it and flips it""",
 }
 
 _EXIT_CODES: Final = """\
@@ -65,7 +66,7 @@ exit status:
   2  wrong usage; nothing was done
   3  `status`: maintenance is on
   4  --wait: not proven within the time-out; the flag stays as it was set
-  130  ended by Ctrl-C, but for watch and demo, which it ends with 0
+  130  ended by Ctrl-C, SIGTERM or SIGHUP, but for watch and demo, which they end with 0
   141  the reader of the output has gone; what was written stands"""
 
 _DATABASE: Final = """\
@@ -263,7 +264,7 @@ def _add_on(command: Parser) -> None:
     end = command.add_mutually_exclusive_group()
     end.add_argument("--until", metavar="TIME", type=instant, help="the expected end, in ISO 8601 with a time zone")
     end.add_argument(
-        "--for", dest="duration", metavar="TIME", type=duration, help="the same, from now: 90s, 30m, 2h or 1d"
+        "--for", dest="duration", metavar="TIME", type=duration, help="the same, from now: 90s, 30m, 1h30m or 1d"
     )
     command.add_argument(
         "--retry-after", metavar="SECONDS", type=whole_seconds, help="what Retry-After says, instead of the time left"

@@ -4,14 +4,12 @@ import contextlib
 import os
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 from urllib.parse import quote
 
 from maintenance.demo.servers import ADMIN, Server
@@ -33,7 +31,7 @@ def run() -> int:
     Raises:
         MaintenanceError: A step did not hold.
     """
-    with _sigterm_unwinds(), _database() as url:
+    with _database() as url:
         state = MaintenanceState(url, register=False)
         _claim(state)
         with _left_as_found(state), Server("A", url) as a, Server("B", url) as b:
@@ -51,20 +49,6 @@ def run() -> int:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-@contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Have SIGTERM end the servers and remove the folder, as every other end does."""
-
-    def end(_: int, __: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
