@@ -214,6 +214,7 @@ def test_fewer_than_expected_are_not_proven(file_url, capsys):
         assert main(["on", "--wait", "--expect", "2", "--timeout", "0.5"]) == 4
         said = capsys.readouterr()
         assert "1 of 2 expected instances are registered" in said.out
+        assert said.out.splitlines()[-1].startswith("a process joins when it starts up")
         assert said.err.endswith(": 1 of 2 expected instances are registered; maintenance stays ON\n")
         with fleet(file_url, 1):
             assert main(["on", "--wait", "--expect", "2"]) == 0

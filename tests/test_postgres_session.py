@@ -640,6 +640,10 @@ def test_several_hosts_mean_the_primary_and_what_the_url_says_stands() -> None:
         ("postgresql://me:hunter2@h:5433/d", "postgresql://me@h:5433/d"),
         ("postgres:///d?host=/tmp", "postgresql:///tmp/d"),
         ("postgresql://h", "postgresql://h/"),
+        ("postgresql://me:hunter2@a:1,b:2/d", "postgresql://me@a:1,b:2/d"),
+        ("postgresql://a,b/d?port=5433", "postgresql://a:5433,b:5433/d"),
+        ("postgresql://a,b:5433/d", "postgresql://a,b:5433/d"),
+        ("postgresql://me@[::1]:5433/d", "postgresql://me@[::1]:5433/d"),
     ],
 )
 def test_the_name_is_the_url_without_its_password(url: str, name: str) -> None:

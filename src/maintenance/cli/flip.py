@@ -7,7 +7,7 @@ from dataclasses import asdict
 from maintenance.cli import options
 from maintenance.cli.display import Watch, shown
 from maintenance.cli.errors import Ended
-from maintenance.cli.standings import NOBODY, next_step, result_json, summary, why
+from maintenance.cli.standings import JOINING, NOBODY, next_step, result_json, summary, why
 from maintenance.cli.store import warn, watching
 from maintenance.cli.text import emit, ended, flag_json, flipped, name, number, printable, span, word
 from maintenance.errors import ConfigurationError
@@ -102,6 +102,8 @@ def _conclude(proof: Proof, watch: Watch, snapshot: Snapshot, args: argparse.Nam
             print(f"  {name(standing.instance)}: {printable(why(standing))}", flush=True)
         if standings.waiting and not proof.final:
             print(next_step(snapshot), flush=True)
+        elif args.expect and not (proof or proof.final):
+            print(JOINING, flush=True)
     if proof and not proof.confirmed and not proof.fenced:
         warn(NOBODY)
 

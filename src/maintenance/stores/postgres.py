@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
 from maintenance.checks import check_bool, check_seconds
@@ -92,5 +93,7 @@ def _check(url: str) -> None:
 
 def _without_password(conninfo: dict[str, str]) -> str:
     user = f"{conninfo['user']}@" if conninfo.get("user") else ""
-    port = f":{conninfo['port']}" if conninfo.get("port") else ""
-    return f"postgresql://{user}{conninfo.get('host', '')}{port}/{conninfo.get('dbname', '')}"
+    hosts, ports = conninfo.get("host", "").split(","), conninfo.get("port", "").split(",")
+    names = [f"[{host}]" if ":" in host else host for host in hosts]
+    places = [f"{name}:{port}" if port else name for name, port in zip(names, cycle(ports), strict=False)]
+    return f"postgresql://{user}{','.join(places)}/{conninfo.get('dbname', '')}"
