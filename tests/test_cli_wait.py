@@ -222,7 +222,7 @@ def test_fewer_than_expected_are_not_proven(file_url, capsys):
 
 def test_an_obstacle_that_goes_away_is_told(file_url, capsys):
     output = Watch()
-    output.screen = display.Lines()
+    output.show = display.lines
     for problem in (None, "a standby answered", "a standby answered", None):
         output(Proof(proven=False, revision=2, problem=problem))
     assert [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()] == [

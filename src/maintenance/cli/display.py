@@ -3,9 +3,9 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from maintenance.cli.standings import Standing, Standings, standing_json, why
 from maintenance.cli.text import emit, name, number, printable, span
@@ -20,69 +20,47 @@ _FRAME: Final = 8
 """Lines of a terminal that the table leaves to its own frame and to what stands around it."""
 
 
-class Screen(Protocol):
-    """Where a wait is shown."""
-
-    def show(self, proof: Proof, changed: Sequence[Standing], *, problem: bool) -> None:
-        """Show a judgement.
-
-        Args:
-            proof: The judgement.
-            changed: The instances that stand differently than before.
-            problem: Whether `Proof.problem` is another one than before.
-        """
+Show = Callable[[Proof, Sequence[Standing], bool], None]
+"""Shows a judgement, the instances that stand differently than before, and whether `Proof.problem` is another one."""
 
 
-class Lines:
+def lines(proof: Proof, changed: Sequence[Standing], problem: bool) -> None:
     """Plain lines, each written once, so that a log of them reads well."""
-
-    def show(self, proof: Proof, changed: Sequence[Standing], *, problem: bool) -> None:
-        """See `Screen.show`."""
-        if problem:
-            print(f"  {span(proof.elapsed):>7}  {printable(proof.problem or 'that is settled')}", flush=True)
-        for it in changed:
-            print(f"  {span(proof.elapsed):>7}  {it.word:<13}  {name(it.instance)}: {printable(why(it))}", flush=True)
+    if problem:
+        print(f"  {span(proof.elapsed):>7}  {printable(proof.problem or 'that is settled')}", flush=True)
+    for it in changed:
+        print(f"  {span(proof.elapsed):>7}  {it.word:<13}  {name(it.instance)}: {printable(why(it))}", flush=True)
 
 
-class JsonLines:
+def json_lines(proof: Proof, changed: Sequence[Standing], problem: bool) -> None:
     """One JSON object a line."""
-
-    def show(self, proof: Proof, changed: Sequence[Standing], *, problem: bool) -> None:
-        """See `Screen.show`."""
-        if problem:
-            emit({"event": "problem", "problem": proof.problem, "elapsed": proof.elapsed})
-        for it in changed:
-            emit({"event": "instance", "elapsed": proof.elapsed, **standing_json(it)})
-
-
-class Drawn:
-    """Draws nothing by itself: the live table looks at what is known several times a second."""
-
-    def show(self, proof: Proof, changed: Sequence[Standing], *, problem: bool) -> None:
-        """See `Screen.show`."""
+    if problem:
+        emit({"event": "problem", "problem": proof.problem, "elapsed": proof.elapsed})
+    for it in changed:
+        emit({"event": "instance", "elapsed": proof.elapsed, **standing_json(it)})
 
 
 class Watch:
     """What `MaintenanceState.prove` reports its progress to."""
 
     def __init__(self) -> None:
-        """Know nothing yet, and show it nowhere."""
+        """Know nothing yet, and show nothing: a live table looks at what is known, several times a second."""
         self.standings = Standings()
-        self.screen: Screen = Drawn()
+        self.show: Show = lambda *_: None
         self.proof: Proof | None = None
 
     def __call__(self, proof: Proof) -> None:
         """Take a judgement, and show what is new in it."""
         before, self.proof = self.proof, proof
         changed = self.standings.update(proof)
-        self.screen.show(proof, changed, problem=proof.problem != (None if before is None else before.problem))
+        self.show(proof, changed, proof.problem != (None if before is None else before.problem))
 
 
 @contextlib.contextmanager
 def shown(watch: Watch, *, json: bool) -> Iterator[None]:
     """Show a wait in the way that suits whoever reads it."""
     if json or not _is_terminal() or find_spec("rich") is None:
-        watch.screen = JsonLines() if json else Lines()
+        watch.show = json_lines if json else lines
         yield
         return
     from rich.console import Console  # noqa: PLC0415 - only on a terminal, and only where it is installed
