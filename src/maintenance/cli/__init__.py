@@ -13,8 +13,7 @@ from typing import Final
 
 from maintenance.cli import options
 from maintenance.cli.ask import fleet, forget, migrate, sql, status
-from maintenance.cli.errors import Ended
-from maintenance.cli.flip import INTERRUPTED, flip, wait
+from maintenance.cli.flip import INTERRUPTED, Ended, flip, wait
 from maintenance.cli.text import printable, scrub
 from maintenance.cli.watch import watch
 from maintenance.errors import ConfigurationError, MaintenanceError

@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 from maintenance.cli import options
 from maintenance.cli.display import Watch, shown
-from maintenance.cli.errors import Ended
 from maintenance.cli.standings import JOINING, NOBODY, next_step, result_json, summary, why
 from maintenance.cli.store import warn, watching
 from maintenance.cli.text import emit, ended, flag_json, flipped, name, number, printable, span, word
@@ -18,6 +17,19 @@ from maintenance.state import MaintenanceState
 
 NOT_PROVEN = 4
 INTERRUPTED = 130
+
+
+class Ended(Exception):  # noqa: N818 - an interrupted wait is an end, and no error
+    """Ends the command with one line on stderr and an exit status.
+
+    Attributes:
+        status: The exit status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        """Remember both."""
+        super().__init__(message)
+        self.status = status
 
 
 def flip(args: argparse.Namespace) -> int:
