@@ -91,7 +91,7 @@ class Gate:
         self._rules = Rules(exempt, default_exempt=default_exempt)
         self._bypasses = _several(bypass)
         self._respond = respond
-        self._complaints = _Complaints()
+        self._silent_until: dict[int, float] = {}
         self._answers = Answers(NoLease.held.snapshot)
         self.state = state
         self.clock = REAL.clock
@@ -219,7 +219,7 @@ class Gate:
                     raise TypeError("a bypass must be a plain function, and this one returned an awaitable")  # noqa: TRY301
             except Exception as exc:  # noqa: BLE001
                 # Whoever cannot be asked lets nobody in.
-                self._complaints.log("a bypass failed, and lets nobody pass", bypass, exc, now=self.clock())
+                self._complain("a bypass failed, and lets nobody pass", bypass, exc)
                 continue
             if passes:
                 return True
@@ -229,9 +229,15 @@ class Gate:
         try:
             return completed(respond(snapshot, self._request(asked)), standard)
         except Exception as exc:  # noqa: BLE001
-            said = "respond failed; the standard response is sent"
-            self._complaints.log(said, respond, exc, now=self.clock())
+            self._complain("respond failed; the standard response is sent", respond, exc)
             return standard
+
+    def _complain(self, said: str, function: Callable[..., Any], exc: Exception) -> None:
+        """Log that a user's function failed: not for each request, nor for each look at those in flight."""
+        now = self.clock()
+        if now >= self._silent_until.get(id(function), now):
+            self._silent_until[id(function)] = now + COMPLAINT
+            _logger.error("maintenance: %s (told once in %g s): %r", said, COMPLAINT, function, exc_info=exc)
 
     def _request(self, asked: Asked) -> Request:
         method, path, raw = asked
@@ -262,18 +268,6 @@ class _Meter:
         """Hear of a flip."""
         if (gate := self._gate()) is not None:
             gate.told(self, snapshot)
-
-
-class _Complaints:
-    """Logs that a user's function failed: not for each request, nor for each look at those in flight."""
-
-    def __init__(self) -> None:
-        self._silent_until: dict[int, float] = {}
-
-    def log(self, said: str, function: Callable[..., Any], exc: Exception, *, now: float) -> None:
-        if now >= self._silent_until.get(id(function), now):
-            self._silent_until[id(function)] = now + COMPLAINT
-            _logger.error("maintenance: %s (told once in %g s): %r", said, COMPLAINT, function, exc_info=exc)
 
 
 def _call_of(clock: Callable[[], float]) -> tuple[Callable[..., float], tuple[Any, ...]]:
