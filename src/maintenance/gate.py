@@ -99,7 +99,7 @@ class Gate:
         self.keep = wire.copy if self._bypasses else None
         self.in_flight = InFlight() if in_flight else None
         self._meters: dict[MaintenanceState, _Meter] = {}
-        self._listeners: tuple[Callable[[Snapshot], None], ...] = ()
+        self.flipped: Callable[[Snapshot], None] = lambda _: None
         self.lease: Lease | NoLease = NoLease()
         if state is not None:
             self._follow(state)
@@ -130,15 +130,10 @@ class Gate:
         kept = [flight for flight in before if flight is now or flight.entries()]
         return _Meter(self, (InFlight(), *kept))
 
-    def on_change(self, listener: Callable[[Snapshot], None]) -> None:
-        """Have a function called with each flip of whichever state is followed."""
-        self._listeners = (*self._listeners, listener)
-
     def told(self, meter: "_Meter", snapshot: Snapshot) -> None:
         """Pass on a flip, unless it is that of a state that was replaced."""
         if self.state is not None and self._meters.get(self.state) is meter:
-            for listener in self._listeners:
-                listener(snapshot)
+            self.flipped(snapshot)
 
     @property
     def ready(self) -> MaintenanceState | None:

@@ -27,7 +27,7 @@ class Closer:
         """Start with none open."""
         self._app, self._gate = app, gate
         self._open: dict[int, _Open] = {}
-        gate.on_change(self._flipped)
+        gate.flipped = self._flipped
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for one connection that was let in."""
