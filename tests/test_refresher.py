@@ -128,7 +128,7 @@ def test_a_heartbeat_a_minute_and_nothing_else_while_nothing_changes(life: Life)
 
 
 def test_the_request_that_brings_a_process_into_the_fleet_is_not_shown_for_a_minute(life: Life) -> None:
-    life.load = Load(in_flight=1, total=1)
+    life.load = Load(in_flight=1)
     life.attempt()
     life.load = Load()
     for _ in range(3):
@@ -412,7 +412,7 @@ def ask_drain(life: Life) -> None:
 
 
 def test_while_somebody_waits_for_it_the_end_of_the_last_request_is_told_at_once(life: Life) -> None:
-    life.load = Load(in_flight=2, total=3, websockets=1, oldest="GET /slow", oldest_age=4.0)
+    life.load = Load(in_flight=2, websockets=1, oldest="GET /slow", oldest_age=4.0)
     ask_drain(life)
     life.attempt()
     told = life.store.reports[-1]
@@ -432,7 +432,7 @@ def test_while_somebody_waits_for_it_the_end_of_the_last_request_is_told_at_once
 
 def test_a_drain_that_goes_on_is_told_once_a_second_and_only_where_it_changed(life: Life) -> None:
     life.attempt()
-    life.load = Load(in_flight=9, total=9)
+    life.load = Load(in_flight=9)
     ask_drain(life)
     life.attempt()
     life.store.reports.clear()
@@ -449,7 +449,7 @@ def test_a_drain_that_goes_on_is_told_once_a_second_and_only_where_it_changed(li
 
 
 def test_a_drain_is_told_by_the_next_read_too(life: Life) -> None:
-    life.load = Load(in_flight=1, total=1)
+    life.load = Load(in_flight=1)
     ask_drain(life)
     life.attempt()
     life.load = Load()
@@ -472,7 +472,7 @@ def test_where_requests_are_not_tracked_it_says_so(life: Life) -> None:
 
 
 def test_a_retired_thread_renews_no_lease_and_ends_once_nothing_is_in_flight(life: Life) -> None:
-    life.load = Load(total=1)
+    life.load = Load(in_flight=1)
     life.attempt()
     life.refresher.retire()
     life.clock.now += 1

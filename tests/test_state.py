@@ -14,7 +14,7 @@ import pytest
 
 from maintenance import ConfigurationError, MaintenanceState, Snapshot, StoreError
 from maintenance.checks import LONGEST
-from maintenance.in_flight import Load
+from maintenance.in_flight import Entry
 from maintenance.lease import GRACE
 from maintenance.model import Row
 from maintenance.state import _forked_all, _leave_all
@@ -740,8 +740,8 @@ def test_what_cannot_be_called_is_refused_as_a_callback() -> None:
 
 def test_a_middleware_that_attaches_twice_is_counted_once() -> None:
     class Meter:
-        def load(self, snapshot: Snapshot, now: float) -> Load:
-            return Load(in_flight=1, total=1)
+        def entries(self, snapshot: Snapshot) -> list[tuple[Entry, bool]]:
+            return [(Entry("GET", "/", "", 1.0, None), True)]
 
         def clear(self) -> None:
             """A fork in a later test tells this state too, while it is there."""

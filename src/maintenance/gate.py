@@ -14,7 +14,7 @@ from maintenance import default
 from maintenance.checks import check_bool, check_function
 from maintenance.custom_response import completed
 from maintenance.errors import ConfigurationError
-from maintenance.in_flight import Entry, InFlight, Load, load
+from maintenance.in_flight import Entry, InFlight
 from maintenance.lease import Held, Lease
 from maintenance.model import Request, Snapshot
 from maintenance.policy import PASSES, Rules
@@ -246,13 +246,13 @@ class _Meter:
         self._gate = weakref.ref(gate)
         self.flights = flights
 
-    def load(self, snapshot: Snapshot, now: float) -> Load | None:
-        """What is in flight under a flag; None where it is not tracked."""
+    def entries(self, snapshot: Snapshot) -> list[tuple[Entry, bool]] | None:
+        """What is in flight, and whether a flag refuses it; None where it is not tracked."""
         if not self.flights:
             return None
         gate, entries = self._gate(), [entry for flight in self.flights for entry in flight.entries()]
         # Of a middleware that is gone, nobody can say what it would let pass.
-        return load(entries, lambda entry: gate is None or gate.counts(snapshot, entry), now=now)
+        return [(entry, gate is None or gate.counts(snapshot, entry)) for entry in entries]
 
     def clear(self) -> None:
         """Forget the requests in flight: in the child of a fork they are the parent's."""

@@ -1,7 +1,7 @@
 """The requests that one middleware has let in and that have not ended."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -40,14 +40,12 @@ class Load:
     Attributes:
         in_flight: Requests that the flag refuses: of a mode that refuses them, let pass by no rule and no bypass.
             While the flag is off, all of them.
-        total: All of them.
-        websockets: WebSockets among `total`.
+        websockets: WebSockets, whether refused or not.
         oldest: The oldest of `in_flight`, as ``"GET /path"``.
         oldest_age: Its age in seconds.
     """
 
     in_flight: int = 0
-    total: int = 0
     websockets: int = 0
     oldest: str | None = None
     oldest_age: float | None = None
@@ -97,15 +95,14 @@ class InFlight:
         self.table.clear()
 
 
-def load(entries: Iterable[Entry], counts: Callable[[Entry], bool], *, now: float) -> Load:
-    """Sum up what is in flight in one middleware."""
+def load(entries: Iterable[tuple[Entry, bool]], *, now: float) -> Load:
+    """Sum up what is in flight in a process: each request, and whether it counts."""
     present = list(entries)
-    counted = [entry for entry in present if counts(entry)]
+    counted = [entry for entry, counts in present if counts]
     oldest = min(counted, key=lambda entry: entry.start, default=None)
     return Load(
         in_flight=len(counted),
-        total=len(present),
-        websockets=sum(entry.method == WEBSOCKET for entry in present),
+        websockets=sum(entry.method == WEBSOCKET for entry, _ in present),
         oldest=_printable(f"{oldest.method} {oldest.path}") if oldest else None,
         oldest_age=now - oldest.start if oldest else None,
     )
@@ -114,16 +111,3 @@ def load(entries: Iterable[Entry], counts: Callable[[Entry], bool], *, now: floa
 def _printable(asked: str) -> str:
     """What a visitor asked for, as a store can keep it and a terminal may show it."""
     return asked.encode("unicode_escape").decode("ascii")[:MAX_OLDEST]
-
-
-def total(loads: Iterable[Load]) -> Load:
-    """Sum up what is in flight in a process."""
-    several = list(loads)
-    oldest = max(several, key=lambda load: load.oldest_age or 0.0, default=Load())
-    return Load(
-        in_flight=sum(load.in_flight for load in several),
-        total=sum(load.total for load in several),
-        websockets=sum(load.websockets for load in several),
-        oldest=oldest.oldest,
-        oldest_age=oldest.oldest_age,
-    )

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from maintenance.errors import FlagError, StoreError
@@ -205,8 +204,8 @@ class Refresher:
         if not self._stopping:
             return False
         # Everything in flight counts under a flag that is off, and nobody's code is asked about it.
-        load = self.row.measure(replace(self._lease.known, enabled=False))
-        return self._session is None or load is None or load.total == 0
+        load = self.row.measure(Snapshot(enabled=False))
+        return self._session is None or load is None or load.in_flight == 0
 
     def _stumble(self, exc: Exception) -> None:
         self._failures += 1

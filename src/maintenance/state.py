@@ -4,12 +4,12 @@ import atexit
 import contextlib
 import datetime as dt
 import functools
+import itertools
 import logging
 import operator
 import os
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from maintenance.checks import check_bool, check_function, check_seconds, check_
 from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
 from maintenance.follower import Follower
 from maintenance.health import Condition, Health, Status
-from maintenance.in_flight import Load, total
+from maintenance.in_flight import Entry, Load, load
 from maintenance.lease import LAGGING, Held, Lease, fallback
 from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale
 from maintenance.proof import Progress, Proof, Prover, Question
@@ -300,7 +300,7 @@ class MaintenanceState:
     def status(self) -> Status:
         """How this process stands with its store; reads memory only."""
         # Under a flag that is off all that is in flight counts, and no bypass is asked about it.
-        refresher, load = self.follower.refresher, self._measure(replace(self.lease.known, enabled=False))
+        refresher, load = self.follower.refresher, self._measure(Snapshot(enabled=False))
         condition = self._note()
         return Status(
             condition=condition,
@@ -314,7 +314,7 @@ class MaintenanceState:
             instance=refresher.instance if refresher else None,
             registered=refresher is not None and refresher.registered,
             registration_error=refresher.registration_error if refresher else None,
-            in_flight=load.total if load else None,
+            in_flight=load.in_flight if load else None,
         )
 
     def on_change(self, callback: Callback) -> Callback:
@@ -370,9 +370,8 @@ class MaintenanceState:
         self._tell()
 
     def _measure(self, snapshot: Snapshot) -> Load | None:
-        now = self.clock()
-        loads = [meter.load(snapshot, now) for meter in self._meters]
-        return None if None in loads else total(load for load in loads if load)
+        entries = [meter.entries(snapshot) for meter in self._meters]
+        return None if None in entries else load(itertools.chain(*filter(None, entries)), now=self.clock())
 
     def _is_primed(self) -> bool:
         """Whether this very process has read not long ago, and does not follow yet: not one that its parent primed."""
@@ -416,8 +415,8 @@ class MaintenanceState:
 class Meter(Protocol):
     """What counts the requests of one middleware."""
 
-    def load(self, snapshot: Snapshot, now: float) -> Load | None:
-        """What is in flight under a flag; None where it is not tracked."""
+    def entries(self, snapshot: Snapshot) -> list[tuple[Entry, bool]] | None:
+        """What is in flight, and whether a flag refuses it; None where it is not tracked."""
 
     def clear(self) -> None:
         """Forget all."""
