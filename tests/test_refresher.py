@@ -80,7 +80,7 @@ def make() -> Callable[..., Life]:
 
 def test_it_registers_before_it_reads_and_acknowledges_only_what_is_installed(life: Life) -> None:
     revision, seen = life.flip(), []
-    life.store.meanwhile = lambda: seen.append(("read", life.registered == [life.refresher.instance]))
+    life.store.meanwhile = lambda: seen.append(("read", life.registered == [life.refresher.row.instance.id]))
     life.store.at_report = lambda: seen.append(("report", life.lease.known.revision))
     life.attempt()
     assert seen == [("report", 0), ("read", True), ("report", revision)]
@@ -108,7 +108,7 @@ def test_a_read_that_an_own_write_overtakes_is_not_taken_and_repeated_at_once(li
 
 def test_a_row_that_somebody_removed_is_there_again_before_the_read_that_a_lease_rests_on(life: Life) -> None:
     life.attempt()
-    life.store.inner.connect().remove(life.refresher.instance)
+    life.store.inner.connect().remove(life.refresher.row.instance.id)
     registered_when_read: list[bool] = []
     life.store.meanwhile = lambda: registered_when_read.append(bool(life.registered))
     life.attempt()
@@ -152,11 +152,11 @@ def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life, caplog:
         "maintenance: no wait for the fleet can see this process: instances cannot register: run `maintenance migrate`"
     ]
     assert life.lease.runs()
-    assert (life.refresher.registered, life.lease.error) == (False, None)
-    assert life.refresher.registration_error == "instances cannot register: run `maintenance migrate`"
+    assert (life.refresher.row.there, life.lease.error) == (False, None)
+    assert life.refresher.row.error == "instances cannot register: run `maintenance migrate`"
     life.store.report_error = None
     life.attempt()
-    assert (life.refresher.registered, life.refresher.registration_error) == (True, None)
+    assert (life.refresher.row.there, life.refresher.row.error) == (True, None)
 
 
 @pytest.fixture
@@ -181,8 +181,8 @@ def test_a_registration_that_hangs_hides_no_flag(unheard: Callable[..., Life]) -
     life.attempt()
     assert told == [(True, True)] * 2  # before the registration hangs again, and after
     assert (life.lease.runs(), life.lease.failing) == (True, True)
-    assert (life.refresher.registered, life.store.reports) == (False, [])
-    assert life.refresher.registration_error == "the server closed the connection"
+    assert (life.refresher.row.there, life.store.reports) == (False, [])
+    assert life.refresher.row.error == "the server closed the connection"
 
 
 def test_under_block_too_and_no_lease_rests_on_it(unheard: Callable[..., Life]) -> None:
@@ -211,7 +211,7 @@ def test_what_is_read_ahead_of_a_registration_is_not_acknowledged(unheard: Calla
 def test_a_row_that_may_have_come_to_be_is_removed(unheard: Callable[..., Life]) -> None:
     life = unheard()
     life.attempt()
-    life.store.inner.connect().report(life.refresher.row.itself)  # committed after all
+    life.store.inner.connect().report(life.refresher.row.instance)  # committed after all
     life.refresher._session = life.store.connect()
     life.refresher._leave()
     assert life.registered == []
@@ -228,14 +228,14 @@ def test_a_heartbeat_or_acknowledgement_that_fails_is_repeated_and_costs_no_leas
     for _ in range(3):
         life.clock.now += HEARTBEAT
         life.attempt()
-        assert life.refresher.registered
+        assert life.refresher.row.there
         assert (life.lease.until, life.lease.failing) == (life.clock.now + TTL, False)
-    assert life.refresher.registration_error == "instances cannot register: the disk is full"
+    assert life.refresher.row.error == "instances cannot register: the disk is full"
     life.store.report_error = None
     life.store.reports.clear()
     life.attempt()
     assert [one.revision for one in life.store.reports] == [revision]
-    assert life.refresher.registration_error is None
+    assert life.refresher.row.error is None
 
 
 def test_over_a_new_connection_what_is_known_is_acknowledged_again(life: Life) -> None:
@@ -266,7 +266,7 @@ def test_block_admits_nothing_where_it_cannot_register(make: Callable[..., Life]
 def test_block_renews_no_lease_while_its_row_is_away(make: Callable[..., Life]) -> None:
     life = make(when_stale="block")
     life.attempt()
-    life.store.inner.connect().remove(life.refresher.instance)
+    life.store.inner.connect().remove(life.refresher.row.instance.id)
     life.store.report_error = RegistrationError("instances cannot register")
     life.clock.now += 1
     life.attempt()
@@ -499,7 +499,7 @@ def test_a_row_that_cannot_be_removed_stays_behind_and_is_told(life: Life, caplo
     life.store.away()
     life.refresher.retire()
     life.refresher._run()
-    assert f"the row of instance {life.refresher.instance} stays behind: the server is away" in caplog.text
+    assert f"the row of instance {life.refresher.row.instance.id} stays behind: the server is away" in caplog.text
     assert life.store.open == 0
 
 

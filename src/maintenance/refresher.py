@@ -59,21 +59,6 @@ class Refresher:
         self._next_here = float("-inf")
 
     @property
-    def instance(self) -> str:
-        """The id of this process among the instances."""
-        return self.row.itself.id
-
-    @property
-    def registered(self) -> bool:
-        """Whether it is among them."""
-        return self.row.there
-
-    @property
-    def registration_error(self) -> str | None:
-        """Why not."""
-        return self.row.error
-
-    @property
     def listening(self) -> bool:
         """Whether a change arrives at once."""
         session = self._session
@@ -255,7 +240,7 @@ class Refresher:
         ticket = self._lease.ticket()
         # Before it is sent: what is committed after this moment may be missing in the answer.
         sent = self._runtime.clock()
-        return sent, ticket, session.read(self.instance)
+        return sent, ticket, session.read(self.row.instance.id)
 
     def _install(self, sent: float, ticket: int, reading: Reading) -> None:
         snapshot = reading.snapshot(read_at=sent)

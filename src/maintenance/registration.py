@@ -59,7 +59,7 @@ class Registration:
         """
         self._settings, self._runtime, self.measure = settings, runtime, measure
         # Asked once: the whole fleet acknowledges a flip at the same time, and what it needs for that adds up.
-        self.itself = Instance(
+        self.instance = Instance(
             id=uuid.uuid4().hex,
             host=hostname(),
             boot=boot_id(),
@@ -128,9 +128,9 @@ class Registration:
             return
         try:
             with session.within(self._settings.limit):
-                session.remove(self.itself.id)
+                session.remove(self.instance.id)
         except StoreError as exc:
-            _logger.info("maintenance: the row of instance %s stays behind: %s", self.itself.id, exc)
+            _logger.info("maintenance: the row of instance %s stays behind: %s", self.instance.id, exc)
 
     def _say(self, session: Session, instance: Instance) -> None:
         """Write the row. One that is there stays, whatever becomes of a later report, which is only repeated."""
@@ -150,7 +150,7 @@ class Registration:
 
     def _described(self, revision: int | None, load: Load | None) -> Instance:
         return replace(
-            self.itself,
+            self.instance,
             revision=revision,
             in_flight=load.in_flight if load else None,
             websockets=load.websockets if load else 0,

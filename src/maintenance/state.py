@@ -301,6 +301,7 @@ class MaintenanceState:
         """How this process stands with its store; reads memory only."""
         # Under a flag that is off all that is in flight counts, and no bypass is asked about it.
         refresher, load = self.follower.refresher, self._measure(Snapshot(enabled=False))
+        row = refresher.row if refresher else None
         condition = self._note()
         return Status(
             condition=condition,
@@ -311,9 +312,9 @@ class MaintenanceState:
             ttl=self._settings.ttl,
             when_stale=self._settings.when_stale,
             listening=refresher is not None and refresher.listening,
-            instance=refresher.instance if refresher else None,
-            registered=refresher is not None and refresher.registered,
-            registration_error=refresher.registration_error if refresher else None,
+            instance=row.instance.id if row else None,
+            registered=row is not None and row.there,
+            registration_error=row.error if row else None,
             in_flight=load.in_flight if load else None,
         )
 

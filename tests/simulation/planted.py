@@ -59,7 +59,7 @@ def _acknowledges_before_installing(self: Any, session: Any) -> None:
 
 def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
     ticket = self._lease.ticket()
-    reading = session.read(self.instance)
+    reading = session.read(self.row.instance.id)
     return self._runtime.clock(), ticket, reading
 
 
