@@ -188,9 +188,6 @@ class Follower:
             refresher = self.refresher
         if refresher is None:
             return
-        # The row goes once nothing is in flight, so the lease must have ended before, and nothing may renew it.
-        refresher.renew_no_more()
-        self._lease.expire()
         refresher.retire()
         with self._lock:
             if self.refresher is refresher:  # and not that of a request which came while another thread left

@@ -86,13 +86,12 @@ class Refresher:
         """Have the store read now."""
         self._waker.wake()
 
-    def renew_no_more(self) -> None:
-        """Read and acknowledge as before, and renew no lease from now on."""
-        self._renews = False
-
     def retire(self) -> None:
-        """The same, and end the thread once nothing is in flight, and with it the row."""
-        self._renews, self._stopping = False, True
+        """End the lease, then the thread, once nothing is in flight, and with it the row."""
+        # In this order: once the thread may end, the row may go, so the lease must be over, and nothing may renew it.
+        self._renews = False
+        self._lease.expire()
+        self._stopping = True
         self.wake()
 
     def join(self, timeout: float) -> None:

@@ -137,7 +137,8 @@ def _ignores_overlaps(self: Any, snapshot: Any, *, asked: int | None = None, **o
 def _leaves_before_the_lease_has_ended(self: Any) -> None:
     refresher = self.refresher
     if refresher is not None:
-        refresher.retire()
+        refresher._renews, refresher._stopping = False, True
+        refresher.wake()
         self._runtime.sleep(self._lease._ttl / 4)  # a busy machine
         _true_leave(self)
 

@@ -36,7 +36,7 @@ STEPPED: Final = {
     wsgi.MaintenanceMiddleware: ("__call__", "_refusal"),
     gate.Gate: ("held",),
     lease.Lease: ("install", "run_out", "expire", "close"),
-    refresher.Refresher: ("_cycle", "_read", "_install", "renew_no_more", "retire"),
+    refresher.Refresher: ("_cycle", "_read", "_install", "retire"),
     registration.Registration: ("register", "acknowledge", "follow_drain", "_say"),
     follower.Follower: ("settled", "settle", "_await_outcome", "_ensure_running", "leave", "forked"),
     state.MaintenanceState: ("set", "refresh", "forked", "close"),
