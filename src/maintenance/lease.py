@@ -55,7 +55,6 @@ class Lease:
         self._expired = 0
         self.closed = False
         self.until = float("-inf")
-        self.failing = False
         self.error: str | None = None
         self.known = before
         self._last_blocked: tuple[Snapshot | None, Held] = None, Held(before, self.until, open=False)
@@ -93,7 +92,7 @@ class Lease:
             self._newest, self._taken, until = ticket, next(self._tickets), self.until
             if renew and ticket > self._expired:
                 until = snapshot.read_at + self._ttl
-                self.failing, self.error = False, None
+                self.error = None
             # In this order, because nobody locks to look: who finds the answer known, and acknowledges it, or finds
             # the lease running, and admits a request, must find the answer held.
             self.held = self._hold(snapshot, until)
@@ -102,13 +101,12 @@ class Lease:
 
     def fail(self, error: str) -> None:
         """Remember that the store did not answer, or not well enough to renew the lease."""
-        with self._lock:
-            self.failing, self.error = True, error
+        self.error = error
 
-    def recover(self) -> None:
-        """Forget the last failure, in a process that has no lease yet."""
-        with self._lock:
-            self.failing, self.error = False, None
+    @property
+    def failing(self) -> bool:
+        """Whether the last try did not renew the lease."""
+        return self.error is not None
 
     def runs(self) -> bool:
         """Whether requests may rest on what is known."""
@@ -143,7 +141,7 @@ class Lease:
         with self._lock:
             self._expired = next(self._tickets)
             self.until = float("-inf")
-            self.failing = False
+            self.error = None
             self.held = self._hold(self.known, self.until)
 
     def forked(self) -> None:

@@ -160,7 +160,7 @@ class MaintenanceState:
         if lagging:
             self.lease.fail(LAGGING)
         elif self.follower.refresher is None:
-            self.lease.recover()
+            self.lease.error = None  # there is no lease yet that it did not renew
         self._primed_in = self._runtime.pid()
         self._attempted()
         return self.lease.known
