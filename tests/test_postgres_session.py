@@ -178,7 +178,6 @@ def test_whatever_ends_the_connection_is_a_store_error_in_every_call(migrated_ur
             lambda: session.remove(uuid4().hex),
             session.fleet,
             lambda: session.ask_drain(1),
-            session.vouch,
             lambda: session.wait(0.0, waker),
             session._try_listen,
         ):

@@ -311,6 +311,12 @@ class Instance:
         return (self.oldest_age or 0.0) + max(self.silent_for, 0.0)
 
 
+SENTINEL: Final = Instance(
+    id="0" * 32, host="", boot="", pid=0, program="the table is whole", version="", when_stale="block", ttl=1.0
+)
+"""The row that is no instance, and is made with the table: where it is gone, the table was emptied since."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """Every registered instance, and the flag, as **one** statement saw them.
@@ -318,7 +324,8 @@ class Fleet:
     Attributes:
         reading: The flag.
         instances: The registered ones.
-        intact: False where the table of instances was emptied behind the library's back: who was in it is unknown.
+        intact: False where the table of instances was emptied behind the library's back, and `SENTINEL` with it: who
+            was in it is unknown.
     """
 
     reading: Reading

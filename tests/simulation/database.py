@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from maintenance.errors import RegistrationError, StoreError
-from maintenance.model import Change, Fleet, Instance, Reading, Row
+from maintenance.model import SENTINEL, Change, Fleet, Instance, Reading, Row
 from tests.simulation.history import History, Write
 from tests.simulation.world import Process, Queue, Thread, Waker, World
 
@@ -133,6 +133,9 @@ class Database:
     def report(self, process: Process, instance: Instance) -> None:
         if not process.may_register:
             raise RegistrationError("simulated: permission denied")
+        if instance is SENTINEL:
+            self.intact = True
+            return
         before = self.instances.get(instance.id)
         self.instances[instance.id] = replace(instance), self.world.now
         if before is None:
@@ -151,9 +154,6 @@ class Database:
 
     def remove(self, instance: str) -> bool:
         return self.instances.pop(instance, None) is not None
-
-    def vouch(self) -> None:
-        self.intact = True
 
 
 class Session:
@@ -261,9 +261,6 @@ class Session:
 
     def ask_drain(self, revision: int) -> None:
         self._ask("ask_drain", self._writing(lambda: self.database.ask_drain(revision)))
-
-    def vouch(self) -> None:
-        self._ask("vouch", self._writing(self.database.vouch))
 
     def _writing(self, statement: Callable[[], Any]) -> Callable[[], Any]:
         def checked() -> Any:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from maintenance.errors import StoreError
-from maintenance.model import Change, Fleet, Instance, Reading, Row
+from maintenance.model import SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.stores import MemoryStore, Session, Waker
 
 
@@ -85,6 +85,9 @@ class FaultySession:
 
     def report(self, instance: Instance) -> None:
         self._store.fail()
+        if instance is SENTINEL:
+            self._store.intact = True
+            return
         if self._store.report_error is not None:
             raise self._store.report_error
         self._store.at_report()
@@ -104,10 +107,6 @@ class FaultySession:
     def ask_drain(self, revision: int) -> None:
         self._store.fail()
         self._inner.ask_drain(revision)
-
-    def vouch(self) -> None:
-        self._store.fail()
-        self._store.intact = True
 
     def wait(self, timeout: float, waker: Waker) -> bool:
         error, self._store.wait_error = self._store.wait_error, None

@@ -60,9 +60,6 @@ class Session(Protocol):
     def ask_drain(self, revision: int) -> None:
         """Ask each instance to say when nothing that `revision` refuses is in flight any more."""
 
-    def vouch(self) -> None:
-        """Declare the table of instances whole again, on an operator's word."""
-
     def wait(self, timeout: float, waker: Waker) -> bool:
         """Wait for a change or for `waker`, for `timeout` seconds at most; False where nothing happened."""
 

@@ -139,9 +139,6 @@ class MemorySession:
                 self._table.drain = revision
                 self._table.changed()
 
-    def vouch(self) -> None:
-        """See `Session.vouch`; the table is always whole."""
-
     def wait(self, timeout: float, waker: "Waker") -> bool:
         """See `Session.wait`."""
         if not self.listening:

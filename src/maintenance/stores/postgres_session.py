@@ -25,7 +25,7 @@ from psycopg.postgres import register_default_adapters
 from psycopg.types.json import Jsonb, set_json_loads
 
 from maintenance.errors import ConfigurationError, RegistrationError, StoreError
-from maintenance.model import CHANNEL, KEY, Change, Fleet, Instance, Reading, Row
+from maintenance.model import CHANNEL, KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.stores import Waker
 
 Result = TypeVar("Result")
@@ -56,7 +56,7 @@ _NUMBERS: Final = {
 }
 """The parameters that are whole numbers, and which."""
 
-_NOBODY: Final = UUID(int=0)
+_NOBODY: Final = UUID(SENTINEL.id)
 # The time as a number, because psycopg reads no other DateStyle than ISO. What does not match a name of PostgreSQL's
 # own exactly is written with its schema: in public anybody may have put a better match.
 _ROW: Final = "s.value_bool, s.details, s.revision, extract(epoch FROM s.updated_at)::float8, s.updated_by"
@@ -303,7 +303,7 @@ class PostgresSession:
         """See `Session.read`."""
         if not self._instances:
             self._probe()
-        values = {"key": KEY, "instance": instance or _NOBODY.hex}
+        values = {"key": KEY, "instance": instance or SENTINEL.id}
         try:
             *flag, registered = self._follow(_READ if self._instances else _READ_ALONE, values)[0]
         except StoreError as exc:
@@ -359,14 +359,6 @@ class PostgresSession:
             "UPDATE public.platform_settings SET drain_revision = revision "
             "WHERE key = %(key)s AND revision = %(revision)s AND drain_revision IS DISTINCT FROM revision",
             {"key": KEY, "revision": revision},
-        )
-
-    def vouch(self) -> None:
-        """See `Session.vouch`."""
-        self._run(
-            "INSERT INTO public.maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl) "
-            "VALUES (%(id)s, '', '', 0, 'the table is whole', '', 'block', 1) ON CONFLICT (id) DO NOTHING",
-            {"id": _NOBODY},
         )
 
     def wait(self, timeout: float, waker: Waker) -> bool:

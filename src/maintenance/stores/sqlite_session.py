@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from maintenance.errors import RegistrationError, StoreError
-from maintenance.model import KEY, Change, Fleet, Instance, Reading, Row
+from maintenance.model import KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.runtime import REAL
 from maintenance.stores import Waker
 
@@ -31,7 +31,6 @@ PATIENCE: Final = 5.0
 STEPS: Final = 10_000
 """SQLite's instructions between two looks at the clock; a read takes about a hundred (measured)."""
 
-_NOBODY: Final = UUID(int=0).hex
 _NOW: Final = "strftime('%Y-%m-%d %H:%M:%fZ', 'now')"
 _EPOCH: Final = "(julianday('now') - 2440587.5) * 86400.0"
 _FLAG: Final = (
@@ -176,15 +175,15 @@ class SQLiteSession:
     def remove(self, instance: str) -> bool:
         """See `Session.remove`."""
         sql = "DELETE FROM maintenance_instances WHERE id = :id AND id <> :nobody"
-        return self._run(sql, {"id": instance, "nobody": _NOBODY}) > 0
+        return self._run(sql, {"id": instance, "nobody": SENTINEL.id}) > 0
 
     def fleet(self) -> Fleet:
         """See `Session.fleet`."""
         with self._conversation() as execute:
             rows = execute(_FLEET, {"key": KEY}).fetchall()
-            found = [_instance(row[7:]) for row in rows if row[7] not in (None, _NOBODY)]
+            found = [_instance(row[7:]) for row in rows if row[7] not in (None, SENTINEL.id)]
             return Fleet(
-                _reading(rows[0][:7], store=self._name), tuple(found), intact=any(row[7] == _NOBODY for row in rows)
+                _reading(rows[0][:7], store=self._name), tuple(found), intact=any(row[7] == SENTINEL.id for row in rows)
             )
 
     def ask_drain(self, revision: int) -> None:
@@ -192,14 +191,6 @@ class SQLiteSession:
         self._run(
             "UPDATE platform_settings SET drain_revision = revision WHERE key = :key AND revision = :revision",
             {"key": KEY, "revision": revision},
-        )
-
-    def vouch(self) -> None:
-        """See `Session.vouch`."""
-        self._run(
-            "INSERT OR IGNORE INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl) "
-            "VALUES (:id, '', '', 0, 'the table is whole', '', 'block', 1)",
-            {"id": _NOBODY},
         )
 
     def wait(self, timeout: float, waker: Waker) -> bool:
