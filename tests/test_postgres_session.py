@@ -28,7 +28,7 @@ from psycopg.types.string import StrDumper, TextLoader
 from maintenance import ConfigurationError, MaintenanceState, StoreError
 from maintenance.errors import RegistrationError
 from maintenance.model import Change, Details, Instance
-from maintenance.runtime import Waker
+from maintenance.runtime import SocketWaker
 from maintenance.stores import PostgresStore, postgres_session
 from maintenance.stores.postgres_session import PostgresSession
 from tests.support.ports import free_port
@@ -102,7 +102,7 @@ def test_behind_a_pooler_it_polls(postgres: Server, migrated_url: str) -> None:
             assert (pooled.listening, direct.listening) == (False, True)
             direct.write(ON)
             assert pooled.read().snapshot(read_at=0.0).enabled
-            waker = Waker()
+            waker = SocketWaker()
             assert not pooled.wait(0.0, waker)
             waker.close()
 
@@ -170,7 +170,7 @@ def test_what_the_application_taught_psycopg_changes_nothing(migrated_url: str) 
 def test_whatever_ends_the_connection_is_a_store_error_in_every_call(migrated_url: str) -> None:
     with session_of(migrated_url) as session:
         end_backend(migrated_url, session)
-        waker = Waker()
+        waker = SocketWaker()
         for call in (
             session.read,
             lambda: session.write(ON),
@@ -189,7 +189,7 @@ def test_whatever_ends_the_connection_is_a_store_error_in_every_call(migrated_ur
 
 def test_a_wait_ends_when_the_server_ends_the_connection(migrated_url: str) -> None:
     with session_of(migrated_url) as session:
-        waker, said = Waker(), []
+        waker, said = SocketWaker(), []
 
         def wait() -> None:
             try:
@@ -207,7 +207,7 @@ def test_a_wait_ends_when_the_server_ends_the_connection(migrated_url: str) -> N
 
 def test_other_keys_of_the_same_table_end_no_wait(migrated_url: str) -> None:
     with session_of(migrated_url) as session, psycopg.connect(migrated_url, autocommit=True) as other:
-        waker = Waker()
+        waker = SocketWaker()
         other.execute("INSERT INTO platform_settings (key) VALUES ('something_else')")
         other.execute("NOTIFY platform_settings, 'something_else'")
         assert not session.wait(0.3, waker)
@@ -772,7 +772,7 @@ def test_a_session_that_listens_bounds_each_statement_too(migrated_url: str) -> 
 
 
 def test_what_arrives_during_a_query_ends_the_next_wait(migrated_url: str) -> None:
-    waker = Waker()
+    waker = SocketWaker()
     with closing(waker), session_of(migrated_url) as session, session_of(migrated_url) as other:
         assert not session.wait(0.0, waker)
         other.write(ON)

@@ -13,20 +13,20 @@ from typing import Any
 import pytest
 
 from maintenance import runtime
-from maintenance.runtime import NOBODY, REAL, Waker, boot_id, is_gone
+from maintenance.runtime import NOBODY, REAL, SocketWaker, boot_id, is_gone
 
 LONG = 20.0
 """Seconds that nothing here lasts."""
 
 
 @pytest.fixture
-def waker() -> Iterator[Waker]:
-    waker = Waker()
+def waker() -> Iterator[SocketWaker]:
+    waker = SocketWaker()
     yield waker
     waker.close()
 
 
-# Waker
+# SocketWaker
 
 
 def test_where_nobody_can_be_woken_nothing_happens() -> None:
@@ -35,7 +35,7 @@ def test_where_nobody_can_be_woken_nothing_happens() -> None:
     NOBODY.close()
 
 
-def test_a_wake_ends_the_wait_that_is_under_way(waker: Waker) -> None:
+def test_a_wake_ends_the_wait_that_is_under_way(waker: SocketWaker) -> None:
     woken: list[bool] = []
     thread = threading.Thread(target=lambda: woken.append(waker.wait(LONG)))
     thread.start()
@@ -44,19 +44,19 @@ def test_a_wake_ends_the_wait_that_is_under_way(waker: Waker) -> None:
     assert woken == [True]
 
 
-def test_a_wake_ends_the_next_wait_and_only_that(waker: Waker) -> None:
+def test_a_wake_ends_the_next_wait_and_only_that(waker: SocketWaker) -> None:
     waker.wake()
     waker.wake()
     assert waker.wait(LONG)
     assert not waker.wait(0.0)
 
 
-def test_a_wait_ends_with_its_time_and_a_time_that_is_over_is_none(waker: Waker) -> None:
+def test_a_wait_ends_with_its_time_and_a_time_that_is_over_is_none(waker: SocketWaker) -> None:
     assert not waker.wait(0.001)
     assert not waker.wait(-5.0)
 
 
-def test_what_can_be_read_ends_a_wait_that_nobody_woke(waker: Waker) -> None:
+def test_what_can_be_read_ends_a_wait_that_nobody_woke(waker: SocketWaker) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"x")
     began = time.monotonic()
@@ -66,7 +66,7 @@ def test_what_can_be_read_ends_a_wait_that_nobody_woke(waker: Waker) -> None:
     os.close(writer)
 
 
-def test_a_descriptor_above_1023_can_be_waited_for(waker: Waker) -> None:
+def test_a_descriptor_above_1023_can_be_waited_for(waker: SocketWaker) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2100:
         pytest.skip("this machine allows no descriptor above 1023")
@@ -82,19 +82,19 @@ def test_a_descriptor_above_1023_can_be_waited_for(waker: Waker) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_however_often_it_is_woken_it_never_blocks(waker: Waker) -> None:
+def test_however_often_it_is_woken_it_never_blocks(waker: SocketWaker) -> None:
     for _ in range(20_000):
         waker.wake()
     assert waker.wait(0.0)
 
 
 def test_waking_what_is_closed_is_nothing() -> None:
-    waker = Waker()
+    waker = SocketWaker()
     waker.close()
     waker.wake()
 
 
-def test_where_there_is_no_poll_select_does(waker: Waker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_poll_select_does(waker: SocketWaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(select, "poll")
     assert not waker.wait(0.001)
     waker.wake()

@@ -24,7 +24,7 @@ import pytest
 
 from maintenance.errors import ConfigurationError, RegistrationError, StoreError
 from maintenance.model import KEY, SENTINEL, Change, Details, Instance, Row
-from maintenance.runtime import Waker
+from maintenance.runtime import SocketWaker
 from maintenance.stores import MemoryStore, PostgresStore, Session, SQLiteStore, Store, open_store, sqlite_session
 from tests.support.waiting import eventually
 
@@ -56,8 +56,8 @@ def other(store: Store) -> Iterator[Session]:
 
 
 @pytest.fixture
-def waker() -> Iterator[Waker]:
-    with closing(Waker()) as opened:
+def waker() -> Iterator[SocketWaker]:
+    with closing(SocketWaker()) as opened:
         yield opened
 
 
@@ -417,7 +417,7 @@ def test_a_missing_table_of_instances_is_no_registration(shared_url: str) -> Non
 # Waiting
 
 
-def test_a_wait_ends_when_another_session_writes(session: Session, other: Session, waker: Waker) -> None:
+def test_a_wait_ends_when_another_session_writes(session: Session, other: Session, waker: SocketWaker) -> None:
     session.read()
     with in_thread(lambda: session.wait(LONG, waker)) as results:
         begun = time.monotonic()
@@ -427,7 +427,9 @@ def test_a_wait_ends_when_another_session_writes(session: Session, other: Sessio
     assert session.read().snapshot(read_at=0.0).enabled is True
 
 
-def test_a_wait_ends_at_once_where_the_change_came_before_it(session: Session, other: Session, waker: Waker) -> None:
+def test_a_wait_ends_at_once_where_the_change_came_before_it(
+    session: Session, other: Session, waker: SocketWaker
+) -> None:
     session.read()
     other.write(ON)
     begun = time.monotonic()
@@ -435,7 +437,7 @@ def test_a_wait_ends_at_once_where_the_change_came_before_it(session: Session, o
     assert time.monotonic() - begun < LONG / 2
 
 
-def test_a_change_just_after_a_wait_ends_the_next_one(session: Session, other: Session, waker: Waker) -> None:
+def test_a_change_just_after_a_wait_ends_the_next_one(session: Session, other: Session, waker: SocketWaker) -> None:
     for change in (ON, OFF) * 5:
         with in_thread(lambda change=change: other.write(change)):  # type: ignore[misc]
             assert session.wait(LONG, waker) is True
@@ -443,7 +445,7 @@ def test_a_change_just_after_a_wait_ends_the_next_one(session: Session, other: S
             assert session.wait(LONG, waker) is True
 
 
-def test_a_wait_ends_when_a_drain_is_asked_for(session: Session, other: Session, waker: Waker) -> None:
+def test_a_wait_ends_when_a_drain_is_asked_for(session: Session, other: Session, waker: SocketWaker) -> None:
     asked = revision(session)
     with in_thread(lambda: session.wait(LONG, waker)) as results:
         other.ask_drain(asked)
@@ -451,7 +453,7 @@ def test_a_wait_ends_when_a_drain_is_asked_for(session: Session, other: Session,
     assert session.read().drain is True
 
 
-def test_a_wait_ends_when_it_is_woken(session: Session, waker: Waker) -> None:
+def test_a_wait_ends_when_it_is_woken(session: Session, waker: SocketWaker) -> None:
     session.read()
     begun = time.monotonic()
     with in_thread(lambda: session.wait(LONG, waker)) as results:
@@ -460,7 +462,7 @@ def test_a_wait_ends_when_it_is_woken(session: Session, waker: Waker) -> None:
     assert time.monotonic() - begun < LONG / 2
 
 
-def test_a_wait_without_a_change_lasts_as_long_as_it_may(session: Session, other: Session, waker: Waker) -> None:
+def test_a_wait_without_a_change_lasts_as_long_as_it_may(session: Session, other: Session, waker: SocketWaker) -> None:
     """Heartbeats do not end it: each would wake every process of the fleet."""
     session.read()
     other.report(instance())
@@ -471,7 +473,7 @@ def test_a_wait_without_a_change_lasts_as_long_as_it_may(session: Session, other
 
 
 def test_a_session_that_does_not_listen_waits_for_its_waker_alone(
-    session: Session, other: Session, waker: Waker
+    session: Session, other: Session, waker: SocketWaker
 ) -> None:
     assert (session.listening, other.listening) == (True, False)
     session.write(ON)
@@ -504,7 +506,7 @@ def test_two_processes_see_each_other(shared_url: str) -> None:
         assert Details.from_json(read(session).details) == EVERYTHING
 
 
-def test_a_session_survives_a_fork_whose_child_abandons_it(shared_url: str, waker: Waker) -> None:
+def test_a_session_survives_a_fork_whose_child_abandons_it(shared_url: str, waker: SocketWaker) -> None:
     store = open_store(shared_url)
     with closing(store.connect(listen=True)) as session:
         before = revision(session)
@@ -583,7 +585,7 @@ def test_a_file_is_looked_at_four_times_a_second_or_more(sqlite_url: str) -> Non
     assert sqlite_session.POLL <= 0.25
     store = SQLiteStore(sqlite_url)
     store.migrate()
-    waker = Waker()
+    waker = SocketWaker()
     with closing(waker), closing(store.connect(listen=True)) as session, closing(store.connect()) as other:
         session.read()
         flip = threading.Timer(0.05, lambda: other.write(ON))

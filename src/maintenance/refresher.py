@@ -10,7 +10,7 @@ from maintenance.in_flight import Load
 from maintenance.lease import LAGGING, Lease
 from maintenance.model import Reading, Snapshot
 from maintenance.registration import Registration, Settings
-from maintenance.runtime import NOBODY, Runtime, Wakeable
+from maintenance.runtime import NOBODY, Runtime, Waker
 from maintenance.stores import Session, Store
 
 LOOK: Final = 0.02
@@ -51,7 +51,7 @@ class Refresher:
         self.trying_since: float | None = None
         self._session: Session | None = None
         self._lock = runtime.lock()
-        self._waker: Wakeable = NOBODY
+        self._waker: Waker = NOBODY
         self._ended = runtime.event()
         self._renews = True
         self._stopping = False

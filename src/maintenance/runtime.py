@@ -47,8 +47,21 @@ def _lock() -> contextlib.AbstractContextManager[Any]:
     return lock
 
 
-class Waker:
+class Waker(Protocol):
     """Ends the background thread's wait, from any thread, and from a green one."""
+
+    def wake(self) -> None:
+        """End the wait that is under way, or else the next one."""
+
+    def wait(self, timeout: float, *, fd: int | None = None) -> bool:
+        """Wait until `wake` is called or `fd` can be read, for `timeout` seconds at most; True where woken."""
+
+    def close(self) -> None:
+        """Let go; who wakes from now on wakes nobody."""
+
+
+class SocketWaker:
+    """See `Waker`."""
 
     def __init__(self) -> None:
         """Open a pair of sockets, which every platform can wait for together with a connection."""
@@ -57,13 +70,13 @@ class Waker:
         self._writer.setblocking(False)
 
     def wake(self) -> None:
-        """End the wait that is under way, or else the next one."""
+        """See `Waker.wake`."""
         # Full means woken already; closed means that nobody waits any more.
         with contextlib.suppress(OSError):
             self._writer.send(b"\0")
 
     def wait(self, timeout: float, *, fd: int | None = None) -> bool:
-        """Wait until `wake` is called or `fd` can be read, for `timeout` seconds at most; True where woken."""
+        """See `Waker.wait`."""
         _wait_readable([self._reader.fileno(), *([] if fd is None else [fd])], max(timeout, 0.0))
         try:
             return bool(self._reader.recv(4096))
@@ -71,7 +84,7 @@ class Waker:
             return False
 
     def close(self) -> None:
-        """Close the sockets."""
+        """See `Waker.close`."""
         self._reader.close()
         self._writer.close()
 
@@ -98,19 +111,6 @@ class Event(Protocol):
         """Wait until it is set, for `timeout` seconds at most."""
 
 
-class Wakeable(Protocol):
-    """A `Waker`, as far as it is used."""
-
-    def wake(self) -> None:
-        """End a wait."""
-
-    def wait(self, timeout: float, *, fd: int | None = None) -> bool:
-        """Wait."""
-
-    def close(self) -> None:
-        """Let go."""
-
-
 class _Nobody:
     """Stands for a waker while there is nobody to be woken: a waker takes two descriptors, which may be had later."""
 
@@ -122,7 +122,7 @@ class _Nobody:
     def close(self) -> None: ...
 
 
-NOBODY: Final[Wakeable] = _Nobody()
+NOBODY: Final[Waker] = _Nobody()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ class Runtime:
     start: Callable[[Callable[[], None]], None] = _start
     lock: Callable[[], contextlib.AbstractContextManager[Any]] = _lock
     event: Callable[[], Event] = lambda: threading.Event()  # looked up when called: gevent may have patched it
-    waker: Callable[[], Wakeable] = Waker
+    waker: Callable[[], Waker] = SocketWaker
     sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
     pid: Callable[[], int] = os.getpid
     is_gone: Callable[[int], bool] = lambda pid: is_gone(pid)

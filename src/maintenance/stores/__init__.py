@@ -10,21 +10,12 @@ from typing import Final, Protocol
 
 from maintenance.errors import ConfigurationError
 from maintenance.model import Change, Fleet, Instance, Reading, Row
+from maintenance.runtime import Waker
 from maintenance.stores.memory import MemoryStore
 from maintenance.stores.postgres import PostgresStore
 from maintenance.stores.sqlite import SQLiteStore
 
 __all__ = ["MemoryStore", "PostgresStore", "SQLiteStore", "Session", "Store", "Waker", "open_store"]
-
-
-class Waker(Protocol):
-    """Ends a wait from another thread."""
-
-    def wake(self) -> None:
-        """End the wait that is under way, or else the next one."""
-
-    def wait(self, timeout: float, *, fd: int | None = None) -> bool:
-        """Wait until `wake` is called or `fd` can be read, for `timeout` seconds at most; True where woken."""
 
 
 class Session(Protocol):

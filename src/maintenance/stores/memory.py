@@ -5,14 +5,11 @@ import datetime as dt
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maintenance.errors import ConfigurationError
 from maintenance.model import Change, Fleet, Instance, Reading, Row
-from maintenance.runtime import REAL
-
-if TYPE_CHECKING:
-    from maintenance.stores import Waker
+from maintenance.runtime import REAL, Waker
 
 
 @dataclass(slots=True)
@@ -26,7 +23,7 @@ class _Table:
     drain: int | None = None
     instances: dict[str, tuple[Instance, float]] = field(default_factory=dict)
     version: int = 0
-    waiting: "list[Waker]" = field(default_factory=list)
+    waiting: list[Waker] = field(default_factory=list)
 
     def put(self, row: Row | None) -> None:
         self.row = row
@@ -139,7 +136,7 @@ class MemorySession:
                 self._table.drain = revision
                 self._table.changed()
 
-    def wait(self, timeout: float, waker: "Waker") -> bool:
+    def wait(self, timeout: float, waker: Waker) -> bool:
         """See `Session.wait`."""
         if not self.listening:
             return waker.wait(timeout)

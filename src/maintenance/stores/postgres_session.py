@@ -26,7 +26,7 @@ from psycopg.types.json import Jsonb, set_json_loads
 
 from maintenance.errors import ConfigurationError, RegistrationError, StoreError
 from maintenance.model import CHANNEL, KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
-from maintenance.stores import Waker
+from maintenance.runtime import Waker
 
 Result = TypeVar("Result")
 

@@ -16,8 +16,7 @@ from uuid import UUID
 
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.model import KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
-from maintenance.runtime import REAL
-from maintenance.stores import Waker
+from maintenance.runtime import REAL, Waker
 
 POLL: Final = 0.1
 """Seconds between two looks at the file while waiting for a change."""
