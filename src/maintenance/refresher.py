@@ -297,8 +297,7 @@ class Refresher:
         return self._settings.ttl * uniform(0.6, 0.8)
 
     def _leave(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            self.row.remove(session)
-            session.close()
+        if self._session is not None:
+            self.row.remove(self._session)
+        self._hang_up()
         self._waker.close()
