@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from maintenance.model import Snapshot
-from maintenance.response import render
+from maintenance.response import render, retry_after
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -50,7 +50,7 @@ class Site:
             body = f"<!doctype html><title>app</title><link rel=icon href=data:,><h1>{method}</h1>".encode()
             headers = [("Content-Type", "text/html"), ("Content-Length", str(len(body))), ("Location", "/login")]
             return 200 if path == "/login" else self.status, headers, body
-        answer = render(self.snapshot, "text/html", now=NOW, spread=0.5)
+        answer = render(self.snapshot, "text/html", retry_after(self.snapshot, now=NOW, spread=0.5))
         body = answer.body.replace(b'content="60"', b'content="%d"' % self.refresh)
         changed = {"Content-Length": str(len(body))} | ({"Retry-After": self.hint} if self.hint else {})
         return answer.status, [(name, changed.get(name, value)) for name, value in answer.headers], body

@@ -27,7 +27,7 @@ def on(**details: object) -> Snapshot:
 
 
 def ask(snapshot: Snapshot, accept: str | None = None, *, spread: float = 0.0) -> Response:
-    return render(snapshot, accept, now=NOW, spread=spread)
+    return render(snapshot, accept, retry_after(snapshot, now=NOW, spread=spread))
 
 
 def header(answer: Response, name: str) -> str | None:

@@ -60,22 +60,17 @@ _set_headers: Final = Response.__dict__["headers"].__set__
 _set_body: Final = Response.__dict__["body"].__set__
 
 
-def render(snapshot: Snapshot, accept: str | None, *, now: dt.datetime, spread: float) -> Response:
+def render(snapshot: Snapshot, accept: str | None, seconds: int) -> Response:
     """Build the 503 that a refused request gets.
 
     Args:
         snapshot: What is known of the maintenance.
         accept: The request's Accept header, several joined by commas; None where there was none.
-        now: The time, aware.
-        spread: A random number in [0, 1): how much of the spread this visitor gets.
+        seconds: What Retry-After says; see `retry_after`.
 
     Returns:
         The HTML page, ``application/problem+json`` (RFC 9457) or plain text, as `accept` prefers.
     """
-    return _answer(snapshot, accept, retry_after(snapshot, now=now, spread=spread))
-
-
-def _answer(snapshot: Snapshot, accept: str | None, seconds: int) -> Response:
     read_only = snapshot.enabled and snapshot.mode == "read_only"
     headers, body = _rendered((_chosen(accept), read_only, snapshot.message, snapshot.until, snapshot.retry_after))
     return Response(503, (*headers, ("Retry-After", str(seconds))), body)
@@ -95,7 +90,7 @@ class Answers:
         self._spread = [retry_after(snapshot, now=_NEVER, spread=step) for step in steps]
 
     def get(self, accept: str | None, spread: float) -> Response:
-        """As `render` for this snapshot, now."""
+        """The answer for a visitor who comes now, and gets so much of the spread."""
         if self._spread:
             seconds = self._spread[int(spread * DEFAULT_RETRY_AFTER)]
         else:
@@ -103,7 +98,7 @@ class Answers:
         return self._made.get((accept, seconds)) or self._make(accept, seconds)
 
     def _make(self, accept: str | None, seconds: int) -> Response:
-        response = _answer(self.snapshot, accept, seconds)
+        response = render(self.snapshot, accept, seconds)
         if len(self._made) >= MAX_ANSWERS:
             self._made = {}  # afresh, because the seconds of old ones do not come again
         if len(accept or "") <= MAX_CACHED_ACCEPT:
