@@ -33,20 +33,22 @@ class Server:
     """One server process after another, on the same port; use it as a context manager."""
 
     def __init__(self, name: str, database: str) -> None:
-        """Remember; nothing runs yet.
+        """Start the first one.
 
         Args:
             name: What people call it.
             database: The URL of the store.
+
+        Raises:
+            MaintenanceError: It ended instead.
         """
         self.name = name
         self._port = 0
         self._environment = {**os.environ, "MAINTENANCE_DATABASE_URL": database}
-        self._process: subprocess.Popen[str] | None = None
+        self.start()
 
     def __enter__(self) -> Self:
-        """Start."""
-        self.start()
+        """Return this; it is started already."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,17 +63,12 @@ class Server:
     @property
     def pid(self) -> int:
         """Of the present process."""
-        return self._running().pid
+        return self._process.pid
 
     @property
     def ended(self) -> bool:
         """Whether the process is no more."""
-        return self._running().poll() is not None
-
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            raise MaintenanceError(f"server {self.name} was not started")
-        return self._process
+        return self._process.poll() is not None
 
     def start(self) -> None:
         """Start a process and wait until it listens; a second time on the same port.
@@ -95,13 +92,13 @@ class Server:
 
     def kill(self) -> None:
         """End the process as a crash would, with no word to anybody; nothing where it has ended."""
-        self._running().kill()
-        self._running().communicate()
+        self._process.kill()
+        self._process.communicate()
 
     def stop(self) -> None:
         """Let the process end, which takes it out of the fleet."""
         try:
-            self._running().communicate(timeout=GRACE)  # closes its stdin
+            self._process.communicate(timeout=GRACE)  # closes its stdin
         except subprocess.TimeoutExpired:
             self.kill()
 
