@@ -148,7 +148,7 @@ class Gate:
     def resolve(self) -> None:
         """Follow from now on, also a default state that is built for it; requests raise what is wrong with it."""
         try:
-            (self.ready or default.default_state()).start()
+            self._followed().start()
         except ConfigurationError as exc:
             said = "maintenance: as it is, each request that is not exempt will fail: %s"
             _logger.error(said, exc)  # noqa: TRY400 - its words say it all
@@ -166,20 +166,19 @@ class Gate:
             ConfigurationError: There is no default state, and no database is named.
         """
         held = self.lease.held
-        if now < held.deadline:
-            return held
-        if self._given is None and (self.state is None or self.state.closed):
-            self._follow(default.default_state())  # the first request, or the first after init_maintenance()
-        return self.following.settled()
+        return held if now < held.deadline else self._followed().settled()
 
     def settle(self) -> Held:
         """Wait for what a request rests on."""
-        return self.held(self.clock()) or self.following.settle()
+        return self.held(self.clock()) or self._followed().settle()
 
-    @property
-    def following(self) -> MaintenanceState:
-        """The state that is followed."""
-        return self.state or default.default_state()
+    def _followed(self) -> MaintenanceState:
+        """The state that is followed: a default one since the first request, or the first after init_maintenance()."""
+        state = self.state
+        if state is None or (state.closed and self._given is None):
+            state = default.default_state()
+            self._follow(state)
+        return state
 
     def answer(self, asked: Asked, held: Held) -> Response | None:
         """The refusal, or None where the request passes."""
