@@ -379,10 +379,10 @@ def test_nothing_is_made_in_a_file_of_somebody_else_s(command, sqlite_url, capsy
 
 
 def test_an_interrupt_before_a_command_has_begun_is_one_line(capsys, monkeypatch):
-    def interrupt(_: object) -> None:
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("maintenance.cli.options.parse", interrupt)
+    monkeypatch.setattr("maintenance.cli.options.parser", interrupt)
     assert main(["status"]) == 130
     assert capsys.readouterr().err == "maintenance: interrupted\n"
 
@@ -482,7 +482,7 @@ def test_the_examples_are_right(capsys):
         command = line.split("maintenance ", 1)[1]
         for end in ("|", ">", "&&", "#", ";"):
             command = command.partition(f" {end}")[0].partition(f"{end} ")[0]
-        options.parse(shlex.split(command))
+        options.check(options.parser().parse_args(shlex.split(command)))
 
 
 def test_help_and_version(capsys):

@@ -214,7 +214,9 @@ def test_every_command_shown_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     seen = set()
     for name, line in shown():
         try:
-            seen.add(options.parse(shlex.split(line)[1:]).command)
+            args = options.parser().parse_args(shlex.split(line)[1:])
+            options.check(args)
+            seen.add(args.command)
         except SystemExit:
             pytest.fail(f"{name} shows {line!r}: {capsys.readouterr().err}")
     assert seen >= {"on", "off", "status", "watch", "fleet", "forget", "migrate", "sql"}

@@ -104,8 +104,9 @@ def _ended_by_signals() -> Iterator[None]:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        args = options.parse(arguments)
+        args = options.parser().parse_args(arguments)
         try:
+            options.check(args)
             return _COMMANDS[args.command](args)
         except ConfigurationError as exc:
             options.complain(args.command, str(exc))

@@ -343,18 +343,6 @@ def _check_wait(args: argparse.Namespace) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} says how to wait: add --wait")
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The arguments, checked; a mistake ends the process with exit status 2."""
-    top = parser()
-    args = top.parse_args(arguments)
-    try:
-        check(args)
-    except ConfigurationError as exc:
-        complain(args.command, str(exc))
-        raise SystemExit(2) from None
-    return args
-
-
 def complain(command: str, message: str) -> None:
     """Say on stderr, in one line, what is wrong with the arguments."""
     print(f"maintenance {command}: error: {scrub(message)} (see `maintenance {command} --help`)", file=sys.stderr)
