@@ -87,24 +87,25 @@ async def settled(gate: Gate, now: float) -> Held:
     return await of_request(gate.settle) if held is None else held
 
 
-class Beginning:
-    """A lifespan's `send`: once the app has started up, which may have said which state to follow, that is followed.
+async def lifespan(app: App, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    """Follow from the server's start to its end; once the app has started up, the state that it may have named."""
+    complete = False
 
-    Attributes:
-        complete: Whether the app has started up.
-    """
-
-    def __init__(self, gate: Gate, send: Send) -> None:
-        """Start before the app does."""
-        self._gate, self._send = gate, send
-        self.complete = False
-
-    async def __call__(self, message: Message) -> None:
-        """Pass a message on."""
+    async def pass_on(message: Message) -> None:
+        nonlocal complete
         if message["type"] == "lifespan.startup.complete":
-            self.complete = True
-            await of_request(self._gate.resolve)
-        await self._send(message)
+            complete = True
+            await of_request(gate.resolve)
+        await send(message)
+
+    gate.begin()
+    try:
+        await app(scope, receive, pass_on)
+    finally:
+        # Also where its own shutdown has failed. An app that knows no lifespan raises before it has started up.
+        if complete and (state := gate.ready) is not None:
+            # Not awaited: the server hears in this very step that the app is done, and ends the loop at the next.
+            state.leave()
 
 
 async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
