@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from maintenance.policy import WEBSOCKET
@@ -33,9 +32,8 @@ class Entry(NamedTuple):
     raw: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is in flight.
+class Load(NamedTuple):
+    """What is in flight, in the words of an `Instance`.
 
     Attributes:
         in_flight: Requests that the flag refuses: of a mode that refuses them, let pass by no rule and no bypass.

@@ -86,7 +86,7 @@ class Registration:
         if not self._settings.register:
             return
         self.there, self.unheard = False, True
-        self._say(session, self._described(None, None))
+        self._say(session, self.instance)
         self.unheard = False
 
     def acknowledge(self, session: Session, known: Snapshot, *, asked: bool) -> None:
@@ -148,15 +148,8 @@ class Registration:
         self.there, self.error = True, None
         self._said, self._said_at = instance, self._runtime.clock()
 
-    def _described(self, revision: int | None, load: Load | None) -> Instance:
-        return replace(
-            self.instance,
-            revision=revision,
-            in_flight=load.in_flight if load else None,
-            websockets=load.websockets if load else 0,
-            oldest=load.oldest if load else None,
-            oldest_age=load.oldest_age if load else None,
-        )
+    def _described(self, revision: int, load: Load | None) -> Instance:
+        return replace(self.instance, revision=revision, **(load._asdict() if load else {}))
 
 
 def hostname() -> str:
