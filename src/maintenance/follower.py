@@ -1,12 +1,13 @@
 """One process follows the store: its thread is started by whoever asks first, and requests wait where they must."""
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Final
 
 from maintenance.lease import Held, Lease
 from maintenance.refresher import Refresher
-from maintenance.runtime import REAL, Event, Runtime
+from maintenance.runtime import REAL, Runtime
 
 PATIENCE: Final = 1.0
 """Seconds for which one request waits when the answer is older than the TTL."""
@@ -55,7 +56,7 @@ class Follower:
         self.refresher: Refresher | None = None
         self._outcomes = 0
         self._boot_until = float("inf")
-        self._waiters: list[Event] = []
+        self._waiters: list[threading.Event] = []
         self._one_waits = False
         # Last: another thread that finds it right finds all the rest made anew.
         self._pid = self._runtime.pid()

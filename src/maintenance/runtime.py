@@ -101,16 +101,6 @@ def _wait_readable(descriptors: list[int], timeout: float) -> None:
     poller.poll(timeout * 1000)
 
 
-class Event(Protocol):
-    """A `threading.Event`, as far as it is used."""
-
-    def set(self) -> None:
-        """Wake whoever waits."""
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, for `timeout` seconds at most."""
-
-
 class _Nobody:
     """Stands for a waker while there is nobody to be woken: a waker takes two descriptors, which may be had later."""
 
@@ -144,7 +134,7 @@ class Runtime:
     clock: Callable[[], float] = _boot_clock()
     start: Callable[[Callable[[], None]], None] = _start
     lock: Callable[[], contextlib.AbstractContextManager[Any]] = _lock
-    event: Callable[[], Event] = lambda: threading.Event()  # looked up when called: gevent may have patched it
+    event: Callable[[], threading.Event] = lambda: threading.Event()  # when it is called: gevent may patch it
     waker: Callable[[], Waker] = SocketWaker
     sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
     pid: Callable[[], int] = os.getpid
