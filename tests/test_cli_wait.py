@@ -321,7 +321,7 @@ def test_who_leaves_meanwhile_is_told(file_url, monkeypatch):
 def test_who_is_gone_stays_gone_and_who_comes_back_is_told_again():
     one, standings = instance(), Standings()
     proof = Proof(proven=False, revision=2)
-    found = ({"gone": (one,)}, {}, {"confirmed": (one,)}, {}, {})
+    found = ({"gone": (one,)}, {"gone": (one,)}, {"confirmed": (one,)}, {}, {})
     seen = [[it.word for it in standings.update(replace(proof, **how))] for how in found]
     assert seen == [["gone"], [], ["confirmed"], ["left"], []]
     assert standings.update(proof) == []

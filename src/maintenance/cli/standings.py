@@ -48,7 +48,7 @@ class Standing:
 
 
 class Standings:
-    """Every instance that a wait has seen, the removed ones too."""
+    """Every instance that a wait has seen, also those that have left; who is gone, each `Proof` tells again."""
 
     def __init__(self) -> None:
         """Know nobody yet."""
@@ -59,8 +59,7 @@ class Standings:
         now = {standing.instance.id: standing for standing in _sorted_out(proof)}
         for key, before in self.known.items():
             if key not in now:
-                # A row that the wait itself has removed is missing in the next reading.
-                now[key] = before if before.word in ("gone", "left") else _left(before)
+                now[key] = Standing(before.instance, "left", MEANINGS["left"])
         changed = [it for key, it in now.items() if key not in self.known or _said(it) != _said(self.known[key])]
         self.known = now  # swapped whole: a live table draws it from another thread
         return changed
@@ -85,10 +84,6 @@ def _sorted_out(proof: Proof) -> list[Standing]:
     }
     found = [Standing(one, word, MEANINGS[word]) for word, instances in groups.items() for one in instances]
     return found + [Standing(one, "waiting", why) for one, why in proof.laggards]
-
-
-def _left(before: Standing) -> Standing:
-    return Standing(before.instance, "left", MEANINGS["left"])
 
 
 def _said(standing: Standing) -> tuple[Word, Instance | None]:
