@@ -101,10 +101,9 @@ def forget(args: argparse.Namespace) -> int:
     forgotten = [instance for instance in chosen if state.forget(instance.id)]
     if args.json:
         emit({"forgotten": [instance_json(it) for it in forgotten], "store": state.store.name})
-    for instance in () if args.json else forgotten:
-        print(f"forgotten, on your word: {name(instance)}, {last_known(instance)}")
-    if not forgotten and not args.json:
-        print(f"no process has been silent for {span(args.silent or 0)}: nothing to forget")
+    else:
+        said = [f"forgotten, on your word: {name(it)}, {last_known(it)}" for it in forgotten]
+        print("\n".join(said) or f"no process has been silent for {span(args.silent or 0)}: nothing to forget")
     _warn_of_the_living(forgotten)
     return 0
 
