@@ -193,12 +193,10 @@ class Refresher:
 
     def _stumble(self, exc: Exception) -> None:
         self._failures += 1
-        if isinstance(exc, StoreError):
-            self._lease.fail(str(exc))
-        else:
-            self._lease.fail(f"an unexpected {type(exc).__name__}, which the log shows")
+        expected = isinstance(exc, StoreError)
+        self._lease.fail(str(exc) if expected else f"an unexpected {type(exc).__name__}, which the log shows")
         self._hang_up()
-        if not isinstance(exc, StoreError):
+        if not expected:
             _logger.error("maintenance: a refresh failed as it never should; others follow", exc_info=exc)
 
     def _survive(self, exc: BaseException) -> None:
