@@ -13,7 +13,7 @@ import pytest
 
 from maintenance import ConfigurationError, MaintenanceState, Request, Response, Snapshot, default
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
-from maintenance.in_flight import Load
+from maintenance.in_flight import ROOM, Load
 from maintenance.policy import WEBSOCKET
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.support.clients import Answer, call_asgi, call_wsgi
@@ -410,6 +410,13 @@ def test_what_is_old_is_asked_for_again(
     assert adapter.ask(app).status == 200  # the lease still runs
     clock.now += 10.0
     assert adapter.ask(app).status == 503
+
+
+def test_what_has_ended_is_thrown_out(adapter: Adapter, state: MaintenanceState) -> None:
+    app = adapter.wrap(state)
+    for _ in range(3 * ROOM):
+        assert adapter.ask(app).status == 200
+    assert len(app._gate.in_flight.table) <= ROOM
 
 
 def test_two_middlewares_may_share_a_state(adapter: Adapter, state: MaintenanceState) -> None:

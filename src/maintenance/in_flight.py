@@ -9,7 +9,6 @@ from maintenance.policy import WEBSOCKET
 MAX_OLDEST: Final = 200
 """The longest method and path that are reported, in characters."""
 
-
 ROOM: Final = 256
 """How many entries that have left may lie in a table beside as many as are in flight, twice."""
 
