@@ -220,7 +220,7 @@ class Refresher:
             # acknowledgement: that takes the read below, which is sent once the row is there.
             self._install(*self._read(session))
             self._after(self)
-        if not self.row.there:
+        if self.row.due:
             self.row.register(session)
         sent, ticket, reading = self._read(session)
         if self.row.there and not reading.registered:

@@ -83,8 +83,6 @@ class Registration:
 
     def register(self, session: Session) -> None:
         """Write the row, before the read that a lease rests on."""
-        if not self._settings.register:
-            return
         self.there, self.unheard = False, True
         self._say(session, self.instance)
         self.unheard = False
@@ -99,7 +97,7 @@ class Registration:
         """
         load, before = self.measure(known), self._said
         self.draining = asked and load is not None and load.in_flight > 0
-        if not self.there or known.source != "store" or before is None:
+        if not self.there or before is None:
             return
         beat = self._runtime.clock() - self._said_at >= HEARTBEAT
         drained = asked and load is not None and load.in_flight != before.in_flight
