@@ -123,7 +123,7 @@ def test_a_child_reads_before_it_answers_and_registers_as_itself(state: Maintena
 
 def test_both_sides_of_a_fork_read_their_own_answers(migrated_url: str) -> None:
     """One connection on both sides returns the other's rows, silently. Each side asks for a row that only it has."""
-    with closing(MaintenanceState(PostgresStore(migrated_url, listen=False), ttl=0.3)) as state:
+    with closing(MaintenanceState(PostgresStore(migrated_url, listen=False), ttl=10.0)) as state:
         assert get(state) == 200
 
         def read_on(seconds: float) -> Any:
