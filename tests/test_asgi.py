@@ -1,6 +1,7 @@
 """The ASGI adapter under asyncio and trio: what passes, what waits, and that nothing blocks the loop."""
 
 import functools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -196,6 +197,9 @@ def test_a_lifespan_without_a_database_goes_on_and_the_log_says_what_will_fail(
     [said] = caplog.records
     assert said.levelname == "ERROR"
     assert "each request that is not exempt will fail: no database is named: set MAINTENANCE_" in said.getMessage()
+    monkeypatch.setattr(logging.getLogger("maintenance"), "error", lambda *_: 1 / 0)  # as a handler of the app's may
+    run(lambda: MaintenanceMiddleware(Lifespan())({"type": "lifespan"}, nothing, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"] * 2
 
 
 # In flight

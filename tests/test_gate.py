@@ -114,8 +114,10 @@ def test_a_wrong_option_is_refused_with_what_to_write(adapter: Adapter, wrong: d
 
 def test_an_app_that_cannot_be_called_is_refused(adapter: Adapter) -> None:
     wrap: Any = WSGIMiddleware if adapter.name == "wsgi" else ASGIMiddleware
-    with pytest.raises(ConfigurationError, match="app is None: write the app that is to be wrapped"):
-        wrap(None)
+    for wrong in (None, "postgresql://me:hunter2@h/d"):
+        says = f"app is of type {type(wrong).__name__}: write the app that is to be wrapped"
+        with pytest.raises(ConfigurationError, match=f"^{says}$"):
+            wrap(wrong)
 
 
 # Bypass

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, LiteralString, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 import psycopg
@@ -630,7 +631,9 @@ def test_several_hosts_mean_the_primary_and_what_the_url_says_stands() -> None:
     assert postgres_session.conninfo("postgresql://a,b/d")["target_session_attrs"] == "read-write"
     assert postgres_session.conninfo("postgresql://a,b/d?target_session_attrs=any")["target_session_attrs"] == "any"
     assert "target_session_attrs" not in postgres_session.conninfo("postgresql://a/d")
-    assert postgres_session.conninfo("postgresql://a/d?connect_timeout=9")["connect_timeout"] == "9"
+    for said in ("9", "+9", "9.5", " 9", "-1"):
+        url = f"postgresql://a/d?connect_timeout={quote(said)}"
+        assert postgres_session.conninfo(url)["connect_timeout"] == said
 
 
 @pytest.mark.parametrize(

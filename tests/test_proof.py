@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from maintenance import MaintenanceState
+from maintenance.errors import RegistrationError
 from maintenance.model import Change, Details, Fleet, Instance, Reading, Row
 from maintenance.proof import DRAIN_MARGIN, LATE, MARGIN, Proof, Prover, Question, judge, lease_end
 from maintenance.runtime import Runtime
@@ -174,6 +175,7 @@ def test_a_process_that_has_ended_has_nothing_in_flight() -> None:
         (Row(True, {}, 6), "it is on at revision 6"),
         (Row(False, "no JSON", 7), "it is off at revision 7"),
         (Row(1, {}, 7), "it is on at revision 7"),
+        (Row(None, {"actor": "x" * 200}, 8), f"it is neither on nor off at revision 8, by {'x' * 100}"),
         (None, "its row is gone"),
     ],
     ids=str,
@@ -195,7 +197,7 @@ def test_fewer_than_expected_is_no_proof_and_the_gone_do_not_count() -> None:
     two = fleet(one(revision=7), one(id="gone", revision=6))
     proof = judge(two, expect, elapsed=0.0)
     assert not proof
-    assert proof.problem == "1 of 2 expected instances are registered"
+    assert (proof.problem or "").startswith("1 of 2 expected instances are registered: each joins when it starts up")
     assert judge(fleet(one(id="1", revision=7), one(id="2", revision=7)), expect, elapsed=0.0)
 
 
@@ -458,6 +460,10 @@ def test_a_table_that_was_emptied_is_vouched_for_by_a_proof_alone(wait: Wait) ->
     assert not wait.run(timeout=1.0, expect=1)
     assert not wait.store.intact
     wait.register(revision=wait.row.revision)
+    wait.store.report_error = RegistrationError("permission denied")
+    refused = wait.run(timeout=60.0, expect=1)
+    assert refused.problem == "the table of instances cannot be marked as whole again: permission denied"
+    wait.store.report_error = None
     assert wait.run(expect=1)
     assert wait.store.intact
 

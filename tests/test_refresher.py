@@ -157,6 +157,14 @@ def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life, caplog:
     life.store.report_error = None
     life.attempt()
     assert (life.refresher.row.there, life.refresher.row.error) == (True, None)
+    life.store.report_error = RegistrationError("instances cannot register: the disk is full")
+    life.flip()
+    life.attempt()
+    assert life.refresher.row.there
+    assert caplog.records[-1].getMessage() == (
+        "maintenance: no wait for the fleet can see what this process has followed: "
+        "instances cannot register: the disk is full"
+    )
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec, module_from_spec
@@ -656,6 +655,26 @@ def test_a_write_that_is_given_up_fails_and_leaves_the_flag_alone(shared_url: st
         assert again.read().snapshot(read_at=0.0).enabled is False
 
 
+def test_a_signal_that_comes_during_a_call_is_not_lost(sqlite_url: str) -> None:
+    """Its handler may raise, as that of Ctrl-C does, and that must not be taken for SQLite's own trouble."""
+
+    class Arrived(Exception):
+        pass
+
+    def arrive(*_: object) -> None:
+        raise Arrived
+
+    open_store(sqlite_url).migrate()
+    before = signal.signal(signal.SIGALRM, arrive)
+    try:
+        with closing(SQLiteStore(sqlite_url).connect()) as session, hanging(sqlite_url), session.within(0.5):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(Arrived):
+                session.write(ON)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -927,29 +946,7 @@ def test_sqlite_names_a_time_or_a_user_that_is_wrong(sqlite_url: str, assignment
         assert session.read().snapshot(read_at=0.0).enabled is True
 
 
-def test_a_flip_waits_longer_for_a_lock_than_a_read(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_session, "BUSY_TIMEOUT", 0.05)
-    with closing(SQLiteStore(sqlite_url).connect()) as session, ThreadPoolExecutor() as pool:
-        holder = sqlite3.connect(path_of(sqlite_url), isolation_level=None, check_same_thread=False)
-        holder.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreError, match="locked"):
-            session.read()
-        flip = pool.submit(session.write, ON)
-        with pytest.raises(TimeoutError):
-            flip.result(5 * 0.05)
-        holder.close()
-        assert flip.result(LONG).value_bool is True
-        holder = sqlite3.connect(path_of(sqlite_url), isolation_level=None)
-        holder.execute("BEGIN EXCLUSIVE")
-        begun = time.monotonic()
-        with pytest.raises(StoreError, match="locked"):
-            session.read()
-        assert time.monotonic() - begun < sqlite_session.PATIENCE / 2, "a read is as impatient as before"
-        holder.close()
-
-
-def test_sqlite_says_that_the_file_is_locked(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_session, "PATIENCE", 0.3)
+def test_sqlite_says_that_the_file_is_locked(sqlite_url: str) -> None:
     with closing(SQLiteStore(sqlite_url).connect()) as session:
         before = read(session)
         with closing(sqlite3.connect(path_of(sqlite_url), isolation_level=None)) as holder:

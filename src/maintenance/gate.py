@@ -1,5 +1,6 @@
 """The one decision that both adapters ask for: what is asked, and the flag, give a pass or a response."""
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -151,7 +152,9 @@ class Gate:
             self._followed().start()
         except ConfigurationError as exc:
             said = "maintenance: as it is, each request that is not exempt will fail: %s"
-            _logger.error(said, exc)  # noqa: TRY400 - its words say it all
+            # A filter or a handler of the app's may raise; it starts up all the same.
+            with contextlib.suppress(Exception):
+                _logger.error(said, exc)  # noqa: TRY400 - its words say it all
 
     def ask(self, method: str, path: str, root: str, raw: Any) -> Asked | None:
         """What is asked, or None where it passes whatever the flag says."""

@@ -49,7 +49,7 @@ class Middleware:
             ConfigurationError: An option is wrong; the message says what to write.
         """
         if not callable(app):
-            raise ConfigurationError(f"app is {app!r}: write the app that is to be wrapped")
+            raise ConfigurationError(f"app is of type {type(app).__name__}: write the app that is to be wrapped")
         self._app = app
         self._gate = Gate(
             state,

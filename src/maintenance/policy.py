@@ -66,8 +66,6 @@ def _parse(rule: object) -> tuple[str | None, str]:
     match = _RULE.fullmatch(rule)
     if not match:
         raise ConfigurationError(f"exempt holds {rule!r}: write a path or METHOD /path, such as 'GET /status'")
-    if "*" in rule:
-        raise ConfigurationError(f"exempt holds {rule!r}: write whole segments, no pattern; '/a' opens '/a/b' too")
     path = match["path"].rstrip("/")
     if not path:
         raise ConfigurationError(f"exempt holds {rule!r}, which would exempt every path: name the ones that shall pass")

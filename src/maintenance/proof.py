@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from maintenance.errors import StoreError
+from maintenance.errors import RegistrationError, StoreError
 from maintenance.model import SENTINEL, Fleet, Instance, Row
 from maintenance.runtime import Runtime
 from maintenance.stores import Session, Store
@@ -205,7 +205,8 @@ def _obstacle(fleet: Fleet, question: Question, present: int, elapsed: float) ->
     if row is None or row.revision != question.revision or row.value_bool is not question.enabled:
         return True, f"the flag has changed since revision {question.revision}: {_as_it_is(row)}"
     if question.expect is not None and present < question.expect:
-        have = "are registered" if fleet.intact else "have confirmed since the table of instances was emptied"
+        joining = "are registered: each joins when it starts up (ASGI with lifespan), or with its first request"
+        have = joining if fleet.intact else "have confirmed since the table of instances was emptied"
         return False, f"{present} of {question.expect} expected instances {have}"
     if fleet.intact:
         return False, None
@@ -219,8 +220,17 @@ def _obstacle(fleet: Fleet, question: Question, present: int, elapsed: float) ->
 def _as_it_is(row: Row | None) -> str:
     if row is None:
         return "its row is gone"
+    said = {True: "on", False: "off"}.get(row.value_bool, "neither on nor off")  # type: ignore[call-overload]
     by = row.details.get("actor") if isinstance(row.details, Mapping) else None
-    return f"it is {'on' if row.value_bool else 'off'} at revision {row.revision}{f', by {by}' if by else ''}"
+    return f"it is {said} at revision {row.revision}{f', by {by:.100}' if isinstance(by, str) else ''}"
+
+
+def _mark_whole(session: Session) -> None:
+    """Trust the table of instances again, on the operator's word, which is how many there are."""
+    try:
+        session.report(SENTINEL)
+    except RegistrationError as exc:
+        raise StoreError(f"the table of instances cannot be marked as whole again: {exc}") from exc
 
 
 class Prover:
@@ -299,7 +309,7 @@ class Prover:
         for instance in proof.gone:
             session.remove(instance.id)
         if proof.proven and not fleet.intact:
-            session.report(SENTINEL)  # on the operator's word, which is how many there are
+            _mark_whole(session)
         return replace(proof, gone=tuple(self._gone.values()))
 
     def _drop(self) -> None:

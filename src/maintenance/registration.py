@@ -140,8 +140,9 @@ class Registration:
                 raise
             if before != self.error:
                 # A filter or a handler of the app's may raise; the flag is followed all the same.
+                which = "what this process has followed" if self.there else "this process"
                 with contextlib.suppress(Exception):
-                    _logger.warning("maintenance: no wait for the fleet can see this process: %s", self.error)
+                    _logger.warning("maintenance: no wait for the fleet can see %s: %s", which, self.error)
             return
         self.there, self.error = True, None
         self._said, self._said_at = instance, self._runtime.clock()

@@ -157,10 +157,8 @@ class MaintenanceState:
         lagging = not reading.primary
         if not self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=lagging):
             self.follower.wake()  # another answer came meanwhile; what else this read saw must not be lost
-        if lagging:
-            self.lease.fail(LAGGING)
-        elif self.follower.refresher is None:
-            self.lease.error = None  # there is no lease yet that it did not renew
+        if self.follower.refresher is None:
+            self.lease.error = LAGGING if lagging else None  # there is no lease yet that it did not renew
         self._primed_in = self._runtime.pid()
         self._attempted()
         return self.lease.known

@@ -85,11 +85,11 @@ class FaultySession:
 
     def report(self, instance: Instance) -> None:
         self._store.fail()
+        if self._store.report_error is not None:
+            raise self._store.report_error
         if instance is SENTINEL:
             self._store.intact = True
             return
-        if self._store.report_error is not None:
-            raise self._store.report_error
         self._store.at_report()
         self._store.reports.append(instance)
         self._inner.report(instance)

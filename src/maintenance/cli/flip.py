@@ -2,11 +2,11 @@
 
 import argparse
 import datetime as dt
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from maintenance.cli import options
 from maintenance.cli.display import Watch, shown
-from maintenance.cli.standings import JOINING, NOBODY, next_step, result_json, summary, why
+from maintenance.cli.standings import NOBODY, next_step, result_json, summary, why
 from maintenance.cli.store import warn, watching
 from maintenance.cli.text import emit, ended, flag_json, flipped, name, number, printable, span, word
 from maintenance.errors import ConfigurationError
@@ -55,17 +55,12 @@ def wait(args: argparse.Namespace) -> int:
     """Prove the flag as it stands."""
     state = watching(args)
     snapshot = state.refresh()
-    if args.revision not in (None, snapshot.revision):
-        by = f", by {snapshot.actor}" if snapshot.actor else ""
-        raise Ended(
-            f"NOT PROVEN: the flag has changed since revision {args.revision}: "
-            f"maintenance is {word(snapshot)} at revision {snapshot.revision}{by}",
-            NOT_PROVEN,
-        )
-    if args.drain and not snapshot.enabled:
+    asked = snapshot if args.revision is None else replace(snapshot, revision=args.revision)
+    if args.drain and not snapshot.enabled and asked == snapshot:
         raise ConfigurationError("--drain waits for what is refused, and maintenance is off: leave it out")
+    args.drain = args.drain and snapshot.enabled
     _tell(snapshot, state.store.name, now=dt.datetime.now(dt.UTC), json=args.json, waits=True)
-    return _wait(state, snapshot, args)
+    return _wait(state, asked, args)
 
 
 def _tell(snapshot: Snapshot, store: str, *, now: dt.datetime, json: bool, waits: bool) -> None:
@@ -108,14 +103,12 @@ def _conclude(proof: Proof, watch: Watch, snapshot: Snapshot, args: argparse.Nam
     if args.json:
         emit(result_json(proof, standings, snapshot, interrupted=interrupted))
     else:
-        print(summary(proof, standings, snapshot, drain=args.drain), flush=True)
+        print(printable(summary(proof, standings, snapshot, drain=args.drain)), flush=True)
         # Where the flag is another one by now, nobody has to follow this one any more.
         for standing in () if proof.final else standings.waiting:
             print(f"  {name(standing.instance)}: {printable(why(standing))}", flush=True)
         if standings.waiting and not proof.final:
             print(next_step(snapshot), flush=True)
-        elif args.expect and not (proof or proof.final):
-            print(JOINING, flush=True)
     if proof and not proof.confirmed and not proof.fenced:
         warn(NOBODY)
 

@@ -32,11 +32,6 @@ NOBODY: Final = (
     "(--expect N fails unless N are registered)"
 )
 
-JOINING: Final = (
-    "a process joins when it starts up (ASGI with lifespan), else with its first request: `maintenance fleet` shows "
-    "who is there"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:

@@ -183,7 +183,9 @@ def _check_numbers(given: dict[str, str]) -> None:
     """Refuse what libpq refuses too, but at each connection, as if the server were away."""
     for name in _NUMBERS.keys() & given.keys():
         for value in filter(None, given[name].split(",")):
-            if not re.fullmatch("-?[0-9]{1,10}", value) or int(value) not in _NUMBERS[name]:
+            # psycopg reads this one itself, and takes "2.5".
+            number = re.sub(r"\.[0-9]*$", "", value) if name == "connect_timeout" else value
+            if not re.fullmatch(r"\s*[+-]?[0-9]{1,10}\s*", number) or int(number) not in _NUMBERS[name]:
                 wanted = " from 1 to 65535" if name == "port" else ""
                 raise ConfigurationError(f"the database URL holds a wrong {name}: write a whole number{wanted}")
 

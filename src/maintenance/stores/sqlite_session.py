@@ -4,6 +4,7 @@ import contextlib
 import datetime as dt
 import functools
 import json
+import operator
 import os
 import sqlite3
 import time
@@ -24,8 +25,9 @@ POLL: Final = 0.1
 BUSY_TIMEOUT: Final = 1.0
 """Seconds that a call waits for another process's transaction; one of ours takes milliseconds."""
 
-PATIENCE: Final = 5.0
-"""The same for a flip, and while the tables are made. SQLite has no queue: of many at once, one may be out of luck."""
+MIGRATE_TIMEOUT: Final = 5.0
+"""The same while the tables are made: many processes may begin at once. A flip is no more patient than a read, which it
+keeps waiting, in every process, for as long as it waits itself."""
 
 STEPS: Final = 10_000
 """SQLite's instructions between two looks at the clock; a read takes about a hundred (measured)."""
@@ -97,7 +99,7 @@ class SQLiteSession:
                 isolation_level=None,
                 check_same_thread=False,  # one thread at a time, but not always the same
             )
-            self._connection.set_progress_handler(lambda: time.monotonic() > late[0], STEPS)
+            self._connection.set_progress_handler(_is_over(late), STEPS)
         try:
             self._set_up(prepare=prepare)
             if listen:
@@ -126,17 +128,10 @@ class SQLiteSession:
             self._make_tables()
 
     def _make_tables(self) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout = {MIGRATE_TIMEOUT * 1000:.0f}")
         schema = (files("maintenance.stores") / "sqlite.sql").read_text(encoding="utf-8")
-        with self._patiently():
-            self._connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
-
-    @contextlib.contextmanager
-    def _patiently(self) -> Iterator[None]:
-        self._connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
-        try:
-            yield
-        finally:
-            self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+        self._connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
+        self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
 
     def read(self, instance: str | None = None) -> Reading:
         """See `Session.read`."""
@@ -156,7 +151,7 @@ class SQLiteSession:
             "updated_by": change.updated_by and str(change.updated_by),
         }
         # RETURNING would show the row as it was before the triggers.
-        with self._conversation() as execute, self._patiently(), self._connection:
+        with self._conversation() as execute, self._connection:
             execute("BEGIN IMMEDIATE")
             execute(_WRITE, values)
             _, *row, _, _ = execute(_READ_ALONE, {"key": KEY}).fetchone()
@@ -262,6 +257,16 @@ class SQLiteSession:
     @property
     def _migrate_command(self) -> str:
         return f"`maintenance migrate --database {self._name}`"
+
+
+def _is_over(late: list[float]) -> Callable[[], bool]:
+    """Whether the time in a list is over; without a step of Python's own.
+
+    In one, the interpreter would run the handler of a signal that has come, and what that raises, such as the end that
+    Ctrl-C asks for, would be lost inside SQLite.
+    """
+    end: Iterator[float] = iter(functools.partial(max, late), None)
+    return map(operator.gt, iter(time.monotonic, None), end).__next__
 
 
 def _inode(path: str) -> tuple[int, int]:
