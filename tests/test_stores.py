@@ -971,8 +971,8 @@ def test_an_sqlite_store_that_may_create_nothing_does_not(sqlite_url: str, tmp_p
         store.connect()
     assert not list(tmp_path.iterdir())
     Path(store.path).touch()
-    with pytest.raises(StoreError, match="no such table: platform_settings: run `maintenance migrate"):
-        store.connect().read()
+    with closing(store.connect()) as session, pytest.raises(StoreError, match="no such table: platform_settings: run"):
+        session.read()
     store.migrate()
     with closing(store.connect()) as session:
         assert session.read().row
