@@ -60,14 +60,6 @@ def vienna():
         yield
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
-def shared_url(request: pytest.FixtureRequest) -> str:
-    """A migrated store of each kind that several processes can share."""
-    if request.param == "postgresql":
-        return request.getfixturevalue("migrated_url")
-    return request.getfixturevalue("url")
-
-
 def flag(url: str) -> Snapshot:
     return MaintenanceState(url, register=False).refresh()
 

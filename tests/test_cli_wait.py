@@ -30,13 +30,11 @@ from tests.support.command import COMMAND, Acting, instance, read_until, registe
 from tests.support.waiting import eventually
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
-def url(request: pytest.FixtureRequest, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture
+def url(shared_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A migrated store of each kind, named by the environment."""
-    named = request.getfixturevalue("migrated_url") if request.param == "postgresql" else sqlite_url
-    open_store(named).migrate()
-    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", named)
-    return named
+    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", shared_url)
+    return shared_url
 
 
 @pytest.fixture

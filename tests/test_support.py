@@ -14,7 +14,7 @@ import pytest
 from tests.support.ports import accepts
 from tests.support.postgres import DURABLE, Binaries, Server, installations, server
 from tests.support.relay import Relay
-from tests.support.servers import Running, alive, gunicorn, uvicorn, wsgiref
+from tests.support.servers import Running, alive, gunicorn, uvicorn, uwsgi, wsgiref
 from tests.support.waiting import eventually
 
 ASGI = "tests.support.plain_apps:asgi"
@@ -113,6 +113,7 @@ def test_a_relay_refuses_and_passes_again(postgres: Server) -> None:
         pytest.param(partial(gunicorn, WSGI, preload=True), 2, id="gunicorn-preload"),
         pytest.param(partial(gunicorn, WSGI, worker_class="gthread", threads=2), 2, id="gunicorn-gthread"),
         pytest.param(partial(gunicorn, WSGI, worker_class="gevent"), 2, id="gunicorn-gevent"),
+        pytest.param(partial(uwsgi, WSGI), 2, id="uwsgi"),
         pytest.param(partial(wsgiref, WSGI), 1, id="wsgiref"),
     ],
 )

@@ -28,7 +28,7 @@ class Follower:
     def __init__(
         self,
         lease: Lease,
-        refresher: "Callable[[Callable[[Refresher], None]], Refresher]",
+        refresher: Callable[[Callable[[Refresher], None]], Refresher],
         *,
         boot_timeout: float,
         runtime: Runtime,

@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,6 +18,9 @@ from tests.support.ports import accepts, free_port
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
+
+START = 30.0
+"""Seconds until a server must accept connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +85,12 @@ def _serves(child: psutil.Process) -> bool:
 
 
 @contextmanager
-def _running(command: Sequence[str], port: int, env: Mapping[str, str], timeout: float) -> Iterator[Running]:
+def _running(command: Sequence[str], port: int, env: Mapping[str, str] | None) -> Iterator[Running]:
     with tempfile.NamedTemporaryFile(prefix="maintenance-server-") as output:
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "PYTHONUNBUFFERED": "1", **env},
+            env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -95,7 +98,7 @@ def _running(command: Sequence[str], port: int, env: Mapping[str, str], timeout:
         )
         running = Running(f"http://127.0.0.1:{port}", port, process, output)
         try:
-            eventually(lambda: _answers(running), timeout, what=f"{command[1]} on port {port}")
+            eventually(lambda: _answers(running), START, what=f"{command[1]} on port {port}")
             yield running
         finally:
             running.end()
@@ -107,15 +110,13 @@ def _answers(running: Running) -> bool:
     return accepts(running.port)
 
 
-@contextmanager
 def uvicorn(
     app: str,
     *,
     workers: int = 1,
     env: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
-    timeout: float = 30.0,
-) -> Iterator[Running]:
+) -> AbstractContextManager[Running]:
     """An ASGI app under uvicorn.
 
     Args:
@@ -123,15 +124,12 @@ def uvicorn(
         workers: Processes; with one, uvicorn serves in the process that was started.
         env: Environment variables over this process's own.
         options: More of uvicorn's options.
-        timeout: Seconds until it must accept connections.
     """
     port = free_port()
     command = ["-m", "uvicorn", app, f"--port={port}", f"--workers={workers}", "--no-access-log", *options]
-    with _running(command, port, env or {}, timeout) as running:
-        yield running
+    return _running(command, port, env)
 
 
-@contextmanager
 def gunicorn(
     app: str,
     *,
@@ -141,8 +139,7 @@ def gunicorn(
     preload: bool = False,
     env: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
-    timeout: float = 30.0,
-) -> Iterator[Running]:
+) -> AbstractContextManager[Running]:
     """A WSGI app under gunicorn.
 
     Args:
@@ -153,7 +150,6 @@ def gunicorn(
         preload: Whether the master imports the app before it forks.
         env: Environment variables over this process's own.
         options: More of gunicorn's options.
-        timeout: Seconds until it must accept connections.
     """
     port = free_port()
     command = [
@@ -162,42 +158,32 @@ def gunicorn(
         *(["--preload"] if preload else []),
         *options,
     ]
-    with _running(command, port, env or {}, timeout) as running:
-        yield running
+    return _running(command, port, env)
 
 
-@contextmanager
 def uwsgi(
     app: str,
     *,
     workers: int = 2,
     env: Mapping[str, str] | None = None,
-    options: Sequence[str] = (),
-    timeout: float = 30.0,
-) -> Iterator[Running]:
+) -> AbstractContextManager[Running]:
     """A WSGI app under uWSGI, which imports it once and forks without Python's hooks.
 
     Args:
         app: Its import path, such as ``tests.apps:wsgi``.
         workers: Processes beside the master.
         env: Environment variables over this process's own.
-        options: More of uWSGI's options.
-        timeout: Seconds until it must accept connections.
     """
     port = free_port()
     command = [
         os.path.join(sysconfig.get_path("scripts"), "uwsgi"),
         *(f"--module={app}", f"--http-socket=127.0.0.1:{port}", f"--processes={workers}"),
         *("--master", "--enable-threads", "--die-on-term", "--need-app"),
-        *options,
     ]
-    with _running(command, port, env or {}, timeout) as running:
-        yield running
+    return _running(command, port, env)
 
 
-@contextmanager
-def wsgiref(app: str, *, env: Mapping[str, str] | None = None, timeout: float = 30.0) -> Iterator[Running]:
+def wsgiref(app: str, *, env: Mapping[str, str] | None = None) -> AbstractContextManager[Running]:
     """A WSGI app under the standard library's server, one thread for each request."""
     port = free_port()
-    with _running(["-m", "tests.support.wsgiref_server", app, str(port)], port, env or {}, timeout) as running:
-        yield running
+    return _running(["-m", "tests.support.wsgiref_server", app, str(port)], port, env)

@@ -127,15 +127,20 @@ def _example() -> str:
     return (dt.datetime.now().astimezone() + dt.timedelta(hours=1)).isoformat(timespec="seconds")
 
 
+def _whole(text: str, pattern: str, wrong: str) -> int:
+    """A whole number that matches; `wrong` says what another text is not, and what to write."""
+    if not re.fullmatch(pattern, text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is {wrong}")
+    return int(text)
+
+
 def count(text: str) -> int:
     """A whole number from 1 on.
 
     Raises:
         argparse.ArgumentTypeError: It is something else.
     """
-    if not re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of instances: write a whole number from 1 on")
-    return int(text)
+    return _whole(text, r"0*[1-9]\d{0,8}", "no number of instances: write a whole number from 1 on")
 
 
 def revision(text: str) -> int:
@@ -144,9 +149,7 @@ def revision(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: It is something else.
     """
-    if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no revision: write the number that `on` or `status` tells")
-    return int(text)
+    return _whole(text, r"\d{1,18}", "no revision: write the number that `on` or `status` tells")
 
 
 def whole_seconds(text: str) -> int:
@@ -155,9 +158,7 @@ def whole_seconds(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: It is something else.
     """
-    if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds: write a whole number, such as 120")
-    return int(text)
+    return _whole(text, r"\d{1,18}", "no number of seconds: write a whole number, such as 120")
 
 
 def uuid(text: str) -> UUID:

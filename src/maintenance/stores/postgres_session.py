@@ -51,8 +51,12 @@ _DEFAULTS: Final = {
 _INTEGERS: Final = range(-(2**31), 2**31)
 _NUMBERS: Final = {
     "port": range(1, 65_536),
-    **dict.fromkeys(("connect_timeout", "tcp_user_timeout", "keepalives"), _INTEGERS),
-    **dict.fromkeys(("keepalives_idle", "keepalives_interval", "keepalives_count"), _INTEGERS),
+    "connect_timeout": _INTEGERS,
+    "tcp_user_timeout": _INTEGERS,
+    "keepalives": _INTEGERS,
+    "keepalives_idle": _INTEGERS,
+    "keepalives_interval": _INTEGERS,
+    "keepalives_count": _INTEGERS,
 }
 """The parameters that are whole numbers, and which."""
 
