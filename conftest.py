@@ -1,5 +1,6 @@
 """The fixtures of every test and of every sample: databases, stores, and an environment that says nothing."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -38,6 +39,19 @@ def _silence(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     _silence(monkeypatch)
+
+
+@pytest.fixture
+def failing_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was told to a log whose filter raises, as one of the app's may."""
+    told: list[str] = []
+
+    def fail(record: logging.LogRecord) -> bool:
+        told.append(record.getMessage())
+        raise RuntimeError("a filter of the app's")
+
+    monkeypatch.setattr(logging.getLogger("maintenance"), "filters", [fail])
+    return told
 
 
 @pytest.fixture(scope="session")

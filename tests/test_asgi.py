@@ -1,7 +1,6 @@
 """The ASGI adapter under asyncio and trio: what passes, what waits, and that nothing blocks the loop."""
 
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -183,7 +182,7 @@ def test_a_default_state_that_is_replaced_while_the_app_starts_up_is_followed(
 
 
 def test_a_lifespan_without_a_database_goes_on_and_the_log_says_what_will_fail(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
     """Probes are exempt, and a roll-out that they let through would be noticed by visitors first."""
     monkeypatch.setattr(default, "_state", None)
@@ -197,8 +196,9 @@ def test_a_lifespan_without_a_database_goes_on_and_the_log_says_what_will_fail(
     [said] = caplog.records
     assert said.levelname == "ERROR"
     assert "each request that is not exempt will fail: no database is named: set MAINTENANCE_" in said.getMessage()
-    monkeypatch.setattr(logging.getLogger("maintenance"), "error", lambda *_: 1 / 0)  # as a handler of the app's may
+    told = request.getfixturevalue("failing_log")
     run(lambda: MaintenanceMiddleware(Lifespan())({"type": "lifespan"}, nothing, send))
+    assert told == [said.getMessage()]
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"] * 2
 
 

@@ -265,6 +265,18 @@ def test_a_bypass_that_fails_lets_nobody_in(
     assert adapter.ask(app, headers={"X-Me": "1"}).status == 200  # the others are still asked
 
 
+def test_what_fails_and_cannot_be_logged_either_still_refuses(
+    adapter: Adapter, state: MaintenanceState, failing_log: list[str]
+) -> None:
+    app = adapter.wrap(state, bypass=lambda _: 1 / 0, respond=lambda *_: 1 / 0)
+    state.set(True)
+    assert adapter.ask(app).status == 503
+    assert [line.partition(" (")[0] for line in failing_log] == [
+        "maintenance: a bypass failed, and lets nobody pass",
+        "maintenance: respond failed; the standard response is sent",
+    ]
+
+
 def test_a_function_that_fails_is_told_of_once_a_minute(
     adapter: Adapter, state: MaintenanceState, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

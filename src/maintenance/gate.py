@@ -1,6 +1,5 @@
 """The one decision that both adapters ask for: what is asked, and the flag, give a pass or a response."""
 
-import contextlib
 import functools
 import inspect
 import logging
@@ -17,6 +16,7 @@ from maintenance.custom_response import completed
 from maintenance.errors import ConfigurationError
 from maintenance.in_flight import Entry, InFlight
 from maintenance.lease import Held, Lease
+from maintenance.log import log
 from maintenance.model import Request, Snapshot
 from maintenance.policy import PASSES, Rules
 from maintenance.response import Answers, Response
@@ -28,8 +28,6 @@ Respond = Callable[[Snapshot, Request], Response]
 
 COMPLAINT: Final = 60.0
 """Seconds for which nothing more is logged of a `bypass` or `respond` that failed."""
-
-_logger: Final = logging.getLogger("maintenance")
 
 Asked = tuple[str, str, Any]
 """(method, path below the mount point and decoded, the server's environ or scope); `policy.WEBSOCKET` is a method too.
@@ -151,10 +149,7 @@ class Gate:
         try:
             self._followed().start()
         except ConfigurationError as exc:
-            said = "maintenance: as it is, each request that is not exempt will fail: %s"
-            # A filter or a handler of the app's may raise; it starts up all the same.
-            with contextlib.suppress(Exception):
-                _logger.error(said, exc)  # noqa: TRY400 - its words say it all
+            log(logging.ERROR, "as it is, each request that is not exempt will fail: %s", exc)
 
     def ask(self, method: str, path: str, root: str, raw: Any) -> Asked | None:
         """What is asked, or None where it passes whatever the flag says."""
@@ -234,7 +229,7 @@ class Gate:
         now = self.clock()
         if now >= self._silent_until.get(id(function), now):
             self._silent_until[id(function)] = now + COMPLAINT
-            _logger.error("maintenance: %s (told once in %g s): %r", said, COMPLAINT, function, exc_info=exc)
+            log(logging.ERROR, "%s (told once in %g s): %r", said, COMPLAINT, function, of=exc)
 
     def _request(self, asked: Asked) -> Request:
         method, path, raw = asked

@@ -1,17 +1,15 @@
 """How a process stands with its store, and the one line that the log gets when that changes."""
 
-import contextlib
 import datetime as dt
 import logging
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from maintenance.lease import Lease
+from maintenance.log import log
 from maintenance.model import Snapshot, WhenStale
 
 Condition = Literal["fresh", "stale", "never read"]
-
-_logger: Final = logging.getLogger("maintenance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +70,14 @@ class Health:
         # An answer that is merely old is asked for again; it is bad news once that has failed.
         if bad != self._complained and (not bad or self._lease.failing):
             self._complained = bad
-            # A filter or a handler of the app's may raise; the flag is followed all the same.
-            with contextlib.suppress(Exception):
-                self._log(condition)
+            self._log(condition)
         return condition
 
     def _log(self, condition: Condition) -> None:
         known = self._lease.known
         if condition == "fresh":
-            _logger.warning("maintenance: the flag is fresh again, at revision %d", known.revision)
+            log(logging.WARNING, "the flag is fresh again, at revision %d", known.revision)
             return
         which = "what stands before the first read" if condition == "never read" else "the last known answer"
         answer = "503" if self._when_stale == "block" else f"{which}, {'on' if known.enabled else 'off'}"
-        _logger.warning("maintenance: the flag is %s, requests get %s: %s", condition, answer, self._lease.error)
+        log(logging.WARNING, "the flag is %s, requests get %s: %s", condition, answer, self._lease.error)

@@ -8,6 +8,7 @@ from typing import Final
 from maintenance.errors import FlagError, StoreError
 from maintenance.in_flight import Load
 from maintenance.lease import LAGGING, Lease
+from maintenance.log import log
 from maintenance.model import Reading, Snapshot
 from maintenance.registration import Registration, Settings
 from maintenance.runtime import NOBODY, Runtime, Waker
@@ -15,8 +16,6 @@ from maintenance.stores import Session, Store
 
 LOOK: Final = 0.02
 """Seconds between two looks at this process's own memory while somebody waits for its requests in flight."""
-
-_logger: Final = logging.getLogger("maintenance")
 
 
 class Refresher:
@@ -125,7 +124,7 @@ class Refresher:
             if not self.begun:
                 self._attempt()
         except Exception as exc:  # noqa: BLE001 - what is asked for is an answer, and what is known is one
-            self._survive(exc)
+            self._stumble(exc)
         finally:
             self.trying_since = None
             self.wake()  # a thread that has come meanwhile
@@ -180,7 +179,8 @@ class Refresher:
             self._attempt()
             self._rest(began)
         except BaseException as exc:  # noqa: BLE001 - of the app's own code too, which runs here and may call sys.exit()
-            self._survive(exc)
+            self.trying_since = None
+            self._stumble(exc)
             self._waker.wait(self._pause())
         return True
 
@@ -191,20 +191,13 @@ class Refresher:
         load = self.row.measure(Snapshot(enabled=False))
         return self._session is None or load is None or load.in_flight == 0
 
-    def _stumble(self, exc: Exception) -> None:
+    def _stumble(self, exc: BaseException) -> None:
         self._failures += 1
         expected = isinstance(exc, StoreError)
         self._lease.fail(str(exc) if expected else f"an unexpected {type(exc).__name__}, which the log shows")
-        self._hang_up()
         if not expected:
-            _logger.error("maintenance: a refresh failed as it never should; others follow", exc_info=exc)
-
-    def _survive(self, exc: BaseException) -> None:
-        """Remember what nobody expected; it is not logged, because the log itself may be what fails."""
-        self._failures += 1
-        self.trying_since = None
-        self._lease.fail(f"an unexpected {type(exc).__name__}")
-        with contextlib.suppress(Exception):
+            log(logging.ERROR, "a refresh failed as it never should; others follow", of=exc)
+        with contextlib.suppress(Exception):  # what has failed may fail to close, too
             self._hang_up()
 
     def _hang_up(self) -> None:

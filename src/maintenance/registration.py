@@ -1,6 +1,5 @@
 """What a process says of itself: its row among the instances, and when it is written."""
 
-import contextlib
 import logging
 import socket
 import sys
@@ -13,6 +12,7 @@ from typing import Final
 from maintenance._version import __version__
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.in_flight import Load
+from maintenance.log import log
 from maintenance.model import Instance, Snapshot, WhenStale
 from maintenance.runtime import Runtime, boot_id
 from maintenance.stores import Session
@@ -22,8 +22,6 @@ HEARTBEAT: Final = 60.0
 
 DRAIN_REPORT: Final = 1.0
 """Seconds between two reports of a drain that goes on."""
-
-_logger: Final = logging.getLogger("maintenance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +126,7 @@ class Registration:
             with session.within(self._settings.limit):
                 session.remove(self.instance.id)
         except StoreError as exc:
-            _logger.info("maintenance: the row of instance %s stays behind: %s", self.instance.id, exc)
+            log(logging.INFO, "the row of instance %s stays behind: %s", self.instance.id, exc)
 
     def _say(self, session: Session, instance: Instance) -> None:
         """Write the row. One that is there stays, whatever becomes of a later report, which is only repeated."""
@@ -139,10 +137,8 @@ class Registration:
             if not isinstance(exc, RegistrationError):
                 raise
             if before != self.error:
-                # A filter or a handler of the app's may raise; the flag is followed all the same.
                 which = "what this process has followed" if self.there else "this process"
-                with contextlib.suppress(Exception):
-                    _logger.warning("maintenance: no wait for the fleet can see %s: %s", which, self.error)
+                log(logging.WARNING, "no wait for the fleet can see %s: %s", which, self.error)
             return
         self.there, self.error = True, None
         self._said, self._said_at = instance, self._runtime.clock()

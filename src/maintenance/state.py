@@ -19,6 +19,7 @@ from maintenance.follower import Follower
 from maintenance.health import Condition, Health, Status
 from maintenance.in_flight import Entry, Load, load
 from maintenance.lease import LAGGING, Held, Lease, fallback
+from maintenance.log import log
 from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale
 from maintenance.proof import Progress, Proof, Prover, Question
 from maintenance.refresher import Refresher
@@ -35,8 +36,6 @@ _said: Final = operator.attrgetter(
     "enabled", "mode", "message", "until", "retry_after", "actor", "reason", "revision", "source"
 )
 """What of a snapshot counts as a change."""
-
-_logger: Final = logging.getLogger("maintenance")
 
 
 class MaintenanceState:
@@ -424,10 +423,8 @@ class Meter(Protocol):
 def _call(callback: Callable[[Snapshot], object], known: Snapshot) -> None:
     try:
         callback(known)
-    except (Exception, SystemExit):
-        # A filter of the app's may raise, too; the next callback is called all the same.
-        with contextlib.suppress(Exception):
-            _logger.exception("maintenance: an on_change callback failed: %r", callback)
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - the next one is called all the same
+        log(logging.ERROR, "an on_change callback failed: %r", callback, of=exc)
 
 
 def _store(value: Store) -> Store:
