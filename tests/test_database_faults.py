@@ -3,11 +3,12 @@
 import json
 import re
 import socket
+import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from maintenance import MaintenanceState, StoreError
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
 from maintenance.cli import main
 from maintenance.lease import LAGGING
-from maintenance.stores import PostgresStore, Session
+from maintenance.stores import PostgresStore, Session, SQLiteStore
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.support.clients import acall_asgi, call_wsgi
 from tests.support.ports import free_port
@@ -252,15 +253,55 @@ def locked(url: str, table: str = "platform_settings") -> Iterator[None]:
         yield
 
 
-def test_no_first_request_leaks_through_a_slow_first_read(migrated_url: str) -> None:
-    flip(migrated_url, on=True)
-    with site(migrated_url, ttl=10.0) as one:
-        with locked(migrated_url):
+@contextmanager
+def written_to(sqlite_url: str) -> Iterator[None]:
+    """A transaction that another process keeps open, which locks the whole file."""
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@pytest.fixture(params=["a locked table", "a silent network", "a locked file"])
+def slow(request: pytest.FixtureRequest) -> Iterator[tuple[str, AbstractContextManager[None]]]:
+    """A store in which the flag is on, and what makes it slow."""
+    if request.param == "a locked file":
+        url = request.getfixturevalue("sqlite_url")
+        SQLiteStore(url).migrate()
+        with closing(MaintenanceState(url, register=False)) as operator:
+            operator.set(True)
+        yield url, written_to(url)
+        return
+    url = request.getfixturevalue("migrated_url")
+    flip(url, on=True)
+    if request.param == "a locked table":
+        yield url, locked(url)
+        return
+    postgres: Server = request.getfixturevalue("postgres")
+    with Relay(postgres.port) as relay:
+        yield postgres.url(url.rpartition("/")[2], port=relay.port), silent(relay)
+
+
+@contextmanager
+def silent(relay: Relay) -> Iterator[None]:
+    relay.cut()
+    yield
+    relay.pass_()
+
+
+def test_no_first_request_leaks_through_a_slow_first_read(
+    slow: tuple[str, AbstractContextManager[None]],
+) -> None:
+    """Longer than any single try, which fails again and again meanwhile."""
+    url, what = slow
+    with site(url, ttl=10.0) as one:
+        with what:
             threads = [threading.Thread(target=one.get, daemon=True) for _ in range(12)]
             for thread in threads:
                 thread.start()
-            time.sleep(1.0)  # how long the read takes
+            time.sleep(3.5)  # how long the read takes, between the second try's end and `boot_timeout`
             assert not one.seen, "none has been answered before the read"
+            assert one.state.status().last_error
         for thread in threads:
             thread.join(10)
         assert [seen.status for seen in one.seen] == [503] * 12

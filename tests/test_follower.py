@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from maintenance import MaintenanceState
+from maintenance.errors import LateError
 from maintenance.follower import LEAVE_LIMIT, PATIENCE, SHORT_PATIENCE
 from maintenance.lease import GRACE, Held
 from maintenance.wsgi import MaintenanceMiddleware
@@ -119,6 +120,44 @@ def test_a_first_read_that_fails_is_tried_again_for_the_time_that_one_request_ma
     assert state.settle().open
     assert clock.now == pytest.approx(1000.3 + PATIENCE, abs=0.3)
     assert not state.follower.booting
+
+
+def test_a_first_read_that_is_late_is_tried_again_at_once_for_boot_timeout(
+    hanging: Make, waits: Waits, store: FaultyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, woken = hanging(boot_timeout=5.0), []
+    store.error = LateError("the server is slow")
+
+    def try_in_vain() -> None:
+        refresher = state.follower.refresher
+        assert refresher is not None
+        monkeypatch.setattr(refresher, "wake", lambda: woken.append(clock.now))
+        clock.now += 0.4
+        read(state)
+
+    waits.meanwhile = try_in_vain
+    assert state.settle().open
+    assert clock.now == pytest.approx(1005.0, abs=0.4)
+    assert woken == pytest.approx([1000.4 + 0.4 * n for n in range(len(waits.waited) - 1)])
+    store.away()
+    read(state)
+    assert not state.follower.refresher.late
+
+
+def test_a_store_that_is_slow_and_then_away_costs_no_more_than_one_that_is_away(
+    hanging: Make, waits: Waits, store: FaultyStore, clock: Clock
+) -> None:
+    state = hanging(boot_timeout=60.0)
+    store.error = LateError("the server is slow")
+
+    def end() -> None:
+        clock.now += 1.0
+        read(state)
+        store.away()
+
+    waits.meanwhile = end
+    assert state.settle().open
+    assert clock.now == pytest.approx(1002.0 + PATIENCE)
 
 
 def test_a_store_that_comes_up_while_the_first_request_waits_is_heard(

@@ -13,6 +13,10 @@ class StoreError(MaintenanceError):
     """The store could not be reached, or what it holds is not a flag. Never contains a password."""
 
 
+class LateError(StoreError):
+    """The store has not answered in time; it may be slow, and not away."""
+
+
 class FlagError(StoreError):
     """The store answers, but the flag's row is missing or wrong."""
 

@@ -124,8 +124,8 @@ class Follower:
             self._waiters.append(done)
         if refresher is None or outcomes != self._outcomes or self._lease.runs():
             return
-        if not self._lease.failing:
-            refresher.wake()  # else it paces itself, however many requests come
+        if not self._lease.failing or (self.booting and refresher.late):
+            refresher.wake()  # else it paces itself, however many requests come; what is late has paced itself
         if refresher.started and (refresher.begun or self.booting):
             done.wait(max(patience, 0.0))
         if not refresher.begun and not refresher.attempt_here() and not refresher.started:
@@ -163,8 +163,9 @@ class Follower:
             return  # one that is leaving
         with self._lock:
             self._outcomes += 1
-            if not refresher.answered:
-                # A store that is just coming up is waited for like one that is slow; one that is down costs no more.
+            if not refresher.answered and not refresher.late:
+                # One that is just coming up is given a moment; one that is down costs no more. One that is slow is
+                # waited for, or the first requests would slip through.
                 self._boot_until = min(self._boot_until, self._runtime.clock() + PATIENCE)
         self._release()
         self._after()

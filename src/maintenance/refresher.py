@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from maintenance.errors import FlagError, StoreError
+from maintenance.errors import FlagError, LateError, StoreError
 from maintenance.in_flight import Load
 from maintenance.lease import LAGGING, Lease
 from maintenance.log import log
@@ -47,6 +47,7 @@ class Refresher:
         self.started = False
         self.begun = False
         self.answered = False
+        self.late = False
         self.trying_since: float | None = None
         self._session: Session | None = None
         self._lock = runtime.lock()
@@ -142,6 +143,7 @@ class Refresher:
 
     def _attempt(self) -> None:
         """Try once: connect where needed, read, install, acknowledge. What fails on the way is remembered."""
+        self.late = False
         try:
             if self._session is None:
                 self._session = self._store.connect(listen=True)
@@ -193,6 +195,7 @@ class Refresher:
 
     def _stumble(self, exc: BaseException) -> None:
         self._failures += 1
+        self.late = isinstance(exc, LateError)
         expected = isinstance(exc, StoreError)
         self._lease.fail(str(exc) if expected else f"an unexpected {type(exc).__name__}, which the log shows")
         if not expected:

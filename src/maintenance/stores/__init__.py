@@ -22,7 +22,7 @@ class Session(Protocol):
     """One conversation with a store, used by one thread at a time.
 
     Every method but `within` and `abandon` raises `StoreError`, without a password, and may be called until
-    `close`. Nothing of it is shared across a fork.
+    `close`; a `LateError` where the store has not answered in time. Nothing of it is shared across a fork.
     """
 
     @property

@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.postgres import register_default_adapters
 from psycopg.types.json import Jsonb, set_json_loads
 
-from maintenance.errors import ConfigurationError, RegistrationError, StoreError
+from maintenance.errors import ConfigurationError, LateError, RegistrationError, StoreError
 from maintenance.model import CHANNEL, KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.runtime import Waker
 
@@ -204,6 +204,13 @@ def _unknown(url: str) -> str | None:
     return "leave out what is not libpq's own, and write %26 for each & in a value" if given else None
 
 
+class _GivenUp(psycopg.OperationalError):
+    """A wait that this process has ended."""
+
+
+_LATE: Final = (pg.ConnectionTimeout, pg.LockNotAvailable, pg.QueryCanceled, _GivenUp)
+
+
 class _Connection(psycopg.Connection[Any]):
     """One whose waits end, in the very thread that waits: a thread that watches would cost more than a read."""
 
@@ -244,7 +251,7 @@ class _Connection(psycopg.Connection[Any]):
             if not self.given_up:
                 raise
             said = f"no answer within {self.patience:g} s: look whether the server hangs, or waits for a standby"
-            raise psycopg.OperationalError(said) from exc
+            raise _GivenUp(said) from exc
 
     def _give_up(self) -> None:
         # Made as sockets are: on Windows os.dup takes none.
@@ -463,7 +470,8 @@ class PostgresSession:
         try:
             yield
         except (psycopg.Error, OSError, UnicodeError) as exc:  # a surrogate cannot be sent
-            raise StoreError(f"{self._name}: {self._without_secrets(exc)}{_next_step(exc)}") from exc
+            kind = LateError if isinstance(exc, _LATE) else StoreError
+            raise kind(f"{self._name}: {self._without_secrets(exc)}{_next_step(exc)}") from exc
 
     def _without_secrets(self, exc: Exception) -> str:
         # Without the line of the statement that the server adds: it is the library's own.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-from maintenance.errors import RegistrationError, StoreError
+from maintenance.errors import LateError, RegistrationError, StoreError
 from maintenance.model import KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.runtime import REAL, Waker
 
@@ -68,6 +68,8 @@ _NEXT_STEPS: Final = {
     sqlite3.SQLITE_NOTADB: "name a file of SQLite's, or one that does not exist yet",
     sqlite3.SQLITE_CORRUPT: "restore the file from a backup",
 }
+
+_LATE: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_INTERRUPT)
 
 _inherited: list[sqlite3.Connection] = []
 
@@ -252,7 +254,8 @@ class SQLiteSession:
             raise StoreError(f"{self._name}: the file is gone: restore it, or run {self._migrate_command}") from exc
         except (sqlite3.Error, OSError) as exc:
             step = f"run {self._migrate_command}" if _unprepared(exc) else _NEXT_STEPS.get(_code(exc), "")
-            raise StoreError(f"{self._name}: {exc}{step and ': '}{step}") from exc
+            kind = LateError if _code(exc) in _LATE else StoreError
+            raise kind(f"{self._name}: {exc}{step and ': '}{step}") from exc
 
     @property
     def _migrate_command(self) -> str:
