@@ -100,6 +100,42 @@ def test_the_lifespan_begins_the_reading_and_ends_it(backend: str, store: Faulty
 
 
 @BACKENDS
+def test_the_event_loop_goes_on_while_the_fleet_is_left(
+    backend: str, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is away makes that last up to 1 s."""
+    state, going_on, left = MaintenanceState(store), threading.Event(), []
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(MaintenanceMiddleware(Lifespan(), state), {"type": "lifespan"}, nothing, ignore)
+            while not left:
+                await anyio.lowlevel.checkpoint()
+            going_on.set()
+
+    def leave() -> None:
+        left.append(going_on.is_set())
+        left.append(going_on.wait(10))
+
+    monkeypatch.setattr(state, "leave", leave)
+    run(main, backend)
+    assert left[:2] == [False, True]
+    monkeypatch.undo()
+    state.close()
+
+
+@BACKENDS
+def test_a_shutdown_that_says_nothing_leaves_the_fleet_too(backend: str, store: FaultyStore) -> None:
+    async def ends(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+
+    state = MaintenanceState(store)
+    run(lambda: MaintenanceMiddleware(ends, state)({"type": "lifespan"}, nothing, ignore), backend)
+    assert state.follower.refresher is None
+    assert store.inner.connect().fleet().instances == ()
+
+
+@BACKENDS
 def test_a_shutdown_that_fails_leaves_the_fleet_too(backend: str, store: FaultyStore) -> None:
     """As Starlette's, which says so and raises."""
 
@@ -154,7 +190,8 @@ def test_a_default_state_is_resolved_once_the_app_has_started_up(
     async def send(message: Any) -> None:
         sent.append(message["type"])
         registered = MaintenanceState(sqlite_url, register=False).fleet
-        await anyio.to_thread.run_sync(lambda: eventually(lambda: len(registered().instances) == 1))
+        there = message["type"] == "lifespan.startup.complete"
+        await anyio.to_thread.run_sync(lambda: eventually(lambda: len(registered().instances) == there))
 
     init = functools.partial(init_maintenance, sqlite_url)
     anyio.run(lambda: MaintenanceMiddleware(Lifespan(init))({"type": "lifespan"}, nothing, send), backend=backend)

@@ -123,7 +123,7 @@ def test_an_end_that_is_no_time_is_answered_with_one_that_is():
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "", "9999999999"])
 def test_a_count_is_a_whole_number_from_one_on(text):
     assert options.count("012") == 12
-    with pytest.raises(argparse.ArgumentTypeError, match="from 1 on"):
+    with pytest.raises(argparse.ArgumentTypeError, match="from 1 to 999999999"):
         options.count(text)
 
 
@@ -322,19 +322,31 @@ def test_a_message_that_the_terminal_cannot_show_is_no_failure(url):
         (["off", "--database", ""], "--database is empty: write postgresql://"),
         (["off", "--database", "me:secret@h"], "--database: the database URL has no scheme: write"),
         (["wait", "--presume-dead", "x"], "is no duration"),
+        (["on", "--wait", "--presume-dead", "0.5s"], "write 1s or more"),
+        (["on", "--for", "0s"], "a number above 0"),
+        (["on", "--wait", "--timeout", "x"], "write seconds from 0 on, such as 30, or 5m"),
+        (["on", "--wait", "--expect", "1000000000"], "to 999999999"),
+        (["on", "--retry-after", "9999999999999999999"], "up to 2147483647"),
+        (["on", "--until", "noon"], "is no ISO time: write one such as 2"),
         (["on", "--timeout", "3"], "--timeout says how to wait: add --wait"),
         (["on", "--expect", "3"], "--expect says how to wait: add --wait"),
         (["off", "--presume-dead", "3m"], "--presume-dead says how to wait: add --wait"),
         (["off", "--drain"], "write --wait alone"),
         (["off", "--message", "x"], "unrecognized arguments"),
         (["on", "--mess", "x"], "unrecognized arguments"),
-        (["on", "--expect", "0", "--wait"], "from 1 on"),
+        (["on", "--expect", "0", "--wait"], "from 1 to 999999999"),
         (["forget"], "--silent 1h"),
         (["forget", "abc", "--silent", "1h"], "either"),
         (["status", "--database", "mysql://h/d"], "sqlite:///path"),
         (["status", "--database", "postgresql+psycopg://h/d"], "write postgresql://"),
         (["status", "--database", "memory://"], "no server sees"),
-        (["status", f"postgresql://u:{PASSWORD}@h/d"], "postgresql://u:***@h/d"),
+        (
+            ["status", f"postgresql://u:{PASSWORD}@h/d"],
+            "maintenance status: error: unrecognized arguments: postgresql://***",
+        ),
+        (["status", f"--databse=postgresql://u:{PASSWORD} a@h/d"], "unrecognized arguments: --databse=***"),
+        ([f"postgresql://u:a {PASSWORD}@h/d"], "invalid choice: 'postgresql://u:***@h/d'"),
+        (["status", "--database", f" postgresql+psycopg://u:{PASSWORD}@h/d"], "write postgresql://"),
         ([], "COMMAND"),
         (["frobnicate"], "invalid choice"),
     ],

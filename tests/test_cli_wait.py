@@ -196,7 +196,7 @@ def test_each_way_to_be_accounted_for_is_counted(file_url, capsys):
 
 def test_a_presumption_that_would_bury_the_living_is_warned_of(file_url, capsys):
     assert main(["on", "--wait", "--presume-dead", "60s"]) == 0
-    assert "warning: a process that lives may be silent for 2 min" in capsys.readouterr().err
+    assert "warning: a process that lives may be silent for 60 s and its TTL" in capsys.readouterr().err
 
 
 def test_nobody_is_proven_and_said_aloud(url, capsys):

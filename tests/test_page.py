@@ -130,7 +130,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Visit]:
         if not re.match(r"Failed to load resource: (the server responded|net::)", text):
             complaints.append(text)
 
-    def open_page(path: str = "", *, at: dt.datetime | None = NOW, **options: object) -> Page:
+    def open_page(path: str = "", *, at: dt.datetime | None = NOW, script: str = "", **options: object) -> Page:
         context = browser.new_context(**{"locale": "en-GB", "timezone_id": "UTC"} | options)
         opened.append(context)
         page = context.new_page()
@@ -140,7 +140,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Visit]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         if at is not None:
             page.clock.install(time=at)
-            page.add_init_script(WAITS)
+            page.add_init_script(WAITS + script)
         page.goto(site.url + path)
         return page
 
@@ -193,6 +193,12 @@ class TestWhatIsShown:
         assert re.sub(r"[\s\u202f]+", " ", time.inner_text()) == shown
         assert time.get_attribute("lang") == locale
         assert time.get_attribute("datetime") == "2026-11-22T13:00:00+00:00"
+
+    def test_a_language_that_is_none_hinders_nothing(self, visit: Visit, site: Site) -> None:
+        site.snapshot = until(hours=2)
+        page = visit(script="Object.defineProperty(navigator, 'languages', {value: ['en-US@posix']})")
+        expect(page.get_by_role("status")).to_contain_text("You can leave this page open.")
+        assert re.search(r"\b(14|2):00", page.locator("time").inner_text())
 
     def test_an_end_today_is_a_time_and_one_next_year_has_its_year(self, visit: Visit, site: Site) -> None:
         site.snapshot = until(hours=2)
@@ -264,7 +270,21 @@ COLOURS = """() => {
 }"""
 
 
+RING = """() => {
+    document.body.insertAdjacentHTML('beforeend', '<button>x</button>');
+    const button = document.body.lastElementChild;
+    button.focus({focusVisible: true});
+    const style = getComputedStyle(button);
+    return [style.outlineColor, style.color, style.outlineStyle];
+}"""
+
+
 class TestHowItLooks:
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_what_has_the_focus_can_be_seen_as_well_as_text(self, visit: Visit, scheme: str) -> None:
+        ring, ink, style = visit(color_scheme=scheme).evaluate(RING)  # WCAG 2.2, 1.4.11
+        assert (ring, style) == (ink, "solid")
+
     @pytest.mark.parametrize("mode", ["full", "read_only"])
     def test_light_and_dark_differ_and_both_can_be_read(self, visit: Visit, site: Site, mode: str) -> None:
         site.snapshot = Snapshot(enabled=True, mode=mode, until=NOW + dt.timedelta(hours=1))
@@ -329,6 +349,17 @@ class TestTheWayBack:
         expect(page.locator("h1")).to_have_text("GET")
         assert site.asked.count("POST /order") == 1
 
+    def test_an_answer_that_leaves_the_page_where_it_is_is_not_the_last_word(self, visit: Visit, site: Site) -> None:
+        page = visit()
+        site.up, site.status = True, 204
+        page.clock.run_for("00:30")
+        expect(page.get_by_role("status")).to_have_text("We are back. One moment …")
+        page.clock.run_for("00:05")
+        expect(page.get_by_role("status")).to_have_text("We are back. If nothing happens, load this page again.")
+        expect(page.locator("h1")).to_have_text(DOWN)
+        page.clock.run_for("10:00")
+        assert site.asked == ["GET /", "HEAD /", "GET /"]
+
     @pytest.mark.parametrize("status", [302, 404])
     def test_any_answer_of_the_app_is_the_end(self, visit: Visit, site: Site, status: int) -> None:
         page = visit()
@@ -340,10 +371,10 @@ class TestTheWayBack:
     def test_a_gateway_without_a_backend_is_not(self, visit: Visit, site: Site) -> None:
         page = visit()
         site.up = True
-        for count, site.status in enumerate((429, 502, 503, 504), start=2):
+        for count, site.status in enumerate((429, 502, 503, 504, 520, 530), start=2):
             page.clock.run_for(page.evaluate("waits.at(-1)"))
             hear_no(page, count)
-        assert site.asked == ["GET /", *["HEAD /"] * 4]
+        assert site.asked == ["GET /", *["HEAD /"] * 6]
 
     def test_where_head_is_refused_it_asks_with_get(self, visit: Visit, site: Site) -> None:
         site.head = 405

@@ -394,7 +394,7 @@ def test_a_user_who_is_not_there_says_so(migrated_url: str) -> None:
         other.execute("CREATE TABLE public.users (id uuid PRIMARY KEY)")
     PostgresStore(migrated_url).migrate()
     with session_of(migrated_url) as session:
-        with pytest.raises(StoreError, match="write an updated_by that is in public.users, or None"):
+        with pytest.raises(StoreError, match="write an updated_by that is in public.users, or leave it out"):
             session.write(Change(enabled=True, details=Details(), updated_by=uuid4()))
         assert not session.read().snapshot(read_at=0.0).enabled
 

@@ -201,6 +201,17 @@ def test_fewer_than_expected_is_no_proof_and_the_gone_do_not_count() -> None:
     assert judge(fleet(one(id="1", revision=7), one(id="2", revision=7)), expect, elapsed=0.0)
 
 
+def test_those_presumed_dead_fill_no_place_of_the_expected_and_those_fenced_do() -> None:
+    silent = one(id="silent", revision=6, when_stale="block", silent_for=END)
+    two, expect = fleet(one(id="1", revision=7, in_flight=0), silent), replace(ON, expect=2)
+    assert judge(two, expect, elapsed=END)
+    drain = replace(expect, drain=True, presume_dead=END)
+    proof = judge(two, drain, elapsed=END)
+    assert (proof.proven, proof.presumed) == (False, (silent,))
+    assert (proof.problem or "").startswith("1 of 2 expected instances")
+    assert judge(two, replace(drain, expect=1), elapsed=END)
+
+
 def test_an_emptied_table_is_no_empty_fleet() -> None:
     proof = judge(fleet(intact=False), ON, elapsed=1e9)
     assert not proof

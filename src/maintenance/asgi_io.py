@@ -96,16 +96,21 @@ async def lifespan(app: App, gate: Gate, scope: Scope, receive: Receive, send: S
         if message["type"] == "lifespan.startup.complete":
             complete = True
             await of_request(gate.resolve)
+        elif message["type"].startswith("lifespan.shutdown."):
+            await of_request(leave)
         await send(message)
+
+    def leave() -> None:
+        # An app that knows no lifespan raises before it has started up.
+        if complete and (state := gate.ready) is not None:
+            state.leave()
 
     gate.begin()
     try:
         await app(scope, receive, pass_on)
     finally:
-        # Also where its own shutdown has failed. An app that knows no lifespan raises before it has started up.
-        if complete and (state := gate.ready) is not None:
-            # Not awaited: the server hears in this very step that the app is done, and ends the loop at the next.
-            state.leave()
+        # Where it ends without a word. Not awaited: the server ends the loop at the next step.
+        leave()
 
 
 async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

@@ -27,6 +27,9 @@ PAUSE_GROWTH: Final = 0.01
 LATE: Final = 0.001
 """Seconds after the end of a lease at which it is looked at, so that a look is never a moment too early."""
 
+LEAST_SILENCE: Final = 1
+"""Seconds of silence below which no instance is presumed dead."""
+
 _HANG: Final = 5.0
 """Seconds after which a look that hangs is given up."""
 
@@ -72,7 +75,7 @@ class Question:
         if self.expect is not None and not isinstance(self.expect, int):
             raise TypeError(f"expect is {self.expect!r}: write how many instances, as an int, or None")
         _check_number("expect", self.expect, least=0)
-        _check_number("presume_dead", self.presume_dead, least=1)
+        _check_number("presume_dead", self.presume_dead, least=LEAST_SILENCE)
 
 
 def _check_number(name: str, value: object, *, least: int) -> None:
@@ -141,7 +144,8 @@ def judge(fleet: Fleet, question: Question, *, elapsed: float) -> Proof:
         else:
             sorted_out[verdict].append(instance)
     # Of an emptied table, only who has spoken since counts: what is silent may be the second row of one that restarted.
-    present = len(fleet.instances) - len(sorted_out["gone"]) if fleet.intact else len(sorted_out["confirmed"])
+    dead = len(sorted_out["gone"]) + len(sorted_out["presumed"])
+    present = len(fleet.instances) - dead if fleet.intact else len(sorted_out["confirmed"])
     final, problem = _obstacle(fleet, question, present, elapsed)
     return Proof(
         proven=not laggards and problem is None,

@@ -104,9 +104,9 @@ def _ended_by_signals() -> Iterator[None]:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        args = options.parser().parse_args(arguments)
+        args, unknown = options.parser().parse_known_args(arguments)
         try:
-            options.check(args)
+            options.check(args, unknown)
             return _COMMANDS[args.command](args)
         except ConfigurationError as exc:
             options.complain(args.command, str(exc))

@@ -75,7 +75,8 @@ def _tell(snapshot: Snapshot, store: str, *, now: dt.datetime, json: bool, waits
 
 def _wait(state: MaintenanceState, snapshot: Snapshot, args: argparse.Namespace) -> int:
     if args.presume_dead is not None and args.presume_dead < 2 * HEARTBEAT:
-        warn(f"a process that lives may be silent for {span(2 * HEARTBEAT)}, and --presume-dead takes it for dead")
+        silent = f"for {span(HEARTBEAT)} and its TTL"
+        warn(f"a process that lives may be silent {silent}, and --presume-dead takes it for dead")
     watch = Watch()
     try:
         with shown(watch, json=args.json):

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Final, NoReturn, get_args
 from uuid import UUID
 
@@ -15,12 +16,16 @@ from maintenance._version import __version__
 from maintenance.cli.text import scrub
 from maintenance.errors import ConfigurationError
 from maintenance.model import Details, Mode
+from maintenance.proof import LEAST_SILENCE
 from maintenance.registration import hostname
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 _PARTS: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
 _DURATION: Final = re.compile(rf"(?:{_PARTS.pattern})+", re.ASCII)
+
+_QUOTED: Final = re.compile(r"(://[^\s:/?#]*):[^'\"]*@")
+"""A password in a value that argparse quotes, which may hold blanks."""
 
 _EXAMPLES: Final = {
     "on": """\
@@ -86,7 +91,21 @@ def duration(text: str) -> float:
     parts = _PARTS.findall(text) if _DURATION.fullmatch(text.strip()) else []
     value = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write a number and s, m, h or d, such as 30m")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no duration: write a number above 0 and s, m, h or d, such as 30m"
+        )
+    return value
+
+
+def silence(text: str) -> float:
+    """Seconds of a duration after which a process may be taken for dead.
+
+    Raises:
+        argparse.ArgumentTypeError: It is something else, or shorter than `Question` takes.
+    """
+    value = duration(text)
+    if value < LEAST_SILENCE:
+        raise argparse.ArgumentTypeError(f"{text!r} is too short: write {LEAST_SILENCE}s or more, such as 10m")
     return value
 
 
@@ -97,11 +116,11 @@ def seconds(text: str) -> float:
         argparse.ArgumentTypeError: It is something else, or below 0.
     """
     try:
-        value = float(text)
+        value = duration(text) if _DURATION.fullmatch(text.strip()) else float(text)
     except ValueError:
-        return duration(text)
+        value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds from 0 on, such as 30")
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds from 0 on, such as 30, or 5m")
     return value
 
 
@@ -114,7 +133,9 @@ def instant(text: str) -> dt.datetime:
     try:
         when = dt.datetime.fromisoformat(text.strip())
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no ISO time: write such as {_example()}, or --for 30m") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no ISO time: write one such as {_example()}, or --for 30m"
+        ) from None
     here = ""
     if when.utcoffset() is None:
         with contextlib.suppress(OverflowError, ValueError):  # this machine's zone has no such year
@@ -140,7 +161,7 @@ def count(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: It is something else.
     """
-    return _whole(text, r"0*[1-9]\d{0,8}", "no number of instances: write a whole number from 1 on")
+    return _whole(text, r"0*[1-9]\d{0,8}", "no number of instances: write a whole number from 1 to 999999999")
 
 
 def revision(text: str) -> int:
@@ -158,7 +179,7 @@ def whole_seconds(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: It is something else.
     """
-    return _whole(text, r"\d{1,18}", "no number of seconds: write a whole number, such as 120")
+    return _whole(text, r"\d{1,18}", "no number of seconds: write a whole number up to 2147483647, such as 120")
 
 
 def uuid(text: str) -> UUID:
@@ -211,6 +232,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit status 2."""
+        message = _QUOTED.sub(r"\1:***@", message)
         self.exit(2, f"{self.prog}: error: {scrub(message)} (see `{self.prog} --help`)\n")
 
 
@@ -313,7 +335,7 @@ def _add_proof(command: Parser, *, implied: bool = False, drain: bool = True) ->
     )
     wait.add_argument("--expect", metavar="N", type=count, help="fail unless at least N processes are registered")
     wait.add_argument(
-        "--presume-dead", metavar="TIME", type=duration,
+        "--presume-dead", metavar="TIME", type=silence,
         help="take for dead, on your word, what has been silent for this long, once its lease is over: 10m",
     )  # fmt: skip
 
@@ -323,12 +345,16 @@ def _add_forget(command: Parser) -> None:
     command.add_argument("--silent", metavar="TIME", type=duration, help="all that have been silent for this long: 1h")
 
 
-def check(args: argparse.Namespace) -> None:
-    """Refuse arguments that contradict each other.
+def check(args: argparse.Namespace, unknown: Sequence[str] = ()) -> None:
+    """Refuse arguments that nobody knows, or that contradict each other.
 
     Raises:
         ConfigurationError: They do; the message says what to write.
     """
+    if unknown:
+        # Their values may hold a password.
+        said = [re.sub(r"(://|=).*", r"\1***", argument, flags=re.DOTALL) for argument in unknown]
+        raise ConfigurationError(f"unrecognized arguments: {' '.join(said)}")
     if args.command in ("on", "off", "wait"):
         _check_wait(args)
     if args.command == "forget" and bool(args.ids) == (args.silent is not None):

@@ -17,7 +17,8 @@ def named(args: argparse.Namespace) -> Store:
         ConfigurationError: They name none, or one that no other process can see.
     """
     source, url = ("--database", args.database) if args.database is not None else _from_environment()
-    if not url.strip():
+    url = url.strip()
+    if not url:
         raise ConfigurationError(f"{source} is empty: write postgresql://user@host/database or sqlite:///path")
     store = open_named(source, url)
     if store.name == "memory://":

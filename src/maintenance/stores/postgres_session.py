@@ -127,7 +127,7 @@ _NEXT_STEPS: Final[dict[type[Exception], str]] = {
     pg.ConnectionTimeout: ": nobody answers there: look at the host, the port and the firewall",
     pg.LockNotAvailable: ": end the transaction that holds the lock, or try again",
     pg.QueryCanceled: ": another transaction may hold the row, or the server is slow: end that, or try again",
-    pg.ForeignKeyViolation: ": write an updated_by that is in public.users, or None",
+    pg.ForeignKeyViolation: ": write an updated_by that is in public.users, or leave it out",
     pg.ReadOnlySqlTransaction: ": connect to the primary, or let this role write (default_transaction_read_only)",
 }
 
@@ -174,8 +174,8 @@ def conninfo(url: str) -> dict[str, str]:
         if unknown := _unknown(url):
             raise ConfigurationError(f"the database URL holds a parameter that libpq does not know: {unknown}")
         raise ConfigurationError(
-            "the database URL cannot be parsed: write postgresql://user:password@host:port/database, "
-            "with %-encoding for special characters"
+            "the database URL cannot be parsed: write postgresql://user@host:port/database, "
+            "with %-encoding for special characters, also in a password"
         )
     given = {name: str(value) for name, value in found.items() if value is not None}
     _check_numbers(given)
