@@ -10,7 +10,7 @@ import pytest
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
 
 from maintenance import default
@@ -142,7 +142,7 @@ def sample_environment(
 
 pytest_collect_file = (
     Sybil(
-        parsers=[PythonCodeBlockParser(), SkipParser()],
+        parsers=[PythonCodeBlockParser()],
         patterns=["README.md", "docs/*.md", "docs/**/*.md"],
         setup=lambda namespace: namespace.update(__name__="__main__"),
         fixtures=["sample_environment"],

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -20,13 +21,18 @@ import anyio.to_thread
 import httpx
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 import maintenance
-from maintenance import MaintenanceState, default
+from maintenance import MaintenanceState, default, follower, refresher
 from maintenance.asgi import MaintenanceMiddleware
-from maintenance.cli import options
-from maintenance.model import Details, Mode, Request
-from maintenance.stores import PostgresStore, SQLiteStore
+from maintenance.cli import main, options
+from maintenance.model import MAX_TEXT, Details, Mode, Request
+from maintenance.proof import DRAIN_MARGIN
+from maintenance.registration import Settings
+from maintenance.response import DEFAULT_RETRY_AFTER
+from maintenance.state import WRITE_LIMIT
+from maintenance.stores import PostgresStore, SQLiteStore, postgres_session, sqlite_session
 from tests.support.servers import gunicorn
 from tests.support.waiting import eventually
 
@@ -199,6 +205,83 @@ def test_every_column_and_trigger_is_in_the_reference(migrated_url: str) -> None
     referred("the modes", set(get_args(Mode)), page="docs/reference/command-line.md")
 
 
+def usual(function: Callable[..., Any], option: str) -> Any:
+    return inspect.signature(function).parameters[option].default
+
+
+BOOT_TIMEOUT = usual(MaintenanceState, "boot_timeout")
+CONNECT_TIMEOUT = float(postgres_session.conninfo("postgresql://")["connect_timeout"])
+READ_LOCK = int(postgres_session._NO_QUEUE.partition("lock_timeout = ")[2].rstrip(";")) / 1000
+LIMIT = Settings(ttl=1e3, when_stale="serve", register=True).limit
+
+
+@pytest.mark.parametrize(
+    ("page", "said", "number"),
+    [
+        ("README.md", "within one TTL ({:g} s)", usual(MaintenanceState, "ttl")),
+        ("README.md", "how old an answer may be | `{:.1f}`", usual(MaintenanceState, "ttl")),
+        ("README.md", "a database that takes up to {:g} s to answer", BOOT_TIMEOUT),
+        ("README.md", "first requests wait for the first read | `{:.1f}`", BOOT_TIMEOUT),
+        ("README.md", "one request waits for at most {:g} s", follower.PATIENCE),
+        ("docs/explanation/store-down.md", "`boot_timeout` ({:g} s)", BOOT_TIMEOUT),
+        ("docs/explanation/store-down.md", "is asked again for {:g} s", follower.PATIENCE),
+        ("docs/explanation/store-down.md", "one request waits, for at most {:g} s", follower.PATIENCE),
+        ("docs/explanation/store-down.md", "come meanwhile wait for at most {:g} s", follower.SHORT_PATIENCE),
+        ("docs/explanation/store-down.md", "at most min(TTL, {:g} s) apart", 2 * LIMIT),
+        ("docs/explanation/store-down.md", "`connect_timeout`, {:g} s", CONNECT_TIMEOUT),
+        ("docs/explanation/forks-and-threads.md", "wait at most {:g} s for that", follower.LEAVE_LIMIT),
+        ("docs/explanation/costs.md", "looks at the file {:g} times a second", 1 / sqlite_session.POLL),
+        ("docs/how-to/pgbouncer-and-standbys.md", "gives up after {:g} s", WRITE_LIMIT),
+        ("docs/how-to/pgbouncer-and-standbys.md", "`connect_timeout` is {:g} s", CONNECT_TIMEOUT),
+        ("docs/how-to/migrations.md", "up to {:g} s for another migration", postgres_session.MIGRATE_TIMEOUT),
+        ("docs/how-to/migrations.md", "up to {:g} s for a transaction", postgres_session.LOCK_TIMEOUT),
+        ("docs/how-to/bypass.md", "up to {:g} times a second", 1 / refresher.LOOK),
+        ("docs/how-to/playbook.md", "with `--drain` {:g} s more", DRAIN_MARGIN),
+        ("docs/reference/command-line.md", "with `--drain` {:g} s more", DRAIN_MARGIN),
+        ("docs/reference/python.md", "with `drain` {:g} s more", DRAIN_MARGIN),
+        ("docs/reference/python.md", "while the store can be reached | `{:.1f}`", usual(MaintenanceState, "ttl")),
+        ("docs/reference/python.md", "#before-the-first-read) | `{:.1f}`", BOOT_TIMEOUT),
+        ("docs/reference/python.md", "statement_timeout={:.1f}", usual(PostgresStore, "statement_timeout")),
+        ("docs/reference/python.md", "waits for a lock for {:g} s", READ_LOCK),
+        ("docs/reference/python.md", "at most {:,} characters", MAX_TEXT),
+        ("docs/reference/http.md", "has passed: {:g} s", DEFAULT_RETRY_AFTER),
+    ],
+)  # fmt: skip
+def test_a_number_that_a_page_tells_is_the_codes_own(page: str, said: str, number: float) -> None:
+    assert said.format(number) in " ".join(text(page).split())
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Iterator[tuple[str, object]]:
+    """Each key, at any depth, of what a command prints with ``--json``, and what stands there."""
+    main([*arguments, "--json"])
+    left: list[object] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    while left:
+        it = left.pop()
+        if isinstance(it, dict):
+            yield from it.items()
+            left += it.values()
+        elif isinstance(it, list):
+            left += it
+
+
+def test_every_key_of_json_is_in_the_reference(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", migrated_url)
+    with closing(MaintenanceState(migrated_url)) as serving:
+        serving.settle()
+        commands = [
+            ["on"], ["off", "--wait", "--expect", "2", "--timeout", "0"], ["wait"], ["status"], ["fleet"],
+            ["forget", "--silent", "0.000001s"], ["migrate"], ["sql"],
+        ]  # fmt: skip
+        found = [pair for command in commands for pair in printed(capsys, *command)]
+    events = {str(value) for key, value in found if key == "event"}
+    assert events == {"flag", "instance", "problem", "result"}
+    page = text("docs/reference/command-line.md").partition("## JSON")[2] + text("docs/reference/python.md")
+    missing = ({key for key, _ in found} | events) - set(re.findall(r"`\"?(\w+)\"?`", page))
+    assert not missing
+
+
 # What it tells people to run.
 
 
@@ -246,13 +329,57 @@ def alone(migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("name", [name for name in NAMES if blocks(name, "python")])
 def test_every_sample_stands_alone(name: str, alone: Callable[[str], Any]) -> None:
-    skipped = re.findall(r"<!--- skip: next[^\n]*-->\s*```python\n(.*?)^```$", text(name), re.MULTILINE | re.DOTALL)
     for code in blocks(name, "python"):
-        if code not in skipped:
-            alone(code)
+        alone(code)
 
 
 # What the samples do.
+
+
+@pytest.fixture
+def printed_sql(tmp_path: Path, alone: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """`maintenance sql > maintenance.sql`, beside what is pasted."""
+    main(["sql"])
+    (tmp_path / "maintenance.sql").write_text(capsys.readouterr().out)
+
+
+MIGRATIONS = "docs/how-to/migrations.md"
+
+
+@pytest.mark.usefixtures("printed_sql")
+def test_alembic_makes_the_tables(alone: Callable[[str], Any], database_url: str) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from sqlalchemy import create_engine
+
+    upgrade = alone(sample(MIGRATIONS, "from alembic import op")).upgrade
+    for _ in range(2):
+        engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+        with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+            upgrade()
+        engine.dispose()
+    assert not MaintenanceState(database_url).refresh().enabled
+
+
+@pytest.mark.usefixtures("printed_sql")
+def test_django_makes_the_tables(
+    alone: Callable[[str], Any], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [operation] = alone(sample(MIGRATIONS, "class Migration")).Migration.operations
+    from django.db import connections
+    from django.db.utils import ConnectionHandler
+
+    parts = conninfo_to_dict(database_url)
+    named = {name.upper(): str(parts[name]) for name in ("host", "port", "user", "password") if name in parts}
+    settings = {"ENGINE": "django.db.backends.postgresql", "NAME": parts["dbname"], **named}
+    # An alias of its own: under the usual one, another test may have connected.
+    monkeypatch.setattr(connections, "settings", ConnectionHandler({"default": {}, "shop": settings}).settings)
+    with closing(connections["shop"]) as connection:
+        for _ in range(2):
+            with connection.schema_editor() as editor:
+                operation.database_forwards("shop", editor, None, None)
+    del connections["shop"]
+    assert not MaintenanceState(database_url).refresh().enabled
 
 
 def answers(app: Any, *requests: tuple[str, str, Any], headers: dict[str, str] | None = None) -> list[httpx.Response]:

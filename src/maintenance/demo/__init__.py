@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from maintenance.default import open_named
 from maintenance.demo.servers import ADMIN, Server
 from maintenance.errors import ConfigurationError, MaintenanceError
 from maintenance.model import Snapshot
@@ -32,7 +33,7 @@ def run() -> int:
         MaintenanceError: A step did not hold.
     """
     with _database() as url:
-        state = MaintenanceState(url, register=False)
+        state = MaintenanceState(open_named(VARIABLE, url), register=False)
         _claim(state)
         with _left_as_found(state), Server("A", url) as a, Server("B", url) as b:
             _introduce(a, b, state.store.name)
@@ -41,7 +42,7 @@ def run() -> int:
                 _say("Every step held.")
             else:
                 with contextlib.suppress(KeyboardInterrupt):
-                    _invite(a, b, None if os.environ.get(VARIABLE) else state.store.name)
+                    _invite(a, b, None if _given() else state.store.name)
                     _stay((a, b), state)
                 _say("\nThe servers end.")
     return 0
@@ -51,9 +52,13 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
+def _given() -> str:
+    return os.environ.get(VARIABLE, "").strip()
+
+
 @contextlib.contextmanager
 def _database() -> Iterator[str]:
-    if url := os.environ.get(VARIABLE):
+    if url := _given():
         if url.startswith("memory:"):
             raise ConfigurationError(f"{VARIABLE} is memory://, which two processes cannot share: unset it")
         yield url
