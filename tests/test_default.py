@@ -1,6 +1,9 @@
 """The process's default state: where it comes from, and when."""
 
 import functools
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -333,14 +336,41 @@ def test_whoever_comes_second_gets_what_the_first_has_built(monkeypatch: pytest.
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(default, "_lock", Taken())
+    monkeypatch.setattr(default, "_lock", Taken)
     assert default.default_state() is first
 
 
 def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAINTENANCE_DATABASE_URL", "memory://")
-    held = default._lock
-    with held:
-        default._forked()
-        assert default._lock is not held
+    monkeypatch.setattr(default, "_state", None)
+    child = os.getpid() + 1
+    with default._lock():
+        monkeypatch.setattr(os, "getpid", lambda: child)
         assert default.default_state().store.name == "memory://"
+
+
+GREEN = """
+import faulthandler
+from maintenance import default
+
+class Slow:
+    name = "slow"
+    def connect(self, **_): raise AssertionError
+    def __init__(self): gevent.sleep(0.1)  # as a driver that is loaded, and calls a program
+
+from gevent import monkey
+monkey.patch_all()
+import gevent
+
+default.open_named = lambda *_: Slow()
+faulthandler.dump_traceback_later(20, exit=True)
+built = [gevent.spawn(default.default_state) for _ in range(3)]
+gevent.joinall(built, raise_error=True)
+assert len({id(one.value) for one in built}) == 1
+"""
+
+
+def test_green_threads_that_ask_at_once_let_the_first_one_build() -> None:
+    """As under gunicorn's gevent worker with --preload, which patches after the app was imported."""
+    environment = {**os.environ, "MAINTENANCE_DATABASE_URL": "memory://"}
+    subprocess.run([sys.executable, "-c", GREEN], env=environment, timeout=60, check=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from maintenance import MaintenanceState
-from maintenance.errors import RegistrationError, StoreError
+from maintenance.errors import LateRegistrationError, RegistrationError, StoreError
 from maintenance.in_flight import Load
 from maintenance.lease import Lease, fallback
 from maintenance.model import Change, Details, Row
@@ -165,6 +165,44 @@ def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life, caplog:
         "maintenance: no wait for the fleet can see what this process has followed: "
         "instances cannot register: the disk is full"
     )
+
+
+@pytest.mark.parametrize("when_stale", ["serve", "block"])
+def test_a_registration_that_comes_to_nothing_is_none(
+    make: Callable[..., Life], caplog: pytest.LogCaptureFixture, when_stale: str
+) -> None:
+    """As a trigger on the table, or a policy, may have it."""
+    life = make(when_stale=when_stale)
+    life.store.swallows = True
+    life.attempt()
+    life.attempt()
+    assert life.lease.runs() is (when_stale == "serve")
+    assert not life.refresher.row.there
+    [record] = caplog.records
+    assert record.getMessage() == (
+        "maintenance: no wait for the fleet can see this process: its row was written, and is not there: "
+        "look for a trigger or a policy that suppresses it"
+    )
+    life.store.swallows = False
+    life.attempt()
+    assert life.lease.runs()
+    assert (life.refresher.row.there, life.refresher.row.error) == (True, None)
+
+
+def test_a_registration_that_somebody_holds_up_is_tried_again_soon(life: Life) -> None:
+    """Under `serve` it admits meanwhile, and no wait sees it."""
+    life.store.report_error = LateRegistrationError("instances cannot register: lock timeout")
+    life.attempt()
+    assert life.lease.runs()
+    assert life.rest() <= life.settings.limit < 0.6 * life.settings.ttl
+    life.store.report_error = RegistrationError("instances cannot register: permission denied")
+    life.attempt()
+    assert life.rest() >= 0.6 * life.settings.ttl  # which takes a person
+    life.store.report_error = LateRegistrationError("instances cannot register: lock timeout")
+    life.attempt()
+    life.store.report_error = None
+    life.attempt()
+    assert life.rest() >= 0.6 * life.settings.ttl
 
 
 @pytest.fixture
@@ -508,8 +546,36 @@ def test_a_row_that_cannot_be_removed_stays_behind_and_is_told(life: Life, caplo
     life.store.away()
     life.refresher.retire()
     life.refresher._run()
-    assert f"the row of instance {life.refresher.row.instance.id} stays behind: the server is away" in caplog.text
+    told = f"maintenance: the row of instance {life.refresher.row.instance.id} is not removed: the server is away"
+    assert [record.getMessage() for record in caplog.records] == [told] * 2  # over the connection, and over another
     assert life.store.open == 0
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_row_is_removed_also_where_the_connection_was_lost(life: Life, *, noticed: bool) -> None:
+    life.attempt()
+    session = life.refresher._session
+    assert session is not None
+    if noticed:
+        life.refresher._hang_up()
+    else:
+        session.remove = lost  # type: ignore[method-assign]
+    life.refresher.retire()
+    life.refresher._run()
+    assert (life.registered, life.store.open) == ([], 0)
+
+
+def lost(_: str) -> bool:
+    raise StoreError("the server closed the connection unexpectedly")
+
+
+def test_a_row_stays_while_something_is_in_flight_also_where_the_connection_was_lost(life: Life) -> None:
+    life.attempt()
+    life.refresher._hang_up()
+    life.load = Load(in_flight=1)
+    life.refresher.retire()
+    assert life.refresher._turn()
+    assert life.registered == [life.refresher.row.instance.id]
 
 
 def test_one_that_never_registered_has_nothing_to_remove(make: Callable[..., Life]) -> None:
@@ -591,7 +657,8 @@ def test_an_instance_says_what_runs(monkeypatch: pytest.MonkeyPatch, argument: s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "program"), [([], "python"), (["/srv/caf\udce9/run\udce9"], "run?"), (["/srv/a\0b"], "a?b")]
+    ("arguments", "program"),
+    [([], "python"), (["/srv/caf\udce9/run\udce9"], "run\\udce9"), (["/srv/ж"], "\\u0436"), (["/srv/a\0b"], "a?b")],
 )
 def test_an_odd_command_line_or_host_is_made_storable(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], program: str
@@ -601,7 +668,7 @@ def test_an_odd_command_line_or_host_is_made_storable(
     life = Life()
     life.attempt()
     [instance] = life.store.inner.connect().fleet().instances
-    assert (instance.program, instance.host) == (program, "web?")
+    assert (instance.program, instance.host) == (program, "web\\udcff")
 
 
 def test_an_interpreter_without_arguments_serves(monkeypatch: pytest.MonkeyPatch) -> None:

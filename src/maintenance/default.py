@@ -15,18 +15,17 @@ from maintenance.stores import Store, open_store
 VARIABLES: Final = ("MAINTENANCE_DATABASE_URL", "DATABASE_URL")
 """Where the default state finds its store, in this order."""
 
-_lock = threading.Lock()
 _state: MaintenanceState | None = None
+_locks: dict[int, threading.Lock] = {}
 
 
-def _forked() -> None:
-    """In the child of a fork: another thread of the parent's may have held the lock, and is not here to let go."""
-    global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
+def _lock() -> threading.Lock:
+    """One for each process: in the child of a fork, the thread that held the parent's is not there to let go.
 
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows has none
-    os.register_at_fork(after_in_child=_forked)
+    Made when it is asked for, because gevent may have patched it by then: the one that builds a state loads a driver,
+    meanwhile other green threads run, and those that wait must not stop the one that they wait for.
+    """
+    return _locks.setdefault(os.getpid(), threading.Lock())
 
 
 def database_variable() -> tuple[str, str]:
@@ -99,7 +98,7 @@ def init_maintenance(store: Store | str | None = None, **options: Any) -> Mainte
     global _state
     state = MaintenanceState(open_named(*database_variable()) if store is None else store, **options)
     state.prime()
-    with _lock:
+    with _lock():
         previous, _state = _state, state
     if previous is not None:
         previous.close()
@@ -115,7 +114,7 @@ def default_state() -> MaintenanceState:
     global _state  # noqa: PLW0603
     # A closed one stays: what has stopped admitting must not begin again with whatever the environment names.
     if _state is None:
-        with _lock:
+        with _lock():
             if _state is None:
                 _state = MaintenanceState(open_named(*database_variable()))
     return _state

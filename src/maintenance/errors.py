@@ -23,3 +23,7 @@ class FlagError(StoreError):
 
 class RegistrationError(StoreError):
     """The store answers, but has no place for instances, or the role may not write there."""
+
+
+class LateRegistrationError(RegistrationError, LateError):
+    """The store answers, but somebody else keeps instances from being written."""

@@ -191,7 +191,7 @@ class Refresher:
             return False
         # Everything in flight counts under a flag that is off, and nobody's code is asked about it.
         load = self.row.measure(Snapshot(enabled=False))
-        return self._session is None or load is None or load.in_flight == 0
+        return load is None or load.in_flight == 0
 
     def _stumble(self, exc: BaseException) -> None:
         self._failures += 1
@@ -223,6 +223,7 @@ class Refresher:
             # Somebody removed the row. It must be there before the read that a lease rests on.
             self.row.register(session)
             sent, ticket, reading = self._read(session)
+        self.row.check(registered=reading.registered)
         self._install(sent, ticket, reading)
         if reading.primary:
             self.row.acknowledge(session, self._lease.known, asked=reading.drain)
@@ -286,12 +287,20 @@ class Refresher:
         limit, uniform = self._settings.limit, self._runtime.uniform
         if self._failures:
             return min(limit, 0.05 * 2.0 ** min(self._failures, 10)) * uniform(0.5, 1.0)
-        if self._lease.failing:
+        if self._lease.failing or (self.row.due and self.row.late):
             return limit * uniform(0.5, 1.0)
         return self._settings.ttl * uniform(0.6, 0.8)
 
     def _leave(self) -> None:
-        if self._session is not None:
-            self.row.remove(self._session)
+        """Remove the row: over another connection where the one that there is was lost, noticed or not."""
+        for _ in range(1 if self._session is None else 2):
+            try:
+                if self.row.may_be_there:
+                    self._session = self._session or self._store.connect()
+                    self.row.remove(self._session)
+                break
+            except StoreError as exc:
+                log(logging.INFO, "the row of instance %s is not removed: %s", self.row.instance.id, exc)
+                self._hang_up()
         self._hang_up()
         self._waker.close()

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Final
 
 from maintenance._version import __version__
-from maintenance.errors import RegistrationError, StoreError
+from maintenance.errors import LateError, RegistrationError, StoreError
 from maintenance.in_flight import Load
 from maintenance.log import log
 from maintenance.model import Instance, Snapshot, WhenStale
@@ -69,8 +69,10 @@ class Registration:
         )
         self.there = False
         self.error: str | None = None
+        self.late = False
         self.unheard = False
         self.draining = False
+        self._suppressed = False
         self._said: Instance | None = None
         self._said_at = float("-inf")
 
@@ -84,6 +86,17 @@ class Registration:
         self.there, self.unheard = False, True
         self._say(session, self.instance)
         self.unheard = False
+
+    def check(self, *, registered: bool) -> None:
+        """Believe what a read that was sent after the registration says, not what was answered to that."""
+        if not self.there:
+            return
+        if not registered:
+            self.there = False
+            self._complain("its row was written, and is not there: look for a trigger or a policy that suppresses it")
+        elif self._suppressed:
+            self.error = None
+        self._suppressed = not registered
 
     def acknowledge(self, session: Session, known: Snapshot, *, asked: bool) -> None:
         """Say what is installed: only ever after it is.
@@ -118,30 +131,42 @@ class Registration:
         """Have the next acknowledgement written whatever was said: a failover may have lost it."""
         self._said_at = float("-inf")
 
+    @property
+    def may_be_there(self) -> bool:
+        """Whether the store may hold the row."""
+        return self._said is not None or self.unheard
+
     def remove(self, session: Session) -> None:
-        """Remove the row, if one may be there."""
-        if self._said is None and not self.unheard:
-            return
-        try:
-            with session.within(self._settings.limit):
-                session.remove(self.instance.id)
-        except StoreError as exc:
-            log(logging.INFO, "the row of instance %s stays behind: %s", self.instance.id, exc)
+        """Remove the row.
+
+        Raises:
+            StoreError: It stays behind.
+        """
+        with session.within(self._settings.limit):
+            session.remove(self.instance.id)
+        self._said, self.unheard = None, False
 
     def _say(self, session: Session, instance: Instance) -> None:
         """Write the row. One that is there stays, whatever becomes of a later report, which is only repeated."""
         try:
             session.report(instance)
         except StoreError as exc:
-            before, self.error = self.error, str(exc)
             if not isinstance(exc, RegistrationError):
+                self.error = str(exc)
                 raise
-            if before != self.error:
-                which = "what this process has followed" if self.there else "this process"
-                log(logging.WARNING, "no wait for the fleet can see %s: %s", which, self.error)
+            self.late = isinstance(exc, LateError)
+            self._complain(str(exc))
             return
-        self.there, self.error = True, None
+        self.there, self.late = True, False
+        if not self._suppressed:
+            self.error = None
         self._said, self._said_at = instance, self._runtime.clock()
+
+    def _complain(self, error: str) -> None:
+        before, self.error = self.error, error
+        if before != error:
+            which = "what this process has followed" if self.there else "this process"
+            log(logging.WARNING, "no wait for the fleet can see %s: %s", which, error)
 
     def _described(self, revision: int, load: Load | None) -> Instance:
         return replace(self.instance, revision=revision, **(load._asdict() if load else {}))
@@ -160,5 +185,5 @@ def _program() -> str:
 
 
 def _storable(text: str) -> str:
-    # Bytes that are no text in the locale's encoding come as halves of surrogate pairs.
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
+    # Whatever the encoding of the database, and of the bytes that are no text in the locale's.
+    return text.encode("ascii", "backslashreplace").decode("ascii").replace("\0", "?")

@@ -198,6 +198,11 @@ class MaintenanceState:
         with self._conversation(WRITE_LIMIT) as session:
             asked, sent = self.lease.ticket(), self.clock()
             snapshot = session.write(change).snapshot(read_at=sent)
+        if snapshot.enabled is not enabled:
+            raise StoreError(
+                f"{self.store.name}: the flag was written, and is {'on' if snapshot.enabled else 'off'} all the same: "
+                "look for a trigger that overrules it"
+            )
         # A read that was sent before the write returned may not have seen it; one that has seen more stands.
         self.lease.install(snapshot, asked=asked, ticket=self.lease.ticket(), renew=False)
         self._primed_in = self._runtime.pid()

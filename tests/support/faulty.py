@@ -15,6 +15,7 @@ class FaultyStore:
     Attributes:
         error: What every call raises from now on; None where the store answers.
         report_error: What every `Session.report` raises.
+        swallows: Whether reports are answered, and come to nothing.
         standby: Whether a standby answers.
         wait_error: What the next `Session.wait` raises, once.
         meanwhile: Called between the moment a read is sent and its answer.
@@ -32,6 +33,7 @@ class FaultyStore:
         self.inner = MemoryStore()
         self.error: Exception | None = None
         self.report_error: Exception | None = None
+        self.swallows = False
         self.standby = False
         self.intact = True
         self.meanwhile: Callable[[], object] = lambda: None
@@ -92,7 +94,8 @@ class FaultySession:
             return
         self._store.at_report()
         self._store.reports.append(instance)
-        self._inner.report(instance)
+        if not self._store.swallows:
+            self._inner.report(instance)
 
     def remove(self, instance: str) -> bool:
         self._store.fail()

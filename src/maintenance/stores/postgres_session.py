@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.postgres import register_default_adapters
 from psycopg.types.json import Jsonb, set_json_loads
 
-from maintenance.errors import ConfigurationError, LateError, RegistrationError, StoreError
+from maintenance.errors import ConfigurationError, LateError, LateRegistrationError, RegistrationError, StoreError
 from maintenance.model import CHANNEL, KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.runtime import Waker
 
@@ -327,7 +327,8 @@ class PostgresSession:
 
     def write(self, change: Change) -> Row:
         """See `Session.write`."""
-        details = Jsonb(change.details.to_json(), dumps=json.dumps)
+        # As they are: where the database's encoding is SQL_ASCII, jsonb takes no escapes.
+        details = Jsonb(change.details.to_json(), dumps=functools.partial(json.dumps, ensure_ascii=False))
         values = {"key": KEY, "enabled": change.enabled, "details": details, "updated_by": change.updated_by}
         row = None
         try:
@@ -350,13 +351,18 @@ class PostgresSession:
             # Whatever forbids to write, a full disk or a trigger, what can be read is still true.
             if self._connection.closed:
                 raise
-            raise RegistrationError(f"instances cannot register: {exc}") from exc.__cause__
+            kind = LateRegistrationError if isinstance(exc, LateError) else RegistrationError
+            raise kind(f"instances cannot register: {exc}") from exc.__cause__
 
     def remove(self, instance: str) -> bool:
         """See `Session.remove`."""
         sql = "DELETE FROM public.maintenance_instances WHERE id = %(id)s AND id <> %(nobody)s RETURNING id"
         # A process that leaves has the time, also in a session that listens: what it leaves behind is a laggard.
-        return bool(self._run(_QUEUE + _DURABLE + sql, {"id": UUID(instance), "nobody": _NOBODY}))
+        try:
+            values = {"id": UUID(instance), "nobody": _NOBODY}
+        except ValueError:
+            return False  # nobody has such an id
+        return bool(self._run(_QUEUE + _DURABLE + sql, values))
 
     def fleet(self) -> Fleet:
         """See `Session.fleet`."""
