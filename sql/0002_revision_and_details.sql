@@ -88,6 +88,11 @@ BEGIN
     IF TG_OP = 'UPDATE' AND OLD *= NEW THEN
         RETURN NULL;
     END IF;
+    -- One queue serves the whole cluster, and a listener in any database may keep it full: a flip must not fail for
+    -- that. Everybody reads within one TTL.
+    IF pg_notification_queue_usage() > 0.9 THEN
+        RETURN NULL;
+    END IF;
     IF TG_OP <> 'INSERT' THEN
         PERFORM pg_notify('platform_settings', OLD.key);
     END IF;

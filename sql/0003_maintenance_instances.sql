@@ -26,9 +26,29 @@ BEGIN
         seen_at     timestamptz NOT NULL DEFAULT now()
     ) WITH (fillfactor = 50);              -- room for updates in place, which touch no index
 
-    -- Created only together with the table: where this row is gone, the table was emptied since,
+    -- Created only together with the first table: where this row is gone, the table was emptied or dropped since,
     -- and nobody can tell who was in it.
-    INSERT INTO public.maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl)
-    VALUES ('00000000-0000-0000-0000-000000000000', '', '', 0, 'the table is whole', '', 'block', 1);
+    IF pg_catalog.obj_description('public.platform_settings_revision_seq'::regclass::oid, 'pg_class') IS NULL THEN
+        INSERT INTO public.maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl)
+        VALUES ('00000000-0000-0000-0000-000000000000', '', '', 0, 'the table is whole', '', 'block', 1);
+    END IF;
+END
+$$;
+
+DO $$
+DECLARE
+    highest bigint;
+BEGIN
+    IF pg_catalog.obj_description('public.platform_settings_revision_seq'::regclass::oid, 'pg_class') IS NULL THEN
+        COMMENT ON SEQUENCE public.platform_settings_revision_seq
+            IS 'Instances have registered here, so a table of them that is made anew is not whole.';
+    END IF;
+    -- Rows may have come without the sequence, as by logical replication: no revision may come twice.
+    SELECT greatest(
+        (SELECT max(revision) FROM public.platform_settings), (SELECT max(revision) FROM public.maintenance_instances)
+    ) INTO highest;
+    IF highest > (SELECT last_value FROM public.platform_settings_revision_seq) THEN
+        PERFORM pg_catalog.setval('public.platform_settings_revision_seq', highest);
+    END IF;
 END
 $$;

@@ -356,6 +356,48 @@ def test_a_locked_table_keeps_nobody_waiting(migrated_url: str) -> None:
         assert max(seen.took for seen in one.since(began)) < 1.0 + SLACK
 
 
+def trigger(url: str, table: str, body: str) -> None:
+    sql(
+        url,
+        f"CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$",
+        f"CREATE TRIGGER meddle BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION meddle()",
+    )
+
+
+def test_a_flip_that_a_trigger_overrules_is_an_error_and_proves_nothing(
+    migrated_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trigger(migrated_url, "platform_settings", "NEW.value_bool := false; RETURN NEW;")
+    with closing(MaintenanceState(migrated_url, register=False)) as state:
+        with pytest.raises(StoreError, match="was written, and is off all the same: look for a trigger"):
+            state.set(True)
+        assert not state.enabled
+    assert main(["on", "--wait", "--drain", "--database", migrated_url]) == 1
+    assert "look for a trigger that overrules it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("when_stale", "status"), [("serve", 200), ("block", 503)])
+def test_a_registration_that_a_trigger_suppresses_is_none(migrated_url: str, when_stale: str, status: int) -> None:
+    trigger(migrated_url, "maintenance_instances", "RETURN NULL;")
+    with site(migrated_url, when_stale=when_stale) as one:
+        assert one.get() == status
+        told = one.state.status()
+        assert (told.registered, "is not there: look for a trigger" in str(told.registration_error)) == (False, True)
+
+
+def test_a_row_is_removed_by_a_process_whose_connection_was_just_lost(migrated_url: str) -> None:
+    state = MaintenanceState(PostgresStore(migrated_url, listen=False))
+    state.settle()
+    eventually(lambda: state.status().registered)
+    sql(
+        migrated_url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'maintenance'",
+    )
+    state.close()
+    with closing(MaintenanceState(migrated_url, register=False)) as other:
+        eventually(lambda: other.fleet().instances == ())
+
+
 WRONG_ROWS = {
     "missing": ("DELETE FROM platform_settings", "no row 'maintenance_mode'"),
     "null": ("UPDATE platform_settings SET value_bool = NULL", "value_bool"),

@@ -272,6 +272,34 @@ def test_whatever_the_database_is_set_to_it_is_read_and_written(setting: str) ->
         assert session.fleet().instances[0].silent_for < 60
 
 
+@pytest.mark.parametrize("setting", [("extra_float_digits", "-15")], indirect=True)
+def test_a_ttl_is_read_as_it_is_whatever_the_digits(setting: str) -> None:
+    """A shorter one would have a wait take a lease for over."""
+    with session_of(setting) as session:
+        session.report(replace(instance(), ttl=14.4))
+        assert [one.ttl for one in session.fleet().instances] == [14.4]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_an_older_encoding_keeps_the_message_and_whoever_serves(
+    encoding: str, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"old_{encoding.lower()}"
+    monkeypatch.setattr("sys.argv", ["/srv/лавка"])
+    with psycopg.connect(postgres.url(), autocommit=True) as other:
+        other.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
+        try:
+            store = PostgresStore(postgres.url(name))
+            store.migrate()
+            with closing(MaintenanceState(store, when_stale="block")) as state:
+                state.set(True, message="Zurück um zwölf.")
+                assert state.settle().snapshot.message == "Zurück um zwölf."
+                [one] = state.fleet().instances
+                assert one.program == "\\u043b\\u0430\\u0432\\u043a\\u0430"
+        finally:
+            other.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.mark.parametrize(
     "setting",
     [("default_transaction_isolation", level) for level in ("repeatable read", "serializable")],
@@ -567,7 +595,7 @@ def test_an_error_without_words_is_named(migrated_url: str) -> None:
         ("postgresql://me:hunter2", "the port a number"),
         ("postgresql://me:hunter2@[::1/d", r"\[ and \] around an IPv6 address"),
         ("postgresql://me:hunter2[/d", r"\[ and \] around an IPv6 address"),
-        ("postgresql://me:%zzhunter2@h/d", "cannot be parsed: write postgresql://user:password@host:port/database"),
+        ("postgresql://me:%zzhunter2@h/d", "cannot be parsed: write postgresql://user@host:port/database"),
         ("postgresql://h/d?password=%zzhunter2", "cannot be parsed"),
         ("postgresql://h/d?password=hun=ter2", "cannot be parsed"),
         ("postgresql://h/d?password=hun&ter2", "that libpq does not know: .* write %26 for each &"),
@@ -627,10 +655,16 @@ def test_a_wrong_timeout_is_refused(wrong: float) -> None:
         PostgresStore("postgresql://h/d", statement_timeout=wrong)
 
 
-def test_several_hosts_mean_the_primary_and_what_the_url_says_stands() -> None:
+def test_several_hosts_mean_the_primary_and_what_is_said_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert postgres_session.conninfo("postgresql://a,b/d")["target_session_attrs"] == "read-write"
     assert postgres_session.conninfo("postgresql://a,b/d?target_session_attrs=any")["target_session_attrs"] == "any"
     assert "target_session_attrs" not in postgres_session.conninfo("postgresql://a/d")
+    assert postgres_session.conninfo("postgresql:///d?hostaddr=1.1.1.1,1.1.1.2")["target_session_attrs"] == "read-write"
+    monkeypatch.setenv("PGHOST", "a,b")
+    assert postgres_session.conninfo("postgresql:///d")["target_session_attrs"] == "read-write"
+    assert "target_session_attrs" not in postgres_session.conninfo("postgresql://a/d")
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "primary")
+    assert "target_session_attrs" not in postgres_session.conninfo("postgresql:///d")
     for said in ("9", "+9", "9.5", " 9", "-1"):
         url = f"postgresql://a/d?connect_timeout={quote(said)}"
         assert postgres_session.conninfo(url)["connect_timeout"] == said

@@ -1,5 +1,6 @@
 """The SQL files: their names, and what they make of a database, on every PostgreSQL that can be had."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from maintenance import MaintenanceState, StoreError
 from maintenance.stores import PostgresStore, postgres_session
 from maintenance.stores.migrations import migrations
 from tests.support.postgres import DURABLE, Binaries, Server, database, installations, server
+from tests.support.waiting import eventually
 
 SQL = Path(__file__).parents[1] / "sql"
 FLAG = "WHERE key = 'maintenance_mode'"
@@ -537,6 +539,66 @@ def test_a_flip_in_psql_survives_a_crash_of_the_server_whatever_the_role_asks() 
         own.start()
         with psycopg.connect(own.url()) as connection:
             assert ask(connection, f"SELECT value_bool FROM platform_settings {FLAG}") is True
+
+
+def test_a_table_of_instances_that_is_made_anew_is_not_whole(url: str, connection: Connection) -> None:
+    """Who was in it still serves, and need not have noticed."""
+    migrate(url)
+    connection.execute("DROP TABLE maintenance_instances")
+    migrate(url)
+    with closing(MaintenanceState(url, register=False)) as operator:
+        assert not operator.fleet().intact
+        proof = operator.prove(operator.set(True), timeout=0.0)
+        assert (proof.proven, "say how many with --expect N" in str(proof.problem)) == (False, True)
+    dumped = dump(connection)
+    migrate(url)
+    assert dump(connection) == dumped
+
+
+@pytest.mark.parametrize("came", ["settings", "instances"])
+def test_rows_that_come_without_the_sequence_take_no_later_revision(
+    url: str, connection: Connection, came: str
+) -> None:
+    """As logical replication brings them to the server that is to take over."""
+    migrate(url)
+    if came == "settings":
+        connection.execute("ALTER TABLE platform_settings DISABLE TRIGGER platform_settings_revise")
+        connection.execute("UPDATE platform_settings SET revision = 4242")
+    else:
+        connection.execute(
+            "INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl, revision) "
+            "VALUES (gen_random_uuid(), 'web-1', '', 1, 'gunicorn', '1', 'serve', 10, 4242)"
+        )
+    migrate(url)
+    connection.execute("UPDATE platform_settings SET value_bool = true")
+    assert revision(connection) == 4243
+
+
+def notify_without_end(connection: Connection) -> None:
+    for number in itertools.count():
+        connection.execute("SELECT pg_notify('x', repeat('y', 7900) || %s)", [str(number)])
+
+
+def test_a_full_queue_of_notifications_refuses_no_flip() -> None:
+    """Any listener of the cluster, in any database, may keep it full: one that sits in a transaction."""
+    binaries = installations()[-1]
+    if binaries.version < 17:
+        pytest.skip("only from PostgreSQL 17 on can the queue be made small enough to fill it")
+    with server(binaries, max_notify_queue_pages="64") as own, psycopg.connect(own.url()) as stuck:
+        migrate(own.url())
+        with psycopg.connect(own.url(), autocommit=True) as connection:
+            stuck.execute("LISTEN x")
+            stuck.commit()
+            stuck.execute("SELECT 1")
+            with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="too many notifications"):
+                notify_without_end(connection)
+            connection.execute("UPDATE platform_settings SET value_bool = true")
+            assert ask(connection, f"SELECT value_bool FROM platform_settings {FLAG}") is True
+            stuck.rollback()
+            eventually(lambda: ask(connection, "SELECT pg_notification_queue_usage()") == 0.0)
+            connection.execute("LISTEN platform_settings")
+            connection.execute("UPDATE platform_settings SET value_bool = false")
+            assert [it.payload for it in connection.notifies(timeout=5.0, stop_after=1)] == ["maintenance_mode"]
 
 
 def test_the_instances_survive_a_crash_of_the_server() -> None:

@@ -709,6 +709,7 @@ def test_the_fleet_is_who_has_registered_and_one_can_be_forgotten(store: Store, 
     assert [one.pid for one in seen.instances] == [os.getpid()]
     assert watcher.forget(seen.instances[0].id)
     assert not watcher.forget(uuid4().hex)
+    assert not watcher.forget("nonsense")
     with pytest.raises(TypeError, match="instance is 5: write its id"):
         watcher.forget(5)  # type: ignore[arg-type]
 

@@ -93,9 +93,10 @@ _SAY: Final = f"""
 UPDATE public.maintenance_instances SET {", ".join(f"{name} = %({name})s" for name in _SAID)}, seen_at = now()
 WHERE id = %(id)s AND set_config('synchronous_commit', 'off', true) = 'off' RETURNING true
 """
+# As numeric, for the role's extra_float_digits may round what is read of a float8, and a shorter TTL proves too much.
+_TIMES: Final = {"ttl": "i.ttl::numeric", "silent_for": "extract(epoch FROM clock_timestamp() - i.seen_at)::numeric"}
 _FLEET: Final = f"""
-SELECT {_FLAG}, {", ".join(f"i.{name}" for name in _COLUMNS)},
-    extract(epoch FROM clock_timestamp() - i.seen_at)::float8
+SELECT {_FLAG}, {", ".join(_TIMES.get(name, f"i.{name}") for name in (*_COLUMNS, "silent_for"))}
 FROM {_SETTINGS} LEFT JOIN public.maintenance_instances i ON true
 ORDER BY i.host, i.pid, i.id
 """
@@ -179,8 +180,17 @@ def conninfo(url: str) -> dict[str, str]:
         )
     given = {name: str(value) for name, value in found.items() if value is not None}
     _check_numbers(given)
-    several = {"target_session_attrs": "read-write"} if "," in given.get("host", "") else {}
-    return _DEFAULTS | several | given
+    return _DEFAULTS | _primary(given) | given
+
+
+def _primary(given: dict[str, str]) -> dict[str, str]:
+    """What has libpq choose the server that takes writes, where several are named, in the URL or the environment."""
+    options = psycopg.pq.Conninfo.get_defaults()
+    usual = {option.keyword.decode(): (option.val or b"").decode() for option in options}
+    named = usual | given
+    several = "," in named["host"] or "," in named["hostaddr"]
+    # libpq's own default is "any"; another one was set by somebody.
+    return {"target_session_attrs": "read-write"} if several and usual["target_session_attrs"] in ("", "any") else {}
 
 
 def _check_numbers(given: dict[str, str]) -> None:
@@ -517,4 +527,5 @@ def _row(value_bool: Any, details: Any, revision: Any, updated_at: float | None,
 
 def _instance(row: tuple[Any, ...]) -> Instance:
     values = dict(zip((*_COLUMNS, "silent_for"), row, strict=True))
-    return Instance(**values | {"id": values["id"].hex})
+    times = {name: float(values[name]) for name in _TIMES}
+    return Instance(**values | times | {"id": values["id"].hex})
