@@ -341,7 +341,7 @@ class MaintenanceState:
     def close(self) -> None:
         """Admit nothing any more, then remove this process from the fleet. A second time changes nothing.
 
-        The row stays until the requests that are in flight have ended.
+        The row stays until the requests that are in flight have ended, where they are counted.
         """
         self.closed = True
         self.lease.close()
