@@ -19,6 +19,8 @@ from types import SimpleNamespace
 from typing import Any, Final
 from unittest.mock import patch
 
+from greenlet import GreenletExit
+
 from maintenance import follower, gate, lease, proof, refresher, registration, state, wsgi
 from tests.simulation.database import Database, Network
 from tests.simulation.fleet import Operator, Options, Server, alive
@@ -70,6 +72,8 @@ class _Errors(logging.Handler):
         self._history = history
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and isinstance(record.exc_info[1], GreenletExit):
+            return  # how a process is killed here
         self._history.wrong.append(f"{record.getMessage()}: {record.exc_info and record.exc_info[1]!r}")
 
 
