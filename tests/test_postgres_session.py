@@ -224,6 +224,24 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(migrated_url: st
         assert session._connection.info.transaction_status == 0  # and the connection is good
 
 
+def test_where_nothing_can_be_listened_to_the_flag_is_read_all_the_same(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_session, "_FOLLOW", "LISTEN {channel}; SELECT 1 / 0")
+    with session_of(migrated_url) as session, session_of(migrated_url) as other:
+        assert not session.listening
+        other.write(Change(enabled=True, details=Details()))
+        assert session.read().snapshot(read_at=0.0).enabled
+
+
+def test_a_connection_that_is_lost_while_it_begins_to_listen_is_closed(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_session, "_FOLLOW", "SELECT pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(StoreError, match="terminating connection"):
+        PostgresStore(migrated_url).connect(listen=True)
+
+
 def test_a_connection_that_fails_while_it_is_made_is_closed(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[PostgresSession] = []
 

@@ -313,11 +313,10 @@ class PostgresSession:
     def _try_listen(self) -> bool:
         try:
             self._run(_FOLLOW.format(channel=CHANNEL, milliseconds=self._milliseconds))
-        except StoreError as exc:
-            # A hot standby refuses; it is polled.
-            if isinstance(exc.__cause__, pg.ReadOnlySqlTransaction):
-                return False
-            raise
+        except StoreError:
+            if self._connection.closed:
+                raise
+            return False  # a hot standby refuses; whatever else is in the way, what can be read is followed by polling
         self._connection.prepare_threshold = 0
         self._connection.add_notify_handler(self._hear)
         return True
