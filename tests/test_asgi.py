@@ -151,6 +151,22 @@ def test_a_shutdown_that_fails_leaves_the_fleet_too(backend: str, store: FaultyS
     assert store.inner.connect().fleet().instances == ()
 
 
+@BACKENDS
+def test_a_startup_that_fails_is_passed_on_and_leaves_nothing(backend: str, store: FaultyStore) -> None:
+    told: list[str] = []
+
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.failed", "message": "no template"})
+
+    async def send(message: Any) -> None:
+        told.append(message["type"])
+
+    state = MaintenanceState(store)
+    run(lambda: MaintenanceMiddleware(fails, state)({"type": "lifespan"}, nothing, send), backend)
+    assert told == ["lifespan.startup.failed"]
+    state.close()
+
+
 def test_an_app_that_lets_the_lifespan_go_by_stays_in_the_fleet(store: FaultyStore) -> None:
     state = MaintenanceState(store)
     run(lambda: MaintenanceMiddleware(App(), state)({"type": "lifespan"}, nothing, ignore))

@@ -20,9 +20,10 @@ from psycopg import connect
 
 from maintenance import MaintenanceState, Proof
 from maintenance.cli import display, main
+from maintenance.cli import standings as standings_module
 from maintenance.cli.display import Watch, table
-from maintenance.cli.standings import Standings
-from maintenance.model import Fleet, Reading, Row
+from maintenance.cli.standings import MEANINGS, Standings, in_flight, result_json
+from maintenance.model import Fleet, Instance, Reading, Row, Snapshot
 from maintenance.proof import Question, judge
 from maintenance.stores import open_store
 from maintenance.wsgi import MaintenanceMiddleware
@@ -498,3 +499,29 @@ def test_a_fleet_whose_table_was_emptied_is_not_proven_by_its_absence(migrated_u
     said = capsys.readouterr()
     assert "was emptied" in said.err
     assert "--expect N" in said.err
+
+
+# How they stand, as it is told
+
+
+ONE = Instance(
+    id="a" * 32, host="web-1", boot="b", pid=17, program="gunicorn", version="1", when_stale="serve", ttl=10.0
+)
+
+
+def test_who_has_followed_is_told_once_and_nothing_more_of_him() -> None:
+    standings = Standings()
+    proof = Proof(proven=True, revision=7, confirmed=(ONE,))
+    [standing] = standings.update(proof)
+    assert standings_module.why(standing) == MEANINGS["confirmed"]
+    assert standings.update(replace(proof, confirmed=(replace(ONE, in_flight=3),))) == []
+
+
+def test_what_is_in_flight_is_summed_up_of_those_that_are_there() -> None:
+    standings = Standings()
+    proof = Proof(proven=True, revision=7, confirmed=(replace(ONE, websockets=2),), gone=(replace(ONE, id="b" * 32),))
+    standings.update(proof)
+    said = "0 requests in flight when last reported (1 of 1 did not say), 2 WebSockets open"
+    assert in_flight(proof, standings, drain=True) == said
+    told = result_json(proof, standings, Snapshot(enabled=True, revision=7))
+    assert (told["confirmed"], told["gone"], told["presumed_dead"]) == (1, 1, 0)

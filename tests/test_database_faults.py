@@ -171,8 +171,8 @@ def test_while_it_is_away_one_request_waits_and_all_others_are_answered_at_once(
                 told_of = [one.state.status() for one in (serve, block)]
                 complaints = log_lines(caplog, "is stale"), log_lines(caplog, "fresh again")
             finally:
+                ended = time.monotonic()  # before it: until it returns, they may be back already
                 what.end()
-            ended = time.monotonic()
             for told in told_of:
                 assert told.condition == "stale"
                 assert told.last_error

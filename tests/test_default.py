@@ -1,5 +1,6 @@
 """The process's default state: where it comes from, and when."""
 
+import datetime as dt
 import functools
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import anyio
 import anyio.from_thread
@@ -179,6 +181,15 @@ def test_threads_that_ask_first_at_once_share_one_state(sqlite_url: str, monkeyp
     assert len(set(map(id, found))) == 1
 
 
+def test_all_that_is_said_of_a_flip_is_written() -> None:
+    init_maintenance(MemoryStore())
+    by, until = UUID(int=7), dt.datetime(2031, 5, 1, tzinfo=dt.UTC)
+    said = {"message": "m", "until": until, "retry_after": 9, "mode": "read_only", "actor": "me", "reason": "r"}
+    told = set_maintenance(True, updated_by=by, **said)  # type: ignore[arg-type]
+    assert {name: getattr(told, name) for name in said} == said
+    assert (told.enabled, told.updated_by) == (True, by)
+
+
 def test_another_state_may_be_named() -> None:
     other = MaintenanceState(MemoryStore())
     assert set_maintenance(True, mode="read_only", actor="me", state=other).mode == "read_only"
@@ -232,12 +243,15 @@ def test_an_async_flip_never_blocks_the_loop(backend: str) -> None:
 
 @BACKENDS
 def test_an_async_flip_that_is_cancelled_ends_once_the_write_has(backend: str) -> None:
-    held = Held()
+    held, over = Held(), []
 
     async def cancel(scope: anyio.CancelScope) -> None:
         while not held.begun.is_set():
             await anyio.lowlevel.checkpoint()
         scope.cancel()
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        assert not over
         held.go_on.set()
 
     async def main() -> bool:
@@ -245,6 +259,7 @@ def test_an_async_flip_that_is_cancelled_ends_once_the_write_has(backend: str) -
             with anyio.CancelScope() as scope:
                 group.start_soon(cancel, scope)
                 await aset_maintenance(True, state=held.state)
+            over.append(scope)
         return scope.cancel_called
 
     assert anyio.run(main, backend=backend)

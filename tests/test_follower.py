@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from maintenance.errors import LateError
 from maintenance.follower import LEAVE_LIMIT, PATIENCE, SHORT_PATIENCE
 from maintenance.lease import GRACE, Held
 from maintenance.wsgi import MaintenanceMiddleware
-from tests.support.clock import Bell, Clock, Waits, hang, refuse, runtime
+from tests.support.clock import Bell, Clock, Queue, Waits, hang, refuse, runtime
 from tests.support.entering import enter
 from tests.support.faulty import FaultyStore
 from tests.support.plain_apps import wsgi
@@ -160,6 +161,28 @@ def test_a_store_that_is_slow_and_then_away_costs_no_more_than_one_that_is_away(
     assert clock.now == pytest.approx(1002.0 + PATIENCE)
 
 
+def test_a_request_that_waits_wakes_the_thread_unless_that_paces_itself(hanging: Make, store: FaultyStore) -> None:
+    for failing, rings in ((False, 1), (True, 0)):
+        state = hanging()
+        assert state.follower.refresher is not None
+        bell = state.follower.refresher._waker
+        assert isinstance(bell, Bell)
+        if failing:
+            store.away()
+            read(state)
+        state.settle()
+        assert bell.rings == rings
+
+
+def test_the_first_answer_ends_the_time_for_booting(hanging: Make, store: FaultyStore, waits: Waits) -> None:
+    state = hanging(boot_timeout=60.0)
+    store.standby = True  # whose answer renews no lease
+    read(state)
+    assert not state.follower.booting
+    assert state.settle().open
+    assert waits.waited == []
+
+
 def test_a_store_that_comes_up_while_the_first_request_waits_is_heard(
     hanging: Make, waits: Waits, store: FaultyStore, clock: Clock
 ) -> None:
@@ -192,6 +215,29 @@ def test_a_request_that_waits_while_the_process_closes_is_let_go_and_starts_noth
     assert state.follower.refresher is None
     assert waits.waited == [60.0, LEAVE_LIMIT]
     assert clock.now == 1000.0 + LEAVE_LIMIT
+
+
+def test_the_first_requests_of_a_next_life_wait_for_boot_timeout_too_and_those_after_them_for_nothing(
+    hanging: Make, waits: Waits
+) -> None:
+    state = hanging(boot_timeout=3.0)
+    read(state)
+    state.leave()
+    waits.waited.clear()
+    state.start()
+    assert state.follower.refresher is not None
+    state.follower.refresher.begun = True
+    assert state.settle().open
+    assert state.settle().open
+    assert waits.waited == [3.0]
+
+
+def test_code_that_asks_waits_for_the_first_read_of_the_thread(hanging: Make, waits: Waits, store: FaultyStore) -> None:
+    MaintenanceState(store).set(True)
+    state = hanging()
+    waits.meanwhile = lambda: read(state)
+    assert state.enabled
+    assert len(waits.waited) == 1
 
 
 def test_a_first_request_that_waits_while_the_process_leaves_waits_for_its_next_life(
@@ -247,14 +293,19 @@ def test_nobody_waits_while_the_store_is_away(stale: MaintenanceState, waits: Wa
 def test_those_that_come_meanwhile_wait_a_tenth_of_a_second_from_when_the_read_was_sent(
     stale: MaintenanceState, waits: Waits, clock: Clock
 ) -> None:
-    def another() -> None:
+    def others() -> None:
         waits.meanwhile = lambda: None
         clock.now += 0.04
         assert open_until(stale.settle(), clock)
+        assert not stale.lease.failing  # so short a wait says nothing of the store
+        assert stale.follower.refresher is not None
+        stale.follower.refresher.trying_since = None  # about to be sent
+        clock.now = stale.lease.held.deadline
+        stale.settle()
 
-    waits.meanwhile = another
+    waits.meanwhile = others
     stale.settle()
-    assert waits.waited == [PATIENCE, pytest.approx(SHORT_PATIENCE - 0.04)]
+    assert waits.waited == [PATIENCE, pytest.approx(SHORT_PATIENCE - 0.04), pytest.approx(SHORT_PATIENCE)]
 
 
 def test_a_read_sent_long_ago_is_not_waited_for_by_those_that_come_meanwhile(
@@ -281,6 +332,20 @@ def test_a_later_request_may_wait_long_again_once_the_store_was_back(
     assert waits.waited == [PATIENCE, PATIENCE]
 
 
+def test_a_request_that_is_ended_while_it_waits_leaves_the_long_wait_to_the_next(
+    stale: MaintenanceState, waits: Waits
+) -> None:
+    def end() -> None:
+        waits.meanwhile = lambda: None
+        raise SystemExit
+
+    waits.meanwhile = end
+    with pytest.raises(SystemExit):
+        stale.settle()
+    stale.settle()
+    assert waits.waited == [PATIENCE, PATIENCE]
+
+
 def test_a_request_gets_what_arrives_while_it_waits(
     stale: MaintenanceState, waits: Waits, store: FaultyStore, clock: Clock
 ) -> None:
@@ -300,6 +365,19 @@ def test_a_request_that_comes_as_the_answer_does_waits_for_nothing(
         return patience()
 
     monkeypatch.setattr(stale.follower, "_patience", late)
+    assert stale.settle().open
+    assert waits.waited == []
+
+
+def test_a_request_that_comes_as_a_try_fails_waits_for_no_other(
+    stale: MaintenanceState, waits: Waits, store: FaultyStore
+) -> None:
+    def late() -> Any:
+        store.away()
+        read(stale)
+        return waits.event()
+
+    stale.follower._runtime = replace(stale.follower._runtime, event=late)
     assert stale.settle().open
     assert waits.waited == []
 
@@ -413,6 +491,19 @@ def test_concurrent_first_requests_all_wait_for_the_one_read(store: FaultyStore)
         thread.join(10)
     assert answers == [False] * 4
     assert store.reads == 1
+
+
+def test_of_two_first_requests_at_once_one_begins(store: FaultyStore, clock: Clock) -> None:
+    state = MaintenanceState(store, runtime=runtime(clock, start=hang))
+    lock, begun = Queue(), []
+
+    def other() -> None:
+        state.start()
+        begun.append(state.follower.refresher)
+
+    state.follower._lock, lock.first = lock, other
+    state.start()
+    assert begun == [state.follower.refresher]
 
 
 def test_leaving_removes_the_row_without_a_thread_too(threadless: MaintenanceState, store: FaultyStore) -> None:
@@ -547,9 +638,39 @@ def test_what_one_that_leaves_still_learns_ends_no_wait_of_its_successors(store:
     assert leaving is not None
     state.leave()
     state.start()
+    waiter = threading.Event()
+    state.follower._waiters.append(waiter)
     leaving._attempt()
+    assert not waiter.is_set()
     assert state.follower.booting
     assert not state.lease.runs()
+
+
+def test_leaving_ends_what_a_request_that_was_a_little_faster_has_begun(store: FaultyStore) -> None:
+    state = MaintenanceState(store, runtime=runtime(Clock(), start=refuse))
+    state.follower._lock = lock = Queue()
+    lock.first = state.settle
+    state.leave()
+    assert store.reads == 1
+    assert store.inner.connect().fleet().instances == ()
+
+
+def test_of_two_threads_that_notice_a_fork_at_once_one_begins_anew(
+    store: FaultyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, pid = forkable(store, clock, hang)
+    state.start()
+    pid[0] = 101
+    lock, begun = Queue(), []
+    monkeypatch.setattr("maintenance.follower._noticing", lock)
+
+    def other() -> None:
+        state.start()
+        begun.append(state.follower.refresher)
+
+    lock.first = other
+    state.start()
+    assert begun == [state.follower.refresher]
 
 
 def test_a_fork_that_another_thread_has_noticed_is_not_noticed_again(store: FaultyStore, clock: Clock) -> None:

@@ -74,6 +74,8 @@ async def _agenerator(*_: Any) -> Any:
     [
         ({"state": "postgresql://u:secret@h/db"}, r"state is of type str: write MaintenanceState\(url\), or None"),
         ({"state": 5}, "state is of type int: write a MaintenanceState, or None"),
+        ({"default_exempt": 0}, "default_exempt is 0: write True or False"),
+        ({"in_flight": None}, "in_flight is None: write True or False"),
         ({"exempt": "/x"}, r"exempt is '/x': write a tuple, such as \('/x',\)"),
         ({"exempt": ("/",)}, "would exempt every path"),
         ({"exempt": ("/a%2fb",)}, "write a decoded path without %"),
@@ -91,6 +93,8 @@ async def _agenerator(*_: Any) -> Any:
     ids=[
         "url",
         "state",
+        "default exempt",
+        "in flight",
         "exempt",
         "all",
         "percent",
@@ -128,15 +132,20 @@ def test_a_bypass_is_asked_about_one_request_alike_in_both(adapter: Adapter, sta
     app = adapter.wrap(state, bypass=lambda request: bool(asked.append(request)))
     state.set(True)
     state.settle()
-    answer = adapter.ask(
-        app, "/x", root="/api", method="POST", headers={"X-Token": "t", "Accept": "text/plain", "Content-Type": "a/b"}
-    )
+    headers = {"X-Token": "t", "Accept": "text/plain", "Content-Type": "a/b", "Content-Length": "0"}
+    answer = adapter.ask(app, "/x", root="/api", method="POST", headers=headers)
     assert answer.status == 503
     [request] = asked
     assert (request.method, request.path, request.client) == ("POST", "/x", "192.0.2.1")
-    assert (request.headers["x-token"], request.headers["accept"]) == ("t", "text/plain")
+    assert {name.lower(): value for name, value in headers.items()}.items() <= request.headers.items()
     with pytest.raises(TypeError):
         request.headers["x-token"] = "u"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("raw", [{}, {"client": None, "REMOTE_ADDR": ""}, {"client": ("", 0)}])
+def test_a_peer_whose_address_the_server_does_not_tell_has_none(adapter: Adapter, raw: dict[str, Any]) -> None:
+    """As behind a Unix socket."""
+    assert adapter.wrap()._gate._wire.client(raw) is None
 
 
 def test_cookies_that_came_in_several_fields_are_joined_as_cookies(state: MaintenanceState) -> None:
@@ -189,7 +198,9 @@ def test_the_clock_is_read_before_the_flag_is_asked(
     assert len(readings) == 1  # admitted on this one, and on none that came later
 
 
-def test_visitors_are_not_all_told_to_return_at_the_same_second(adapter: Adapter, state: MaintenanceState) -> None:
+def test_visitors_are_not_all_told_to_return_at_the_same_second(
+    adapter: Adapter, state: MaintenanceState, caplog: pytest.LogCaptureFixture
+) -> None:
     state.set(True)
     state.settle()
     app = adapter.wrap(state)
@@ -197,6 +208,7 @@ def test_visitors_are_not_all_told_to_return_at_the_same_second(adapter: Adapter
     assert len(told) > 1
     assert min(told) >= 60
     assert max(told) <= 66
+    assert caplog.records == []
 
 
 def test_who_is_asked_for_probes_only_is_in_the_fleet_too(adapter: Adapter, clock: Clock) -> None:
@@ -367,6 +379,7 @@ def test_headers_may_come_from_anywhere_and_go_out_as_tuples(adapter: Adapter, s
         lambda *_: Response(503, (("X-Said", "a\r\nSet-Cookie: b"),), b""),
         lambda *_: Response("503", (), b""),  # type: ignore[arg-type]
         lambda *_: Response(True, (), b""),
+        lambda *_: Response(503.0, (), b""),  # type: ignore[arg-type]
         lambda *_: Response(199, (), b""),
         lambda *_: Response(600, (), b""),
         *(lambda *_, status=status: Response(status, (), b"") for status in (204, 205, 304)),
@@ -377,7 +390,7 @@ def test_headers_may_come_from_anywhere_and_go_out_as_tuples(adapter: Adapter, s
         lambda *_: Response(503, (("transfer-encoding", "chunked"),), b""),
     ],
     ids=[
-        *("raises", "None", "str", "body", "snowman", "number", "newline", "status", "bool", "199", "600"),
+        *("raises", "None", "str", "body", "snowman", "number", "newline", "status", "bool", "float", "199", "600"),
         *("204", "205", "304", "three"),
         *("no name", "blank", "colon", "latin", "break", "before", "after", "blank value", "nul", "del"),
         *("hop", "chunked"),
@@ -567,6 +580,23 @@ def test_each_state_counts_what_was_let_in_before_it_was_replaced(
     assert (second.status().in_flight, third.status().in_flight) == (0, 0)
 
 
+def test_what_was_let_in_two_states_ago_counts_and_what_is_just_entering_too(
+    adapter: Adapter, first: MaintenanceState, clock: Clock
+) -> None:
+    app = adapter.wrap()
+    end = hold(app, clock)
+    replaced(clock)
+    hold(app, clock)()
+    flight = app._gate.in_flight  # looked up by a request that stands in none yet
+    third = replaced(clock)
+    app._gate.settle()
+    entering = enter(flight, "GET", "/", "", {"headers": []}, clock())
+    assert third.status().in_flight == 2
+    end()
+    entering.clear()
+    assert third.status().in_flight == 0
+
+
 def test_a_table_that_is_empty_is_not_kept_for_ever(adapter: Adapter, first: MaintenanceState, clock: Clock) -> None:
     app = adapter.wrap()
     for _ in range(5):
@@ -574,6 +604,18 @@ def test_a_table_that_is_empty_is_not_kept_for_ever(adapter: Adapter, first: Mai
         state = replaced(clock)
     hold(app, clock)()
     assert len(app._gate._meters[state].flights) == 2
+
+
+def test_where_nothing_is_tracked_nothing_is_under_the_next_state_either(
+    adapter: Adapter, first: MaintenanceState, clock: Clock
+) -> None:
+    app = adapter.wrap(in_flight=False)
+    app._gate.settle()
+    assert first.status().in_flight is None
+    second = replaced(clock)
+    app._gate.settle()
+    assert second.status().in_flight is None
+    assert app._gate.in_flight is None
 
 
 def test_a_closed_state_that_nobody_replaced_is_followed_once(adapter: Adapter, first: MaintenanceState) -> None:

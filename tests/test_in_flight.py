@@ -82,6 +82,33 @@ def test_a_sweep_in_another_thread_is_left_to_that_one_and_loses_nothing() -> No
     assert len(flight.table) == 2
 
 
+def test_a_sweep_that_a_signal_has_ended_hinders_no_later_one() -> None:
+    flight = InFlight()
+
+    class Interrupted(list[Any]):
+        def copy(self) -> list[Any]:
+            raise KeyboardInterrupt
+
+    flight.table = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        flight.sweep()
+    flight.table = [[], ["GET", "/stays", "", 1.0, None]]
+    flight.sweep()
+    assert flight.table == [["GET", "/stays", "", 1.0, None]]
+
+
+def test_a_request_that_leaves_at_the_very_look_is_not_in_flight() -> None:
+    class Leaving(list[Any]):
+        def __len__(self) -> int:
+            length = super().__len__()
+            self.clear()
+            return length
+
+    flight = InFlight()
+    flight.table = [Leaving(["GET", "/leaves", "", 1.0, None]), ["GET", "/stays", "", 1.0, None]]
+    assert [entry.path for entry in flight.entries()] == ["/stays"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks nothing")
 def test_the_child_of_a_fork_during_a_sweep_sweeps_for_itself() -> None:
     flight = InFlight()

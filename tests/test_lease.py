@@ -1,5 +1,7 @@
 """What requests may rest on, and until when: with a clock that the test moves."""
 
+import datetime as dt
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,11 +10,12 @@ import pytest
 from maintenance.errors import ConfigurationError
 from maintenance.lease import GRACE, Lease, fallback
 from maintenance.model import Snapshot
-from tests.support.clock import Clock, runtime
+from tests.support.clock import Clock, Queue, runtime
 
 TTL = 10.0
 OFF = Snapshot(enabled=False, revision=1)
-ON = Snapshot(enabled=True, revision=2, mode="read_only", message="back soon", retry_after=30)
+NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
+ON = Snapshot(enabled=True, revision=2, mode="read_only", message="back soon", until=NOON, retry_after=30)
 
 
 @pytest.fixture
@@ -79,6 +82,23 @@ def test_the_read_sent_last_wins_whatever_its_revision(make: Any) -> None:
     assert read(lease, ON, at=1002)
     assert read(lease, OFF, at=1003)
     assert lease.known.revision == 1
+
+
+def test_of_two_reads_that_overlap_the_one_sent_last_renews_the_lease_unless_it_knows_less(make: Any) -> None:
+    lease = make()
+    first, second, third = lease.ticket(), lease.ticket(), lease.ticket()
+    assert read(lease, ON, at=1000, ticket=first)
+    assert read(lease, ON, at=1001, ticket=second)
+    assert not read(lease, OFF, at=1002, ticket=third)  # over another connection, which the first has overtaken
+    assert (lease.known.revision, lease.until) == (2, 1001 + TTL)
+
+
+def test_a_read_that_came_while_an_own_write_was_under_way_stands_where_it_knows_more(make: Any) -> None:
+    lease = make()
+    asked = lease.ticket()
+    assert read(lease, replace(ON, revision=3), at=1000)
+    assert not lease.install(OFF, ticket=lease.ticket(), asked=asked, renew=False)
+    assert (lease.known.revision, lease.held.open) == (3, False)
 
 
 def test_an_own_write_changes_the_answer_and_not_the_lease(make: Any) -> None:
@@ -180,6 +200,26 @@ def test_closed_admits_nothing_whatever_arrives(make: Any, clock: Clock, when_st
         assert not held.open
         assert held.snapshot.enabled
         assert not clock.now < held.deadline
+
+
+@pytest.mark.parametrize("second", [lambda it: read(it, OFF, at=1000, ticket=2), Lease.run_out, Lease.expire])
+def test_what_another_thread_installs_first_is_not_undone(clock: Clock, second: Callable[[Lease], object]) -> None:
+    lock = Queue()
+    lease = Lease(fallback(None, now=0.0), ttl=TTL, when_stale="serve", runtime=runtime(clock, lock=lambda: lock))
+    lock.first = lambda: read(lease, ON, at=1000, ticket=3)
+    second(lease)
+    assert lease.known.revision == lease.held.snapshot.revision == 2
+    assert not lease.held.open
+
+
+def test_what_another_thread_installs_as_it_closes_admits_nothing(clock: Clock) -> None:
+    lock = Queue()
+    lease = Lease(fallback(None, now=0.0), ttl=TTL, when_stale="serve", runtime=runtime(clock, lock=lambda: lock))
+    lock.first = lambda: read(lease, OFF, at=1000)
+    lease.close()
+    assert lease.known.revision == lease.held.snapshot.revision == 1
+    assert lease.held.snapshot.enabled
+    assert not lease.held.open
 
 
 @pytest.mark.parametrize("word", ["1", "true", "yes", "on", "ON", " True "])

@@ -227,6 +227,16 @@ def test_an_emptied_table_is_believed_again_once_the_longest_lease_is_over() -> 
     assert judge(emptied, question, elapsed=END)
 
 
+def test_of_an_emptied_table_who_is_silent_is_none_of_those_expected() -> None:
+    """He may be the second row of one that has restarted."""
+    two = (one(id="1", revision=7), one(id="2", revision=6, when_stale="block"))
+    question = replace(ON, expect=2)
+    assert judge(fleet(*two), question, elapsed=1e9)
+    proof = judge(fleet(*two, intact=False), question, elapsed=1e9)
+    assert not proof
+    assert proof.problem == "1 of 2 expected instances have confirmed since the table of instances was emptied"
+
+
 # Numbers that would prove nothing, or everything
 
 
@@ -256,6 +266,23 @@ def test_a_wrong_argument_is_refused_before_anything_is_asked(wrong: dict[str, A
     with pytest.raises(error, match=says):
         state.prove(told, **wrong)
     assert store.connects == asked
+
+
+def test_the_least_numbers_that_are_right_are_taken() -> None:
+    least = replace(ON, expect=0, presume_dead=1)
+    assert judge(fleet(), least, elapsed=0.0)
+    assert judge(fleet(intact=False), least, elapsed=0.0)
+
+
+def test_a_proof_waits_for_no_request_in_flight_unless_it_is_told_to(wait: "Wait") -> None:
+    state = MaintenanceState(wait.store, runtime=wait.machine)
+    for enabled in (True, False):
+        told = state.set(enabled)
+        wait.register(revision=told.revision, in_flight=1)
+        assert state.prove(told, timeout=0)
+    told = state.set(True)
+    wait.register(revision=told.revision, in_flight=1)
+    assert not state.prove(told, drain=True, timeout=0)
 
 
 def test_what_was_never_in_a_store_cannot_be_proven() -> None:
@@ -409,7 +436,7 @@ def test_a_store_that_fails_is_asked_again_over_a_new_connection(wait: Wait) -> 
     assert [proof.problem for proof in wait.seen] == [None, "the server is away", "the server is away", None]
     assert [len(proof.laggards) for proof in wait.seen] == [1, 1, 1, 0]  # what was last known of them
     assert [proof.elapsed for proof in wait.seen] == pytest.approx([0.0, *accumulate(wait.slept)])
-    assert wait.store.open == 0
+    assert (wait.store.connects, wait.store.open) == (3, 0)
 
 
 def test_a_store_that_never_answers_proves_nothing(wait: Wait) -> None:
@@ -477,6 +504,24 @@ def test_a_table_that_was_emptied_is_vouched_for_by_a_proof_alone(wait: Wait) ->
     wait.store.report_error = None
     assert wait.run(expect=1)
     assert wait.store.intact
+
+
+def test_a_table_that_is_whole_needs_nobody_s_word(wait: Wait) -> None:
+    wait.register(revision=wait.row.revision)
+    wait.store.report_error = RegistrationError("permission denied")
+    assert wait.run()
+
+
+def test_the_pause_between_two_looks_grows_with_the_laggards_and_with_the_wait(wait: Wait) -> None:
+    wait.register(id="0", revision=1)
+    wait.run(timeout=0)
+    wait.run(timeout=100.0)
+    assert (wait.slept[0], max(wait.slept)) == pytest.approx((0.01, 0.5))
+    for number in range(1, 100):
+        wait.register(id=f"{number}", revision=1)
+    wait.slept.clear()
+    wait.run(timeout=0.01)
+    assert wait.slept == pytest.approx([0.04])
 
 
 def test_a_pid_counts_on_its_own_host_and_boot_alone(wait: Wait) -> None:

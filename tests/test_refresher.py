@@ -11,10 +11,10 @@ from maintenance import MaintenanceState
 from maintenance.errors import LateRegistrationError, RegistrationError, StoreError
 from maintenance.in_flight import Load
 from maintenance.lease import Lease, fallback
-from maintenance.model import Change, Details, Row
+from maintenance.model import Change, Details, Instance, Row
 from maintenance.refresher import LOOK, Refresher
 from maintenance.registration import DRAIN_REPORT, HEARTBEAT, Settings
-from tests.support.clock import Clock, Sleeper, runtime
+from tests.support.clock import Clock, Queue, Sleeper, refuse, runtime
 from tests.support.faulty import FaultyStore
 from tests.support.waiting import eventually
 
@@ -120,8 +120,10 @@ def test_a_heartbeat_a_minute_and_nothing_else_while_nothing_changes(life: Life)
     life.attempt()
     life.store.reports.clear()
     life.clock.now += HEARTBEAT - 1
+    life.load = Load(in_flight=1)  # for which nobody waits
     life.attempt()
     assert life.store.reports == []
+    assert not life.refresher.row.draining
     life.clock.now += 1
     life.attempt()
     assert [one.revision for one in life.store.reports] == [1]
@@ -134,6 +136,11 @@ def test_the_request_that_brings_a_process_into_the_fleet_is_not_shown_for_a_min
     for _ in range(3):
         life.attempt()
     assert [(one.revision, one.in_flight) for one in life.store.reports] == [(None, None), (1, 1), (1, 0)]
+    life.load = Load(in_flight=1)
+    life.flip()
+    for _ in range(3):
+        life.attempt()
+    assert [(one.revision, one.in_flight) for one in life.store.reports[3:]] == [(2, 1)]
 
 
 def test_one_that_only_watches_says_nothing_and_reads(make: Callable[..., Life]) -> None:
@@ -205,6 +212,27 @@ def test_a_registration_that_somebody_holds_up_is_tried_again_soon(life: Life) -
     assert life.rest() >= 0.6 * life.settings.ttl
 
 
+def test_where_it_cannot_register_nothing_is_acknowledged_either(life: Life) -> None:
+    life.attempt()
+    life.store.inner.connect().remove(life.refresher.row.instance.id)
+    session = life.refresher._session
+    assert session is not None
+    report, reported = session.report, []
+
+    def full_for_a_moment(instance: Instance) -> None:
+        reported.append(instance.revision)
+        if len(reported) == 1:
+            raise RegistrationError("instances cannot register: the disk is full")
+        report(instance)
+
+    session.report = full_for_a_moment  # type: ignore[method-assign]
+    life.flip()
+    life.attempt()
+    assert reported == [None]
+    life.attempt()
+    assert reported == [None, None, 2]
+
+
 @pytest.fixture
 def unheard(make: Callable[..., Life]) -> Callable[..., Life]:
     """A new process that finds the flag on, and whose every registration takes the connection with it."""
@@ -238,6 +266,15 @@ def test_under_block_too_and_no_lease_rests_on_it(unheard: Callable[..., Life]) 
     life.store.report_error = None
     life.attempt()
     assert (life.lease.runs(), life.lease.failing) == (True, False)
+
+
+def test_under_block_no_lease_rests_on_it_whatever_keeps_the_row_from_being_written(make: Callable[..., Life]) -> None:
+    life = make(when_stale="block")
+    life.flip()
+    life.store.report_error = ZeroDivisionError("a bug of ours")
+    for _ in range(2):
+        life.attempt()
+    assert (life.lease.known.enabled, life.lease.runs()) == (True, False)
 
 
 def test_what_is_read_ahead_of_a_registration_is_not_acknowledged(unheard: Callable[..., Life]) -> None:
@@ -329,13 +366,21 @@ def test_a_standby_updates_the_answer_and_never_the_lease(life: Life) -> None:
     assert life.refresher._session is None  # where the address leads the next time, there may be a primary
 
 
+def test_a_standby_that_lags_takes_nothing_back(life: Life) -> None:
+    life.flip()
+    life.attempt()
+    life.store.standby, life.store.inner.row = True, Row(False, {}, 1)
+    life.attempt()
+    assert life.lease.known.enabled
+
+
 def test_a_wrong_row_is_a_failed_read_over_a_good_connection(life: Life) -> None:
     life.attempt()
     life.store.inner.row = None
     life.clock.now += 1
     life.attempt()
     assert life.lease.until == 1000.0 + TTL
-    assert "has no row" in str(life.lease.error)
+    assert "has no row" in (life.lease.error or "")
     assert life.store.connects == 1
     assert life.rest() == 2.5  # and soon asked again
 
@@ -364,7 +409,7 @@ def test_whatever_fails_is_logged_and_tried_again(life: Life, caplog: pytest.Log
 # When the next one comes
 
 
-@pytest.mark.parametrize("ttl", [0.5, 2.0, 10.0, 60.0])
+@pytest.mark.parametrize("ttl", [0.1, 0.5, 2.0, 10.0, 60.0])
 @pytest.mark.parametrize("high", [0.0, 1.0])
 def test_reads_come_ahead_of_the_lease_s_end_and_retries_within_its_bounds(
     make: Callable[..., Life], ttl: float, high: float
@@ -383,7 +428,14 @@ def test_reads_come_ahead_of_the_lease_s_end_and_retries_within_its_bounds(
     assert pauses[0] == pytest.approx(min(limit, 0.1) * (1.0 if high else 0.5))
     assert all(later >= earlier - 1e-9 for earlier, later in pairwise(pauses))
     assert pauses[-1] == pytest.approx(limit * (1.0 if high else 0.5))
-    assert limit + pauses[-1] <= max(min(ttl, 5.0), 0.4)
+    assert limit + pauses[-1] <= max(min(ttl, 5.0), 0.4) + 1e-9
+
+
+def test_the_pause_stays_as_it_is_through_an_outage_of_days(life: Life) -> None:
+    life.store.away()
+    life.refresher._failures = 100_000
+    life.attempt()
+    assert life.rest() == life.settings.limit
 
 
 def test_the_pause_is_counted_from_when_the_try_began(life: Life) -> None:
@@ -413,6 +465,20 @@ def test_a_try_that_hangs_ends_after_half_of_five_seconds() -> None:
     life = Life()
     life.attempt()
     assert life.store.limits == [2.5]
+
+
+def test_what_is_told_between_two_tries_and_at_the_end_hangs_no_longer_than_a_try(life: Life) -> None:
+    life.load = Load(in_flight=1)
+    ask_drain(life)
+    life.attempt()
+    session = life.refresher._session
+    assert session is not None
+    life.load = Load()
+    life.refresher.row.follow_drain(session, life.lease.known)
+    assert life.store.reports[-1].in_flight == 0
+    life.refresher._leave()
+    assert life.registered == []
+    assert life.store.limits == [2.5] * 3
 
 
 def test_a_rest_that_the_server_ends_is_a_failure_and_the_next_try_comes_after_a_pause(life: Life) -> None:
@@ -482,7 +548,7 @@ def test_a_drain_that_goes_on_is_told_once_a_second_and_only_where_it_changed(li
     ask_drain(life)
     life.attempt()
     life.store.reports.clear()
-    counts = iter([9] * 10 + [8] * 60 + [7] * 60 + [0] * 10)
+    counts = iter([9] * 10 + [8] * 10 + [7] * 120 + [6] * 10 + [0] * 10)
     life.refresher.row.measure = lambda _: Load(in_flight=next(counts))
     session = life.refresher._session
     assert session is not None
@@ -490,16 +556,19 @@ def test_a_drain_that_goes_on_is_told_once_a_second_and_only_where_it_changed(li
         life.refresher.row.follow_drain(session, life.lease.known)
         life.clock.now += LOOK
     told = [(one.in_flight) for one in life.store.reports]
-    assert told == [8, 7, 0]
+    assert told == [7, 6, 0]
     assert DRAIN_REPORT == 1.0
 
 
 def test_a_drain_is_told_by_the_next_read_too(life: Life) -> None:
+    life.attempt()
     life.load = Load(in_flight=1)
     ask_drain(life)
     life.attempt()
+    assert life.refresher.row.draining
     life.load = Load()
     life.attempt()
+    assert not life.refresher.row.draining
     assert life.store.reports[-1].in_flight == 0
     count = len(life.store.reports)
     life.attempt()
@@ -509,6 +578,19 @@ def test_a_drain_is_told_by_the_next_read_too(life: Life) -> None:
 def test_where_requests_are_not_tracked_it_says_so(life: Life) -> None:
     life.load = None
     ask_drain(life)
+    life.attempt()
+    assert (life.store.reports[-1].revision, life.store.reports[-1].in_flight) == (2, None)
+    assert not life.refresher.row.draining
+    assert not life.lease.failing
+
+
+def test_a_drain_during_which_they_are_tracked_no_more_goes_on_at_the_next_read(life: Life) -> None:
+    life.load = Load(in_flight=1)
+    ask_drain(life)
+    life.attempt()
+    life.load = None  # one more middleware
+    life.rest()
+    assert not life.lease.failing
     life.attempt()
     assert life.store.reports[-1].in_flight is None
     assert not life.refresher.row.draining
@@ -535,9 +617,32 @@ def test_a_retired_thread_renews_no_lease_and_ends_once_nothing_is_in_flight(lif
     life.waker.meanwhile = end
     life.refresher._rest(life.clock.now)
     assert life.clock.now - began == pytest.approx(LOOK)
+    assert [one.in_flight for one in life.store.reports] == [None, 1, 1]  # nobody waits for it
     life.refresher._run()
     assert (life.registered, life.store.open, life.waker.closed) == ([], 0, True)
     assert life.refresher._ended.wait(0)
+
+
+def test_one_that_tracks_no_requests_ends_at_once(life: Life) -> None:
+    life.load = None
+    life.attempt()
+    life.refresher.retire()
+    life.refresher._run()
+    assert (life.registered, life.store.open) == ([], 0)
+
+
+def test_leaving_waits_for_no_request_that_tries_and_takes_no_session_from_it(life: Life) -> None:
+    still_open: list[int] = []
+
+    def leave() -> None:
+        life.refresher.retire()
+        life.refresher.join(0.0)
+        still_open.append(life.store.open)
+
+    life.store.meanwhile = leave
+    assert life.refresher.attempt_here()
+    assert still_open == [1]
+    assert not life.lease.runs()
 
 
 def test_a_row_that_cannot_be_removed_stays_behind_and_is_told(life: Life, caplog: pytest.LogCaptureFixture) -> None:
@@ -578,13 +683,17 @@ def test_a_row_stays_while_something_is_in_flight_also_where_the_connection_was_
     assert life.registered == [life.refresher.row.instance.id]
 
 
-def test_one_that_never_registered_has_nothing_to_remove(make: Callable[..., Life]) -> None:
+def test_one_that_never_registered_has_nothing_to_remove(
+    make: Callable[..., Life], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "maintenance")
     life = make(register=False)
     life.attempt()
     life.store.away()  # or this would be asked, and logged
     life.refresher.retire()
     life.refresher._run()
     assert life.store.open == 0
+    assert caplog.records == []
 
 
 def test_leaving_does_not_wait_for_a_store_that_is_away() -> None:
@@ -599,6 +708,26 @@ def test_leaving_does_not_wait_for_a_store_that_is_away() -> None:
     state.leave()
     assert waited == []
     eventually(lambda: refresher._waker._reader.fileno() == -1, what="the thread's end")  # type: ignore[attr-defined]
+
+
+def test_the_end_of_a_thread_is_waited_for_unless_its_store_is_away(life: Life) -> None:
+    waited: list[float] = []
+    life.refresher.started = True
+    life.refresher._ended.wait = waited.append  # type: ignore[method-assign]
+    life.attempt()
+    life.refresher.join(1.0)
+    assert waited == [1.0]
+    life.store.away()
+    life.attempt()
+    life.refresher.join(1.0)
+    assert waited == [1.0]
+
+
+def test_a_thread_that_cannot_be_started_is_said_to_be_none(life: Life) -> None:
+    life.refresher._runtime = runtime(life.clock, start=refuse)
+    with pytest.raises(RuntimeError):
+        life.refresher.start()
+    assert not life.refresher.started
 
 
 def test_a_thread_is_started_once() -> None:
@@ -768,6 +897,12 @@ def test_a_request_whose_try_fails_as_nobody_expected_gets_what_is_known(life: L
     assert life.refresher.trying_since is None
 
 
+def test_after_a_request_s_try_that_went_well_the_next_one_needs_no_pause(life: Life) -> None:
+    for reads in (1, 2):
+        assert life.refresher.attempt_here()
+        assert life.store.reads == reads
+
+
 def test_nobody_tries_for_a_process_that_has_left(life: Life) -> None:
     life.refresher.attempt_here()
     life.refresher.retire()
@@ -776,6 +911,32 @@ def test_nobody_tries_for_a_process_that_has_left(life: Life) -> None:
     assert life.refresher.attempt_here()
     assert life.registered == []
     assert life.store.open == 0
+
+
+def test_whatever_fails_as_the_thread_looks_whether_it_may_end_keeps_it_from_ending_no_longer(life: Life) -> None:
+    life.attempt()
+    life.refresher.retire()
+    true, calls = life.refresher.row.measure, []
+
+    def fails_once(snapshot: Any) -> Load | None:
+        calls.append(snapshot)
+        if len(calls) == 1:
+            raise RuntimeError("dictionary changed size during iteration")
+        return true(snapshot)
+
+    def looks_on() -> None:
+        assert len(life.waker.slept) < 10
+
+    life.refresher.row.measure, life.waker.meanwhile = fails_once, looks_on
+    life.refresher._run()
+    assert (life.waker.closed, life.store.open) == (True, 0)
+
+
+def test_of_two_that_would_try_at_once_one_does(life: Life) -> None:
+    life.refresher._lock, claimed = Queue(), []
+    life.refresher._lock.first = lambda: claimed.append(life.refresher._claim())
+    assert not life.refresher._claim()
+    assert claimed == [True]
 
 
 def test_the_end_waits_for_no_opinion_of_a_bypass(life: Life) -> None:

@@ -16,7 +16,7 @@ from maintenance import ConfigurationError, MaintenanceState, Snapshot, StoreErr
 from maintenance.checks import LONGEST
 from maintenance.in_flight import Entry
 from maintenance.lease import GRACE
-from maintenance.model import Row
+from maintenance.model import Change, Details, Row
 from maintenance.state import _forked_all, _leave_all
 from maintenance.stores import MemoryStore, PostgresStore, SQLiteStore, Store
 from maintenance.wsgi import MaintenanceMiddleware
@@ -119,6 +119,11 @@ def test_a_wrong_url_never_shows_its_password(url: str) -> None:
         MaintenanceState(url)
     assert "hunter2" not in repr(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1, LONGEST])
+def test_the_least_and_the_longest_time_are_taken(seconds: float) -> None:
+    MaintenanceState("memory://", ttl=seconds, boot_timeout=seconds)
 
 
 def test_a_wrong_variable_is_refused_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +340,25 @@ def test_a_flip_while_a_refresh_is_under_way_stands(still: MaintenanceState, fau
     assert still.refresh().enabled
     assert read is not None
     assert still.refresh().revision == 99
+
+
+def test_a_flip_of_another_s_that_is_heard_before_the_own_write_returns_stands(
+    still: MaintenanceState, faulty: FaultyStore
+) -> None:
+    session = faulty.connect()
+    write = session.write
+
+    def late(change: Change) -> Row:
+        row = write(change)
+        faulty.inner.connect().write(Change(enabled=False, details=Details(message="later")))
+        still.refresh()
+        return row
+
+    session.write = late  # type: ignore[method-assign]
+    connect, sessions = faulty.connect, [session]
+    faulty.connect = lambda *, listen=False: sessions.pop() if sessions else connect(listen=listen)  # type: ignore[method-assign]
+    still.set(True)
+    assert (still.lease.known.enabled, still.lease.known.message) == (False, "later")
 
 
 def test_a_standby_may_be_asked_and_never_takes_back_what_is_known(

@@ -374,15 +374,18 @@ def test_one_that_the_app_has_closed_is_not_closed_again(state: MaintenanceState
         await receive()
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.close", "code": 1000})
-        received.append(await receive())
+        received.extend([await receive(), await receive()])
 
     async def talk(server: Server) -> None:
+        server.says("receive", text="still under way")
+        await anyio.wait_all_tasks_blocked()
         await flip(state)
         server.says("disconnect", code=1000)
 
     server = converse(backend, wrapped := MaintenanceMiddleware(app, state, close_websockets=True), talk, Strict)
     assert [message["type"] for message in server.sent] == ["websocket.accept", "websocket.close"]
-    assert received == [{"type": "websocket.disconnect", "code": 1000}]
+    assert [message["type"] for message in received] == ["websocket.receive", "websocket.disconnect"]
+    assert received[-1] == {"type": "websocket.disconnect", "code": 1000}
     assert closer_of(wrapped)._open == {}
 
 
@@ -536,6 +539,51 @@ def test_one_that_has_not_begun_to_read_hears_it_first_of_all(state: Maintenance
 
     server = converse(backend, wrapped, talk)
     assert (received, server.sent) == ([DISCONNECTED], [CLOSED])
+
+
+def test_one_that_is_accepted_after_the_flip_is_closed_then(state: MaintenanceState, backend: str) -> None:
+    go_on, received = threading.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await until(go_on.is_set)
+        await send({"type": "websocket.accept"})
+        received.append(await receive())
+
+    wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
+    closer = closer_of(wrapped)
+
+    async def talk(server: Server) -> None:
+        await until(lambda: closer._open)
+        await flip(state)
+        await until(lambda: all(socket._ending for socket in closer._open.values()))
+        go_on.set()
+
+    server = converse(backend, wrapped, talk)
+    assert (received, server.sent) == ([DISCONNECTED], [{"type": "websocket.accept"}, CLOSED])
+
+
+def test_one_that_comes_while_the_others_are_looked_at_hinders_none(state: MaintenanceState, backend: str) -> None:
+    wrapped = MaintenanceMiddleware(Echo(), state, close_websockets=True)
+    closer = closer_of(wrapped)
+    refuses, asked = closer._gate.refuses, []
+
+    def meanwhile(*arguments: Any) -> bool:
+        asked.append(arguments)
+        if len(asked) == 1:
+            closer._open[0] = next(iter(closer._open.values()))
+        return refuses(*arguments)
+
+    closer._gate.refuses = meanwhile  # type: ignore[method-assign]
+    assert converse(backend, wrapped, lambda _: flip(state)).sent[-1] == CLOSED
+    assert len(asked) == 1
+
+
+def test_what_is_no_websocket_is_left_alone(state: MaintenanceState, backend: str) -> None:
+    wrapped = MaintenanceMiddleware(Echo(), state, close_websockets=True)
+    state.set(True, mode="read_only")
+    state.settle()
+    assert anyio.run(acall_asgi, wrapped, backend=backend).status == 200
 
 
 def test_a_loop_that_has_ended_hinders_no_other(

@@ -41,7 +41,7 @@ def call_wsgi(
         "PATH_INFO": _as_latin(path),
         "REMOTE_ADDR": "192.0.2.1",
         "wsgi.input": io.BytesIO(),
-        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in (headers or {}).items()},
+        **{_key(name): value for name, value in (headers or {}).items()},
     }
     setup_testing_defaults(environ)
     started: list[Any] = []
@@ -56,6 +56,12 @@ def call_wsgi(
     finally:
         getattr(body, "close", lambda: None)()
     return Answer(*started, whole)
+
+
+def _key(name: str) -> str:
+    """Two headers stand in the environ without a prefix (RFC 3875, sections 4.1.2 and 4.1.3)."""
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
 
 def _as_latin(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from maintenance.runtime import REAL, Runtime
 
@@ -84,6 +84,21 @@ class Sleeper:
 
     def close(self) -> None:
         self.closed = True
+
+
+class Queue:
+    """A lock that another thread has first."""
+
+    def __init__(self) -> None:
+        self.first: Callable[[], object] = lambda: None
+
+    def __enter__(self) -> Self:
+        first, self.first = self.first, lambda: None
+        first()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def refuse(_: Callable[[], None]) -> None:
