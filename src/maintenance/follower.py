@@ -128,7 +128,7 @@ class Follower:
             refresher.wake()  # else it paces itself, however many requests come; what is late has paced itself
         if refresher.started and (refresher.begun or self.booting):
             done.wait(max(patience, 0.0))
-        if not refresher.begun and not refresher.attempt_here() and not refresher.started:
+        if not refresher.attempt_here() and not refresher.started:
             done.wait(max(patience, 0.0))  # another request tries
 
     def _concluded(self, *, first: bool) -> Held:
@@ -163,7 +163,7 @@ class Follower:
             return  # one that is leaving
         with self._lock:
             self._outcomes += 1
-            if not refresher.answered and not refresher.late:
+            if not refresher.late:
                 # One that is just coming up is given a moment; one that is down costs no more. One that is slow is
                 # waited for, or the first requests would slip through.
                 self._boot_until = min(self._boot_until, self._runtime.clock() + PATIENCE)
