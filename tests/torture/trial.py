@@ -221,6 +221,8 @@ class Trial:
         relay.cut()
 
     def _replace(self, process: Process) -> None:
+        if process not in self.fleet.members:
+            return  # killed together with its parent
         ended = self.fleet.kill(process)
         self.tally.faults["killed"] += len(ended)
         self._dead += ended
