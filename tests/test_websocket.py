@@ -521,13 +521,8 @@ def test_open_ones_are_closed_where_the_state_that_replaces_theirs_is_on(
     default.default_state().close()
 
 
-def test_one_that_has_not_begun_to_read_hears_it_first_of_all(state: MaintenanceState, backend: str) -> None:
-    go_on, received = threading.Event(), []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await until(go_on.is_set)
-        received.append(await receive())
-
+def flipped_before(go_on: threading.Event, app: Any, state: MaintenanceState, backend: str) -> Server:
+    """What an app sends that goes on only once its connection has heard of the flip."""
     wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
     closer = closer_of(wrapped)
 
@@ -537,7 +532,17 @@ def test_one_that_has_not_begun_to_read_hears_it_first_of_all(state: Maintenance
         await until(lambda: all(socket._ending for socket in closer._open.values()))
         go_on.set()
 
-    server = converse(backend, wrapped, talk)
+    return converse(backend, wrapped, talk)
+
+
+def test_one_that_has_not_begun_to_read_hears_it_first_of_all(state: MaintenanceState, backend: str) -> None:
+    go_on, received = threading.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await until(go_on.is_set)
+        received.append(await receive())
+
+    server = flipped_before(go_on, app, state, backend)
     assert (received, server.sent) == ([DISCONNECTED], [CLOSED])
 
 
@@ -550,16 +555,7 @@ def test_one_that_is_accepted_after_the_flip_is_closed_then(state: MaintenanceSt
         await send({"type": "websocket.accept"})
         received.append(await receive())
 
-    wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
-    closer = closer_of(wrapped)
-
-    async def talk(server: Server) -> None:
-        await until(lambda: closer._open)
-        await flip(state)
-        await until(lambda: all(socket._ending for socket in closer._open.values()))
-        go_on.set()
-
-    server = converse(backend, wrapped, talk)
+    server = flipped_before(go_on, app, state, backend)
     assert (received, server.sent) == ([DISCONNECTED], [{"type": "websocket.accept"}, CLOSED])
 
 
