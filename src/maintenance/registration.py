@@ -144,7 +144,6 @@ class Registration:
         """
         with session.within(self._settings.limit):
             session.remove(self.instance.id)
-        self._said, self.unheard = None, False
 
     def _say(self, session: Session, instance: Instance) -> None:
         """Write the row. One that is there stays, whatever becomes of a later report, which is only repeated."""
