@@ -333,7 +333,9 @@ def test_a_message_that_the_terminal_cannot_show_is_no_failure(url):
         (["off", "--presume-dead", "3m"], "--presume-dead says how to wait: add --wait"),
         (["off", "--drain"], "write --wait alone"),
         (["off", "--message", "x"], "unrecognized arguments"),
-        (["on", "--mess", "x"], "unrecognized arguments"),
+        (["on", "--mess", "x"], "unrecognized arguments: --mess x (see"),
+        (["--json", "status"], "unrecognized arguments: --json: options go after the command (see"),
+        (["--database", f"postgresql://u:{PASSWORD}@h/d", "off"], "(options go after the command; see"),
         (["on", "--expect", "0", "--wait"], "from 1 to 999999999"),
         (["forget"], "--silent 1h"),
         (["forget", "abc", "--silent", "1h"], "either"),
@@ -452,12 +454,12 @@ def test_the_command_line_never_counts_as_a_process_that_serves(url):
 def test_migrate_makes_the_table_and_says_what_was_applied(database_url, sqlite_url, capsys):
     assert ended("migrate", "--database", database_url) == 0
     said = capsys.readouterr().out
-    assert "is up to date: 0001_platform_settings.sql, 0002" in said
+    assert "is migrated: 0001_platform_settings.sql, 0002" in said
     assert ended("migrate", "--database", database_url, "--json") == 0
     assert json.loads(capsys.readouterr().out)["files"][0] == "0001_platform_settings.sql"
     assert not flag(database_url).enabled
     assert ended("migrate", "--database", sqlite_url) == 0
-    assert capsys.readouterr().out.endswith("maintenance.db is up to date\n")
+    assert capsys.readouterr().out.endswith("maintenance.db is migrated\n")
     assert not flag(sqlite_url).enabled
 
 
@@ -601,7 +603,8 @@ def test_an_empty_fleet_and_an_emptied_table_are_told(migrated_url, capsys):
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         connection.execute("TRUNCATE public.maintenance_instances")
     assert ended("fleet", "--database", migrated_url) == 0
-    assert "was emptied behind the library's back" in capsys.readouterr().err
+    assert "was emptied behind the library's back" in (said := capsys.readouterr().err)
+    assert "`maintenance wait --expect N`" in said, "which switches nothing on"
 
 
 # watch.

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from maintenance.cli import display, main
 from maintenance.cli import standings as standings_module
 from maintenance.cli.display import Watch, table
 from maintenance.cli.standings import MEANINGS, Standings, in_flight, result_json
+from maintenance.cli.text import name
 from maintenance.model import Fleet, Instance, Reading, Row, Snapshot
 from maintenance.proof import Question, judge
 from maintenance.stores import open_store
@@ -141,9 +143,12 @@ def test_one_that_is_silent_is_named_and_it_ends_with_4(url, capsys):
     assert main(["on", "--wait", "--timeout", "0.3"]) == 4
     said = capsys.readouterr()
     one, other, following = said.out.splitlines()[-3:]
-    assert following.startswith("to ask again: `maintenance wait --revision ")
+    assert following.startswith(
+        "one that hangs: restart it; once you know that one has ended: `maintenance forget ID`; "
+    )
     assert "web-7 pid 77 (gunicorn, id " in one
     revision = MaintenanceState(url, register=False).refresh().revision
+    assert following.endswith(f"; to ask again: maintenance wait --revision {revision} --timeout 0.3")
     assert f"has acknowledged revision 1, not revision {revision}; it serves when stale; last seen 0." in one
     assert re.search(r"revision 1, 2 requests in flight \(the oldest POST /pay for 3\.\d s, if it still runs\)", one)
     assert "web-8 pid 4242" in other
@@ -151,7 +156,7 @@ def test_one_that_is_silent_is_named_and_it_ends_with_4(url, capsys):
     assert "not proven after 0." in said.out
     assert "2 not accounted for; 2 requests in flight when last reported (1 of 2 did not say)" in said.out
     [verdict] = said.err.splitlines()
-    assert verdict.startswith("maintenance: NOT PROVEN within 0.")
+    assert verdict.startswith("maintenance: NOT PROVEN after 0.")
     assert verdict.endswith(": 2 processes not accounted for; maintenance stays ON")
     assert is_on(url)
 
@@ -224,7 +229,7 @@ def test_an_obstacle_that_goes_away_is_told(file_url, capsys):
     for problem in (None, "a standby answered", "a standby answered", None):
         output(Proof(proven=False, revision=2, problem=problem))
     assert [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()] == [
-        "a standby answered", "that is settled",
+        "a standby answered", "nothing else stands in the way any more",
     ]  # fmt: skip
 
 
@@ -248,7 +253,9 @@ def test_a_drain_waits_for_what_is_in_flight_and_names_it(file_url, capsys):
             assert "1 request in flight when last reported (--drain waits for them)" in capsys.readouterr().out
             assert main(["on", "--message", "now", "--drain", "--timeout", "1"]) == 4
             said = capsys.readouterr().out
-            assert "has 1 in flight, the oldest GET /report\\x1b[2J for " in said
+            last = said.splitlines()[-2]
+            assert "has 1 in flight, the oldest GET /report\\x1b[2J for " in last
+            assert re.search(r"\d s; last seen \d\.\d+ s ago$", last), "what is in flight is said once"
             assert "\x1b" not in said
         finally:
             leave.set()
@@ -263,7 +270,8 @@ def test_a_flip_by_somebody_else_ends_the_wait_and_nothing_is_claimed_of_the_fla
     monkeypatch.setattr(sys, "stdout", output)
     assert main(["on", "--wait"]) == 4
     said = capsys.readouterr()
-    assert re.search(r"the flag has changed since revision \d+: it is off at revision \d+$", said.err.strip())
+    changed = r"the flag has changed since revision \d+: it is off at revision \d+; `maintenance status` tells more$"
+    assert re.search(changed, said.err.strip())
     assert "stays" not in said.err
     assert "not accounted for" not in said.err, "nobody has to follow what is not the flag any more"
     assert "to ask again" not in said.out
@@ -282,8 +290,8 @@ def test_a_wait_for_one_revision_proves_no_other(file_url, capsys):
             said = capsys.readouterr()
             assert said.out.startswith(f"maintenance is OFF in {file_url} (revision {int(revision) + 1})\n")
             assert re.fullmatch(
-                rf"maintenance: NOT PROVEN within [0-9.]+ s: the flag has changed since revision {revision}: "
-                rf"it is off at revision {int(revision) + 1}, by Ann\n",
+                rf"maintenance: NOT PROVEN after [0-9.]+ s: the flag has changed since revision {revision}: "
+                rf"it is off at revision {int(revision) + 1}, by Ann; `maintenance status` tells more\n",
                 said.err,
             )
         assert main(["wait", "--revision", revision, "--json"]) == 4
@@ -311,7 +319,7 @@ def test_a_fleet_that_cannot_be_read_is_not_called_empty(file_url, capsys):
     assert main(["on", "--wait", "--timeout", "0"]) == 4
     said = capsys.readouterr()
     assert "nobody" not in said.out
-    assert "no such table: maintenance_instances: run `maintenance migrate" in said.out.splitlines()[-1]
+    assert "no such table: maintenance_instances: run `maintenance migrate" in said.out.splitlines()[-2]
 
 
 def test_open_websockets_are_counted(file_url, capsys):
@@ -426,8 +434,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch, **env: str) -> Iterator[list[bytes
 
     reading = threading.Thread(target=read)
     reading.start()
-    for name, value in {"TERM": "xterm", "COLUMNS": "100", "LINES": "12", **env}.items():
-        monkeypatch.setenv(name, value)
+    for variable, value in {"TERM": "xterm", "COLUMNS": "100", "LINES": "12", **env}.items():
+        monkeypatch.setenv(variable, value)
     with open(theirs, "w") as screen, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", screen)
         yield shown
@@ -487,9 +495,49 @@ def test_the_table_says_what_stands_in_the_way():
     assert "is slow" in after.get()
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_on_a_narrow_terminal_the_reason_gives_way_and_nothing_else(width):
+    from rich.console import Console
+
+    watch = Watch()
+    console = Console(width=width, force_terminal=False)
+    late, done = instance(pid=77), instance(pid=78)
+    watch(Proof(proven=False, revision=2, confirmed=(done,), laggards=((late, "is slow " * 20),)))
+    with console.capture() as shown:
+        console.print(table(watch, height=24))
+    for one, word in ((late, "waiting"), (done, "confirmed")):
+        assert re.search(rf"{re.escape(name(one))} +│ {word} +│", shown.get())
+    assert "is slow" in shown.get()
+
+
 def test_rich_is_loaded_for_the_live_table_only(file_url):
     program = "import sys; from maintenance.cli import main; main(['on', '--wait']); sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
+
+def test_the_command_that_asks_again_is_told_whatever_stands_in_the_way_and_does_as_it_is(
+    file_url, monkeypatch, capsys
+):
+    monkeypatch.delenv("MAINTENANCE_DATABASE_URL", raising=False)
+    options = ["--drain", "--expect", "3", "--timeout", "0.2", "--presume-dead", "1.5m", "--database", file_url]
+    with fleet(file_url, 1):
+        assert main(["on", "--message", "It's late", *options]) == 4
+        [again] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("to ask again: ")]
+        command = shlex.split(again.removeprefix("to ask again: "))
+        assert command[:2] == ["maintenance", "wait"]
+        assert main(command[1:]) == 4
+        assert again in capsys.readouterr().out
+        with fleet(file_url, 2):
+            assert main(command[1:]) == 0
+
+
+def test_the_command_that_asks_again_shows_no_password(migrated_url, capsys):
+    before, password, after = re.fullmatch(r"(.+://[^:@/]+:)([^@]+)(@.+)", migrated_url).groups()
+    register(open_store(migrated_url), instance())
+    assert main(["on", "--wait", "--timeout", "0", "--database", migrated_url]) == 4
+    said = capsys.readouterr()
+    assert f"maintenance wait --database '{before}***{after}' --revision " in said.out
+    assert password not in said.out + said.err
 
 
 def test_a_fleet_whose_table_was_emptied_is_not_proven_by_its_absence(migrated_url, capsys):
@@ -513,7 +561,7 @@ def test_who_has_followed_is_told_once_and_nothing_more_of_him() -> None:
     standings = Standings()
     proof = Proof(proven=True, revision=7, confirmed=(ONE,))
     [standing] = standings.update(proof)
-    assert standings_module.why(standing) == MEANINGS["confirmed"]
+    assert standings_module.why(standing, revision=7) == MEANINGS["confirmed"]
     assert standings.update(replace(proof, confirmed=(replace(ONE, in_flight=3),))) == []
 
 

@@ -33,7 +33,7 @@ IS_ON: Final = 3
 
 EMPTIED: Final = (
     "the table of instances was emptied behind the library's back, so there may be more than these; they come back "
-    "within their lease, and `maintenance on --wait --expect N` makes it whole again"
+    "within their lease, and `maintenance wait --expect N` makes it whole again"
 )
 
 
@@ -140,7 +140,7 @@ def migrate(args: argparse.Namespace) -> int:
     if args.json:
         emit({"migrated": True, "files": files, "store": store.name})
     else:
-        print(f"{store.name} is up to date{': ' if files else ''}{', '.join(files)}")
+        print(f"{store.name} is migrated{': ' if files else ''}{', '.join(files)}")
     return 0
 
 

@@ -27,9 +27,14 @@ Show = Callable[[Proof, Sequence[Standing], bool], None]
 def lines(proof: Proof, changed: Sequence[Standing], problem: bool) -> None:
     """Plain lines, each written once, so that a log of them reads well."""
     if problem:
-        print(f"  {span(proof.elapsed):>7}  {printable(proof.problem or 'that is settled')}", flush=True)
-    for it in changed:
-        print(f"  {span(proof.elapsed):>7}  {it.word:<13}  {name(it.instance)}: {printable(why(it))}", flush=True)
+        print(
+            f"  {span(proof.elapsed):>7}  {printable(proof.problem or 'nothing else stands in the way any more')}",
+            flush=True,
+        )
+    # Where the flag is another one by now, nobody has to follow this one any more.
+    for it in () if proof.final else changed:
+        said = f"{name(it.instance)}: {printable(why(it, revision=proof.revision))}"
+        print(f"  {span(proof.elapsed):>7}  {it.word:<13}  {said}", flush=True)
 
 
 def json_lines(proof: Proof, changed: Sequence[Standing], problem: bool) -> None:
@@ -92,8 +97,9 @@ def table(watch: Watch, *, height: int) -> "Table":
     from rich.text import Text  # noqa: PLC0415
 
     drawn = Table(caption=Text(_caption(watch)), caption_justify="left", expand=True)
-    for heading in ("process", "standing", "why"):
-        drawn.add_column(heading, overflow="ellipsis", no_wrap=True)
+    # The last one alone gives way on a narrow terminal.
+    for heading, ratio in (("process", None), ("standing", None), ("why", 1)):
+        drawn.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=ratio)
     ordered = sorted(watch.standings.known.values(), key=lambda it: _ORDER.index(it.word))
     room = max(height - _FRAME, 3)
     for it in ordered[:room]:

@@ -2,13 +2,14 @@
 
 import argparse
 import datetime as dt
+import shlex
 from dataclasses import asdict, replace
 
 from maintenance.cli import options
 from maintenance.cli.display import Watch, shown
 from maintenance.cli.standings import NOBODY, next_step, result_json, summary, why
 from maintenance.cli.store import warn, watching
-from maintenance.cli.text import emit, ended, flag_json, flipped, name, number, printable, span, word
+from maintenance.cli.text import emit, ended, flag_json, flipped, name, number, printable, scrub, span, word
 from maintenance.errors import ConfigurationError
 from maintenance.model import Snapshot
 from maintenance.proof import Proof
@@ -107,9 +108,10 @@ def _conclude(proof: Proof, watch: Watch, snapshot: Snapshot, args: argparse.Nam
         print(printable(summary(proof, standings, snapshot, drain=args.drain)), flush=True)
         # Where the flag is another one by now, nobody has to follow this one any more.
         for standing in () if proof.final else standings.waiting:
-            print(f"  {name(standing.instance)}: {printable(why(standing))}", flush=True)
-        if standings.waiting and not proof.final:
-            print(next_step(snapshot), flush=True)
+            said = printable(why(standing, revision=snapshot.revision))
+            print(f"  {name(standing.instance)}: {said}", flush=True)
+        if not proof and not proof.final:
+            print(next_step(_again(snapshot, args), waits=bool(standings.waiting)), flush=True)
     if proof and not proof.confirmed and not proof.fenced:
         warn(NOBODY)
 
@@ -118,5 +120,18 @@ def _verdict(proof: Proof, watch: Watch, snapshot: Snapshot) -> str:
     obstacles = [proof.problem] if proof.problem else []
     if (waiting := watch.standings.waiting) and not proof.final:
         obstacles.append(f"{number(len(waiting), 'process')} not accounted for")
-    stays = "" if proof.final else f"; maintenance stays {word(snapshot)}"
-    return f"NOT PROVEN within {span(proof.elapsed)}: {'; '.join(obstacles)}{stays}"
+    stays = "`maintenance status` tells more" if proof.final else f"maintenance stays {word(snapshot)}"
+    return f"NOT PROVEN after {span(proof.elapsed)}: {'; '.join([*obstacles, stays])}"
+
+
+def _again(snapshot: Snapshot, args: argparse.Namespace) -> str:
+    """The command that asks the same again; where a password is masked in it, that is to be written anew."""
+    said = {
+        "database": None if args.database is None else shlex.quote(scrub(args.database)),
+        "revision": snapshot.revision,
+        "expect": args.expect,
+        "timeout": None if args.timeout is None else f"{args.timeout:.15g}",
+        "presume-dead": None if args.presume_dead is None else f"{args.presume_dead:.15g}s",
+    }
+    given = [f"--{option} {value}" for option, value in said.items() if value is not None]
+    return " ".join(["maintenance wait", *given, *(["--drain"] if args.drain else [])])

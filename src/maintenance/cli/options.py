@@ -70,13 +70,15 @@ exit status:
   1  failed: one line on stderr says why
   2  wrong usage; nothing was done
   3  `status`: maintenance is on
-  4  --wait: not proven within the time-out; the flag stays as it was set
-  130  ended by Ctrl-C, SIGTERM or SIGHUP, but for watch and demo, which they end with 0
+  4  --wait: not proven within the time-out, and the flag stays as it was set;
+     or somebody else has flipped meanwhile
+  130  ended by Ctrl-C, SIGTERM or SIGHUP; watch and demo end with 0 then
   141  the reader of the output has gone; what was written stands"""
 
 _DATABASE: Final = """\
-The database is named by --database, else by MAINTENANCE_DATABASE_URL, else by DATABASE_URL. A password is better kept
-in a variable than in --database, which other users of this machine can read."""
+The database is named by --database, else by MAINTENANCE_DATABASE_URL, else by
+DATABASE_URL. A password is better kept in a variable than in --database, which
+other users of this machine can read."""
 
 
 def duration(text: str) -> float:
@@ -227,19 +229,24 @@ def details(args: argparse.Namespace, *, now: dt.datetime) -> Details:
         raise ConfigurationError(str(exc)) from exc
 
 
+_PROGRAM: Final = "maintenance"
+
+
 class Parser(argparse.ArgumentParser):
     """One line for a mistake, without the passwords that argparse would repeat."""
 
     def error(self, message: str) -> NoReturn:
         """End with exit status 2."""
         message = _QUOTED.sub(r"\1:***@", message)
-        self.exit(2, f"{self.prog}: error: {scrub(message)} (see `{self.prog} --help`)\n")
+        # One that stands before the command takes its place, or that of what the command line itself knows.
+        order = "options go after the command; " if self.prog == _PROGRAM else ""
+        self.exit(2, f"{self.prog}: error: {scrub(message)} ({order}see `{self.prog} --help`)\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = Parser(
-        prog="maintenance",
+        prog=_PROGRAM,
         description="Put every process of a fleet into maintenance, and know when it has arrived.",
         epilog=f"{_DATABASE}\n\n{_EXIT_CODES}\n\nexamples:\n{_all_examples()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -293,7 +300,10 @@ def _add_on(command: Parser) -> None:
         "--retry-after", metavar="SECONDS", type=whole_seconds, help="what Retry-After says, instead of the time left"
     )
     command.add_argument(
-        "--mode", choices=get_args(Mode), default="full", help="read_only lets GET, HEAD and OPTIONS pass (full)"
+        "--mode",
+        choices=get_args(Mode),
+        default="full",
+        help="read_only lets GET, HEAD and OPTIONS pass (default: full)",
     )
     _add_who(command)
     _add_proof(command)
@@ -305,7 +315,7 @@ def _add_off(command: Parser) -> None:
 
 
 def _add_who(command: Parser) -> None:
-    command.add_argument("--actor", metavar="NAME", help="who flips it (user@host)")
+    command.add_argument("--actor", metavar="NAME", help="who flips it (default: user@host)")
     command.add_argument("--updated-by", metavar="UUID", type=uuid, help="who flips it, by the platform's own key")
     command.add_argument("--reason", metavar="TEXT", help="why, for the record; visitors never see it")
 
@@ -331,7 +341,7 @@ def _add_proof(command: Parser, *, implied: bool = False, drain: bool = True) ->
         "--timeout",
         metavar="SECONDS",
         type=seconds,
-        help=f"how long to wait (a little more than the longest lease{longer})",
+        help=f"how long to wait (default: a little more than the longest lease{longer})",
     )
     wait.add_argument("--expect", metavar="N", type=count, help="fail unless at least N processes are registered")
     wait.add_argument(
@@ -354,7 +364,9 @@ def check(args: argparse.Namespace, unknown: Sequence[str] = ()) -> None:
     if unknown:
         # Their values may hold a password.
         said = [re.sub(r"(://|=).*", r"\1***", argument, flags=re.DOTALL) for argument in unknown]
-        raise ConfigurationError(f"unrecognized arguments: {' '.join(said)}")
+        # One that the command has was not understood because of where it stands.
+        order = ": options go after the command" if hasattr(args, unknown[0].lstrip("-").replace("-", "_")) else ""
+        raise ConfigurationError(f"unrecognized arguments: {' '.join(said)}{order}")
     if args.command in ("on", "off", "wait"):
         _check_wait(args)
     if args.command == "forget" and bool(args.ids) == (args.silent is not None):

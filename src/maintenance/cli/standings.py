@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from maintenance.cli.text import last_known, number, span
+from maintenance.cli.text import last_known, last_seen, number, span
 from maintenance.model import Instance, Snapshot
 from maintenance.proof import Proof
 
@@ -86,9 +86,17 @@ def _said(standing: Standing) -> tuple[Word, Instance | None]:
     return standing.word, replace(standing.instance, silent_for=0.0) if standing.word == "waiting" else None
 
 
-def why(standing: Standing) -> str:
-    """Why an instance stands as it does; of one that is waited for, also what it was last known to do."""
-    return f"{standing.why}; {last_known(standing.instance)}" if standing.word == "waiting" else standing.why
+def why(standing: Standing, *, revision: int) -> str:
+    """Why an instance stands as it does; of one that is waited for, also what it was last known to do.
+
+    Args:
+        standing: Whose.
+        revision: The one that is waited for. Of who has acknowledged it, `why` tells what is in flight.
+    """
+    if standing.word != "waiting":
+        return standing.why
+    drains = standing.instance.revision == revision
+    return f"{standing.why}; {last_seen(standing.instance) if drains else last_known(standing.instance)}"
 
 
 def summary(proof: Proof, standings: Standings, snapshot: Snapshot, *, drain: bool) -> str:
@@ -101,12 +109,17 @@ def summary(proof: Proof, standings: Standings, snapshot: Snapshot, *, drain: bo
     return f"{verdict} after {span(proof.elapsed)}: {counted or nobody}{flying}"
 
 
-def next_step(snapshot: Snapshot) -> str:
-    """What to do about those that are not accounted for."""
-    return (
-        f"to ask again: `maintenance wait --revision {snapshot.revision}`, with the same options; "
-        "one that hangs: restart it; once you know that one has ended: `maintenance forget ID`"
-    )
+def next_step(command: str, *, waits: bool) -> str:
+    """What to do where it is not proven.
+
+    Args:
+        command: What asks again.
+        waits: Whether somebody is not accounted for.
+    """
+    again = f"to ask again: {command}"
+    if not waits:
+        return again
+    return f"one that hangs: restart it; once you know that one has ended: `maintenance forget ID`; {again}"
 
 
 def in_flight(proof: Proof, standings: Standings, *, drain: bool) -> str:

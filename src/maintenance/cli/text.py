@@ -14,6 +14,10 @@ from maintenance.registration import HEARTBEAT
 _PASSWORDS: Final = re.compile(r"(://[^\s:/?#]*):[^\s]*@|(password=)[^\s&]+", re.IGNORECASE)
 
 
+_JOINERS: Final = "\u200c\u200d"
+"""Parts of Persian words and of emoji, which no terminal obeys."""
+
+
 def scrub(text: str) -> str:
     """The text without the passwords of the URLs in it."""
     return _PASSWORDS.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
@@ -21,7 +25,7 @@ def scrub(text: str) -> str:
 
 def printable(text: str) -> str:
     """The text with each control character escaped: a visitor chooses his path, and a terminal obeys what it reads."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    return "".join(sign if sign.isprintable() or sign in _JOINERS else ascii(sign)[1:-1] for sign in text)
 
 
 def local(when: dt.datetime) -> str:
@@ -172,7 +176,12 @@ def answer_age(instance: Instance) -> float | None:
 def last_known(instance: Instance) -> str:
     """What an instance was doing when it last wrote, and when that was."""
     held = "it had read nothing yet" if instance.revision is None else f"it held revision {instance.revision}"
-    return printable(f"last seen {span(instance.silent_for)} ago: {held}, {_work(instance)}")
+    return printable(f"{last_seen(instance)}: {held}, {_work(instance)}")
+
+
+def last_seen(instance: Instance) -> str:
+    """How long an instance has been silent."""
+    return f"last seen {span(instance.silent_for)} ago"
 
 
 def _work(instance: Instance) -> str:

@@ -133,7 +133,8 @@ def _invite(a: Server, b: Server, database: str | None) -> None:
     option = f" --database {shlex.quote(database)}" if database else ""
     _say(f"Now you. Open {a.url}/ and {b.url}/ side by side, and in another terminal:\n")
     for enabled in ("true", "false"):
-        body = f'{{"enabled": {enabled}, "message": "Back in a minute."}}'
+        message = ', "message": "Back in a minute."' if enabled == "true" else ""
+        body = f'{{"enabled": {enabled}{message}}}'
         _say(f"  curl -X PUT {a.url}{ADMIN} -d '{body}'")
     _say(f"  curl -i {b.url}/\n")
     if not database:
