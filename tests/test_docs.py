@@ -362,6 +362,8 @@ def test_alembic_makes_the_tables(alone: Callable[[str], Any], database_url: str
 
 
 @pytest.mark.usefixtures("printed_sql")
+# No project is set up here: the database is all that is asked for.
+@pytest.mark.filterwarnings("ignore:Accessing the database during app initialization:RuntimeWarning")
 def test_django_makes_the_tables(
     alone: Callable[[str], Any], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

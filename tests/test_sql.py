@@ -47,7 +47,7 @@ _DUMP: tuple[LiteralString, ...] = (
         "SELECT relname::text, relpersistence::text, reloptions::text, relacl::text FROM pg_class "
         "WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
     ),
-    "SELECT to_jsonb(s)::text FROM public.platform_settings s ORDER BY id",
+    "SELECT to_jsonb(s)::text FROM public.platform_settings s ORDER BY key",
     "SELECT to_jsonb(i)::text FROM public.maintenance_instances i ORDER BY id",
 )
 
@@ -302,15 +302,89 @@ def test_updated_by_refers_to_a_users_table_that_came_later(url: str, connection
         "CREATE TABLE public.users (id uuid, tenant int, PRIMARY KEY (id, tenant))",
         "CREATE TABLE public.users (key uuid PRIMARY KEY)",
         "CREATE VIEW public.users AS SELECT gen_random_uuid() AS id",
+        """CREATE MATERIALIZED VIEW public.users AS SELECT gen_random_uuid() AS id;
+        CREATE UNIQUE INDEX ON public.users (id)""",
+        "CREATE UNLOGGED TABLE public.users (id uuid PRIMARY KEY)",
         "CREATE SCHEMA app; CREATE TABLE app.users (id uuid PRIMARY KEY)",
     ],
-    ids=["no table", "integer key", "no key", "key of two", "another name", "view", "another schema"],
+    ids=[
+        "no table",
+        "integer key",
+        "no key",
+        "key of two",
+        "another name",
+        "view",
+        "materialized view",
+        "unlogged",
+        "another schema",
+    ],
 )
 def test_updated_by_is_a_plain_uuid_otherwise(url: str, connection: Connection, other: LiteralString) -> None:
     connection.execute(other)
     migrate(url)
     assert foreign_keys(connection) == []
     connection.execute(f"UPDATE platform_settings SET updated_by = gen_random_uuid() {FLAG}")
+
+
+def test_a_foreign_key_of_another_name_is_enough(url: str, connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE public.users (id uuid PRIMARY KEY); CREATE TABLE public.platform_settings ("
+        "key text UNIQUE, updated_by uuid CONSTRAINT who REFERENCES public.users (id) ON DELETE RESTRICT)"
+    )
+    migrate(url)
+    assert foreign_keys(connection) == ["FOREIGN KEY (updated_by) REFERENCES users(id) ON DELETE RESTRICT"]
+
+
+# A table of that name, which the platform may have had before.
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "key text",
+        "key varchar(80) NOT NULL, value_bool boolean, description varchar(255) NOT NULL DEFAULT ''",
+        "id uuid DEFAULT gen_random_uuid(), key text PRIMARY KEY, value_bool boolean, value_text text, extra json",
+        "tenant int DEFAULT 1, key text, UNIQUE (tenant, key)",
+    ],
+)
+def test_what_a_table_that_was_there_lacks_is_added(url: str, connection: Connection, columns: LiteralString) -> None:
+    connection.execute(f"CREATE TABLE public.platform_settings ({columns})")
+    connection.execute("INSERT INTO public.platform_settings (key) VALUES ('theirs')")
+    migrate(url)
+    with closing(MaintenanceState(url)) as state:
+        assert not state.refresh().enabled
+        assert state.set(True, message="x").enabled
+        assert state.refresh().message == "x"
+    connection.execute("UPDATE public.platform_settings SET value_bool = true WHERE key = 'theirs'")
+    assert ask(connection, "SELECT count(*) FROM public.platform_settings") == 2
+    before = dump(connection)
+    migrate(url)
+    assert dump(connection) == before
+
+
+@pytest.mark.parametrize(
+    ("columns", "wrong"),
+    [
+        ("id int", "key is missing, not text"),
+        ("key integer", "key is integer, not text"),
+        (
+            "key text UNIQUE, value_bool text, updated_by int",
+            "updated_by is integer, not uuid; value_bool is text, not boolean",
+        ),
+        (
+            "key text UNIQUE, updated_at timestamp",
+            "updated_at is timestamp without time zone, not timestamp with time zone",
+        ),
+    ],
+)
+def test_a_table_of_another_form_is_refused_and_stays(
+    url: str, connection: Connection, columns: LiteralString, wrong: str
+) -> None:
+    connection.execute(f"CREATE TABLE public.platform_settings ({columns})")
+    with pytest.raises(StoreError) as caught:
+        migrate(url)
+    assert f"is there in another form ({wrong}): change its columns, or rename it" in str(caught.value)
+    assert ask(connection, "SELECT count(*) FROM pg_class WHERE relname LIKE 'maintenance%'") == 0
 
 
 @pytest.mark.parametrize(
