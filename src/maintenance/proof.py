@@ -246,7 +246,7 @@ class Prover:
         self._started = runtime.clock()
         self._session: Session | None = None
         self._asked = False
-        self._proof = Proof(proven=False, revision=question.revision, problem="the store has not answered yet")
+        self._proof = Proof(proven=False, revision=question.revision)
         self._gone: dict[str, Instance] = {}
         self._longest = 0.0
 
@@ -266,14 +266,17 @@ class Prover:
         _check_number("timeout", timeout, least=0)
         try:
             while True:
-                self._look(self._limit(timeout) - (self._runtime.clock() - self._started))
+                self._look(self._limit(timeout) - self._elapsed())
                 progress(self._proof)
-                now = self._runtime.clock()
-                if self._proof.proven or self._proof.final or now - self._started >= self._limit(timeout):
-                    return replace(self._proof, elapsed=now - self._started)
-                self._runtime.sleep(self._pause(now - self._started))
+                elapsed = self._elapsed()
+                if self._proof.proven or self._proof.final or elapsed >= self._limit(timeout):
+                    return replace(self._proof, elapsed=elapsed)
+                self._runtime.sleep(self._pause(elapsed))
         finally:
             self._drop()
+
+    def _elapsed(self) -> float:
+        return self._runtime.clock() - self._started
 
     def _pause(self, elapsed: float) -> float:
         """Seconds until the next look; it is not missed when a lease runs out."""
@@ -291,18 +294,18 @@ class Prover:
         try:
             self._session = self._session or self._store.connect()
             with self._session.within(min(_HANG, max(left, _LEAST))):
-                self._proof = self._read(self._session)
+                proof = self._read(self._session)
         except StoreError as exc:
             self._drop()
-            elapsed = self._runtime.clock() - self._started
-            self._proof = replace(self._proof, proven=False, problem=str(exc), elapsed=elapsed)
+            proof = replace(self._proof, problem=str(exc), elapsed=self._elapsed())
+        self._proof = proof
 
     def _read(self, session: Session) -> Proof:
         if self._question.drain and not self._asked:
             session.ask_drain(self._question.revision)
             self._asked = True
         # Before it is sent: a lease must have run out by the time that the flag is read again.
-        elapsed = self._runtime.clock() - self._started
+        elapsed = self._elapsed()
         fleet = session.fleet()
         self._longest = max((instance.ttl for instance in fleet.instances), default=self._longest)
         proof = judge(fleet, self._question, elapsed=elapsed)
