@@ -352,14 +352,14 @@ class TestCaches:
     def test_old_messages_and_odd_headers_do_not_pile_up(self) -> None:
         for number in range(1000):
             ask(on(message=str(number)), f"text/html;n={number}")
-        assert len(response._rendered._kept) <= 16
-        assert len(response._chosen._kept) <= 256
+        assert len(response._rendered) <= 16
+        assert len(response._chosen) <= 256
 
     def test_a_header_that_is_too_long_is_not_remembered(self) -> None:
         longest, longer = (f"text/html;x={'y' * (size - 12)}" for size in (1024, 1025))
         assert kind(longest) == kind(longer) == HTML
-        assert longest in response._chosen._kept
-        assert longer not in response._chosen._kept
+        assert longest in response._chosen
+        assert longer not in response._chosen
 
     def test_the_answers_of_a_snapshot_are_those_of_render_and_made_once(self) -> None:
         for snapshot in (on(), on(retry_after=5), on(until=dt.datetime(2001, 1, 1, tzinfo=dt.UTC))):
@@ -379,7 +379,7 @@ class TestCaches:
     def test_a_lock_left_behind_by_a_fork_stops_nobody(self) -> None:
         with response._rendered._adding, response._chosen._adding:
             assert kind("text/html;left=behind") == HTML
-        assert "text/html;left=behind" not in response._chosen._kept
+        assert "text/html;left=behind" not in response._chosen
 
     def test_threads_that_share_the_caches_get_their_own_answers(self) -> None:
         wrong: list[str] = []
@@ -401,4 +401,4 @@ class TestCaches:
         finally:
             sys.setswitchinterval(interval)
         assert not wrong
-        assert len(response._rendered._kept) <= 16
+        assert len(response._rendered) <= 16

@@ -7,11 +7,11 @@ import html
 import json
 import math
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from cachetools import FIFOCache
 
@@ -19,7 +19,7 @@ from maintenance.model import MAX_RETRY_AFTER, Snapshot
 
 __all__ = ["Response", "render", "retry_after"]
 
-_Key = TypeVar("_Key", bound=Hashable)
+_Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 DEFAULT_RETRY_AFTER: Final = 60
@@ -72,8 +72,13 @@ def render(snapshot: Snapshot, accept: str | None, seconds: int) -> Response:
         The HTML page, ``application/problem+json`` (RFC 9457) or plain text, as `accept` prefers.
     """
     read_only = snapshot.enabled and snapshot.mode == "read_only"
-    headers, body = _rendered((_chosen(accept), read_only, snapshot.message, snapshot.until, snapshot.retry_after))
-    return Response(503, (*headers, ("Retry-After", str(seconds))), body)
+    kind = _chosen[accept] if _is_kept(accept) else _choose(accept)
+    said = _rendered[_Topic(kind, read_only, snapshot.message, snapshot.until, snapshot.retry_after)]
+    return Response(said.status, (*said.headers, ("Retry-After", str(seconds))), said.body)
+
+
+def _is_kept(accept: str | None) -> bool:
+    return len(accept or "") <= MAX_CACHED_ACCEPT
 
 
 class Answers:
@@ -101,7 +106,7 @@ class Answers:
         response = render(self.snapshot, accept, seconds)
         if len(self._made) >= MAX_ANSWERS:
             self._made = {}  # afresh, because the seconds of old ones do not come again
-        if len(accept or "") <= MAX_CACHED_ACCEPT:
+        if _is_kept(accept):
             self._made[accept, seconds] = response
         return response
 
@@ -123,31 +128,23 @@ def retry_after(snapshot: Snapshot, *, now: dt.datetime, spread: float) -> int:
     return min(seconds + int(seconds * spread / 10), MAX_RETRY_AFTER)
 
 
-class _Cache(Generic[_Key, _Value]):
+class _Cache(FIFOCache[_Key, _Value]):
     """A bounded map that makes what it does not hold.
 
     First in, first out, because then a hit changes nothing and needs no lock: a third of the time. Only a thread that
     adds takes it, and where it is taken (for good, in the child of a fork at a bad moment) leaves the value out.
     """
 
-    def __init__(
-        self, make: Callable[[_Key], _Value], *, size: int, keeps: Callable[[_Key], bool] = lambda _: True
-    ) -> None:
+    def __init__(self, make: Callable[[_Key], _Value], *, size: int) -> None:
+        super().__init__(size)
         self._make = make
-        self._keeps = keeps
-        self._kept: FIFOCache[_Key, _Value] = FIFOCache(size)
         self._adding = Lock()
 
-    def __call__(self, key: _Key) -> _Value:
-        try:
-            return self._kept[key]
-        except KeyError:
-            return self._add(key, self._make(key))
-
-    def _add(self, key: _Key, value: _Value) -> _Value:
-        if self._keeps(key) and self._adding.acquire(blocking=False):
+    def __missing__(self, key: _Key) -> _Value:
+        value = self._make(key)
+        if self._adding.acquire(blocking=False):
             try:
-                self._kept[key] = value
+                self[key] = value
             finally:
                 self._adding.release()
         return value
@@ -221,17 +218,10 @@ def _weigh(parameters: str) -> tuple[float | None, bool]:
     return 1.0, is_finer
 
 
-_chosen: Final = _Cache(_choose, size=256, keeps=lambda accept: len(accept or "") <= MAX_CACHED_ACCEPT)
+_chosen: Final = _Cache(_choose, size=256)
 
 
 # What is sent.
-
-
-class _Fixed(NamedTuple):
-    """All of a response that is the same for every visitor."""
-
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
 
 
 class _Topic(NamedTuple):
@@ -307,8 +297,8 @@ _POLICY: Final = (
 )
 
 
-def _render(topic: tuple[str, bool, str | None, dt.datetime | None, int | None]) -> _Fixed:
-    said = _Topic(*topic)
+def _render(said: _Topic) -> Response:
+    """All of a response that is the same for every visitor."""
     # Half a surrogate pair, which no encoding has, becomes a question mark.
     body = _BODIES[said.kind](said).encode(errors="replace")
     headers = (
@@ -318,7 +308,8 @@ def _render(topic: tuple[str, bool, str | None, dt.datetime | None, int | None])
         ("Vary", "Accept"),
         ("X-Content-Type-Options", "nosniff"),
     )
-    return _Fixed((*headers, ("Content-Security-Policy", _POLICY)) if said.kind == _HTML else headers, body)
+    policy = (("Content-Security-Policy", _POLICY),) if said.kind == _HTML else ()
+    return Response(503, (*headers, *policy), body)
 
 
 def _page(said: _Topic) -> str:
