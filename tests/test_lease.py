@@ -26,7 +26,7 @@ def clock() -> Clock:
 @pytest.fixture
 def make(clock: Clock) -> Any:
     def made(when_stale: Any = "serve", before: Snapshot | None = None) -> Lease:
-        return Lease(before or fallback(None, now=0.0), ttl=TTL, when_stale=when_stale, runtime=runtime(clock))
+        return Lease(before or fallback(None), ttl=TTL, when_stale=when_stale, runtime=runtime(clock))
 
     return made
 
@@ -205,7 +205,7 @@ def test_closed_admits_nothing_whatever_arrives(make: Any, clock: Clock, when_st
 @pytest.mark.parametrize("second", [lambda it: read(it, OFF, at=1000, ticket=2), Lease.run_out, Lease.expire])
 def test_what_another_thread_installs_first_is_not_undone(clock: Clock, second: Callable[[Lease], object]) -> None:
     lock = Queue()
-    lease = Lease(fallback(None, now=0.0), ttl=TTL, when_stale="serve", runtime=runtime(clock, lock=lambda: lock))
+    lease = Lease(fallback(None), ttl=TTL, when_stale="serve", runtime=runtime(clock, lock=lambda: lock))
     lock.first = lambda: read(lease, ON, at=1000, ticket=3)
     second(lease)
     assert lease.known.revision == lease.held.snapshot.revision == 2
@@ -214,7 +214,7 @@ def test_what_another_thread_installs_first_is_not_undone(clock: Clock, second: 
 
 def test_what_another_thread_installs_as_it_closes_admits_nothing(clock: Clock) -> None:
     lock = Queue()
-    lease = Lease(fallback(None, now=0.0), ttl=TTL, when_stale="serve", runtime=runtime(clock, lock=lambda: lock))
+    lease = Lease(fallback(None), ttl=TTL, when_stale="serve", runtime=runtime(clock, lock=lambda: lock))
     lock.first = lambda: read(lease, OFF, at=1000)
     lease.close()
     assert lease.known.revision == lease.held.snapshot.revision == 1
@@ -224,15 +224,15 @@ def test_what_another_thread_installs_as_it_closes_admits_nothing(clock: Clock) 
 
 @pytest.mark.parametrize("word", ["1", "true", "yes", "on", "ON", " True "])
 def test_the_environment_can_say_on(word: str) -> None:
-    assert fallback(word, now=5.0) == Snapshot(enabled=True, source="environment", read_at=5.0)
+    assert fallback(word) == Snapshot(enabled=True, source="environment")
 
 
 @pytest.mark.parametrize("word", ["0", "false", "no", "off", "Off"])
 def test_the_environment_can_say_off(word: str) -> None:
-    assert fallback(word, now=5.0) == Snapshot(enabled=False, source="environment", read_at=5.0)
+    assert fallback(word) == Snapshot(enabled=False, source="environment")
 
 
 @pytest.mark.parametrize("word", ["", "2", "maybe", "enabled", "y"])
 def test_the_environment_can_say_nothing_else(word: str) -> None:
     with pytest.raises(ConfigurationError, match=f"MAINTENANCE_MODE is '{word}': write 1, true, yes or on, or 0"):
-        fallback(word, now=0.0)
+        fallback(word)

@@ -35,9 +35,7 @@ class Life:
         machine = runtime(
             self.clock, waker=lambda: self.waker, uniform=lambda low, high: low + self.high * (high - low)
         )
-        self.lease = Lease(
-            fallback(None, now=0.0), ttl=self.settings.ttl, when_stale=self.settings.when_stale, runtime=machine
-        )
+        self.lease = Lease(fallback(None), ttl=self.settings.ttl, when_stale=self.settings.when_stale, runtime=machine)
         self.refresher = Refresher(
             self.store, self.lease, self.settings, runtime=machine, measure=lambda _: self.load, after=self._tried
         )

@@ -156,21 +156,20 @@ class Lease:
             self.closed = True  # after it: whoever finds it closed rests on what is held, whatever the time
 
 
-def fallback(environment: str | None, *, now: float) -> Snapshot:
+def fallback(environment: str | None) -> Snapshot:
     """What stands before the first read.
 
     Args:
         environment: The value of ``MAINTENANCE_MODE``, or None.
-        now: The clock.
 
     Raises:
         ConfigurationError: The value is neither on nor off.
     """
     if environment is None:
-        return Snapshot(enabled=False, source="default", read_at=now)
+        return Snapshot(enabled=False, source="default")
     word = environment.strip().lower()
     if word not in _ON | _OFF:
         raise ConfigurationError(
             f"MAINTENANCE_MODE is {environment!r}: write 1, true, yes or on, or 0, false, no or off"
         )
-    return Snapshot(enabled=word in _ON, source="environment", read_at=now)
+    return Snapshot(enabled=word in _ON, source="environment")

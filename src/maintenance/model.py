@@ -173,7 +173,7 @@ class Snapshot:
         updated_at: When the row was last written, by the store's clock; aware.
         updated_by: Who flipped it, as the platform's own key.
         source: ``store``, or ``environment`` or ``default`` before the first read.
-        read_at: The clock (seconds, of this machine only) **before** the read was sent.
+        read_at: The clock (seconds, of this machine only) **before** the read was sent; 0 where no store was read.
     """
 
     enabled: bool

@@ -80,7 +80,7 @@ class MaintenanceState:
         self._boot_timeout = boot_timeout
         self._runtime = runtime
         self.clock = runtime.clock
-        before = fallback(os.environ.get("MAINTENANCE_MODE"), now=runtime.clock())
+        before = fallback(os.environ.get("MAINTENANCE_MODE"))
         self.lease = Lease(before, ttl=ttl, when_stale=when_stale, runtime=runtime)
         self.closed = False
         self._primed_in: int | None = None
