@@ -99,11 +99,8 @@ class Refresher:
         # A store that is away cannot be told, and waiting would only cost the time-out.
         if self.started and not self._failures:
             self._ended.wait(timeout)
-        if not self.started and self._claim():
-            if self._may_end():
-                self._leave()
-            else:
-                self.trying_since = None
+        if not self.started and self._may_end() and self._claim():
+            self._leave()
 
     def abandon(self) -> None:
         """In the child of a fork: let the parent's conversation be."""
