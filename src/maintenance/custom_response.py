@@ -44,7 +44,7 @@ def completed(response: Response, standard: Response) -> Response:
 
 def _check_sendable(response: Any) -> None:
     status, body = response.status, response.body
-    if isinstance(status, bool) or not isinstance(status, int) or not isinstance(body, bytes):
+    if not isinstance(status, int) or not isinstance(body, bytes):
         raise TypeError(f"{response!r} cannot be sent: write Response(503, headers, b'...'), the body as bytes")
     if not 200 <= status <= 599 or status in _WITHOUT_CONTENT:
         raise ValueError(f"the status {status} cannot be sent: write one from 200 to 599 that has content, such as 503")
