@@ -149,13 +149,13 @@ class Registration:
         """Write the row. One that is there stays, whatever becomes of a later report, which is only repeated."""
         try:
             session.report(instance)
-        except StoreError as exc:
-            if not isinstance(exc, RegistrationError):
-                self.error = str(exc)
-                raise
+        except RegistrationError as exc:
             self.late = isinstance(exc, LateError)
             self._complain(str(exc))
             return
+        except StoreError as exc:
+            self.error = str(exc)
+            raise
         self.there, self.late = True, False
         if not self._suppressed:
             self.error = None
