@@ -225,12 +225,7 @@ class Row:
             updated_at=self.updated_at,
             updated_by=self.updated_by,
             read_at=read_at,
-            mode=details.mode,
-            message=details.message,
-            until=details.until,
-            retry_after=details.retry_after,
-            actor=details.actor,
-            reason=details.reason,
+            **asdict(details),
         )
 
 
