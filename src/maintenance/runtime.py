@@ -115,6 +115,15 @@ class _Nobody:
 NOBODY: Final[Waker] = _Nobody()
 
 
+def is_gone(pid: int) -> bool:
+    """Whether no process of this namespace has that pid."""
+    try:
+        os.kill(pid, 0)
+    except OSError as exc:
+        return isinstance(exc, ProcessLookupError)
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """What a state takes from the machine that it runs on.
@@ -138,7 +147,7 @@ class Runtime:
     waker: Callable[[], Waker] = SocketWaker
     sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
     pid: Callable[[], int] = os.getpid
-    is_gone: Callable[[int], bool] = lambda pid: is_gone(pid)
+    is_gone: Callable[[int], bool] = is_gone
     uniform: Callable[[float, float], float] = random.uniform
 
 
@@ -156,14 +165,3 @@ def boot_id() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
-
-
-def is_gone(pid: int) -> bool:
-    """Whether no process of this namespace has that pid."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
