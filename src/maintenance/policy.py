@@ -55,7 +55,7 @@ class Rules:
             whole: The path as the app receives it, mount point and all.
         """
         # The slash at both ends makes a prefix a run of whole segments: /admin/ begins /admin/x/, not /administrator/.
-        rules = self._only.get(method, self._any) if self._only else self._any
+        rules = self._only.get(method, self._any)
         return f"{path}/".startswith(rules) and not _AMBIGUOUS.search(whole)
 
 
