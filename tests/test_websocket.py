@@ -570,8 +570,11 @@ def test_one_that_comes_while_the_others_are_looked_at_hinders_none(state: Maint
             closer._open[0] = next(iter(closer._open.values()))
         return refuses(*arguments)
 
-    closer._gate.refuses = meanwhile  # type: ignore[method-assign]
-    assert converse(backend, wrapped, lambda _: flip(state)).sent[-1] == CLOSED
+    async def look_and_flip(_: object) -> None:
+        closer._gate.refuses = meanwhile  # type: ignore[method-assign]
+        await flip(state)
+
+    assert converse(backend, wrapped, look_and_flip).sent[-1] == CLOSED
     assert len(asked) == 1
 
 

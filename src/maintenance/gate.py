@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from maintenance import default
 from maintenance.checks import check_bool, check_function
@@ -181,8 +181,7 @@ class Gate:
     def answer(self, asked: Asked, held: Held) -> Response | None:
         """The refusal, or None where the request passes."""
         snapshot = held.snapshot
-        # As `refuses`, which is a call more.
-        if not snapshot.enabled or asked[0] in PASSES[snapshot.mode] or (self._bypasses and self._bypassed(asked)):
+        if not self.refuses(asked, snapshot):
             return None
         answers = self._answers
         if answers.snapshot is not snapshot:
@@ -192,9 +191,7 @@ class Gate:
 
     def refuses(self, asked: Asked, snapshot: Snapshot) -> bool:
         """Whether a flag refuses what no rule lets pass."""
-        if not snapshot.enabled or asked[0] in PASSES[snapshot.mode]:
-            return False
-        return not (self._bypasses and self._bypassed(asked))
+        return snapshot.enabled and asked[0] not in PASSES[snapshot.mode] and not self._bypassed(asked)
 
     def counts(self, snapshot: Snapshot, entry: Entry) -> bool:
         """Whether a flag refuses a request in flight; while it is off, all count."""
@@ -267,11 +264,10 @@ def _call_of(clock: Callable[[], float]) -> tuple[Callable[..., float], tuple[An
     return (clock.func, clock.args) if isinstance(clock, functools.partial) else (clock, ())
 
 
-def _several(given: "Bypass | Iterable[Bypass] | None") -> tuple[Bypass, ...]:
-    try:
-        bypasses = () if given is None else (given,) if callable(given) else tuple(given)
-    except TypeError:
-        bypasses = (cast("Bypass", given),)
+def _several(given: Bypass | Iterable[Bypass] | None) -> tuple[Bypass, ...]:
+    if given is None:
+        return ()
+    bypasses: tuple[Any, ...] = tuple(given) if isinstance(given, Iterable) and not callable(given) else (given,)
     for bypass in bypasses:
         check_function("bypass", bypass)
     return bypasses
