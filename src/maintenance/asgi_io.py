@@ -1,6 +1,5 @@
 """What an ASGI adapter hears from its server and says to it."""
 
-import functools
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -59,16 +58,11 @@ def _encoded(response: Response) -> list[tuple[bytes, bytes]]:
     headers = response.headers
     known = _known.get(id(headers))
     if known is None or known[0] is not headers:
-        known = headers, [_pair(name, value) for name, value in headers]
+        known = headers, [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         if len(_known) >= MAX_KNOWN:
             _known.clear()
         _known[id(headers)] = known
     return known[1].copy()
-
-
-@functools.lru_cache(maxsize=512)  # of all the headers, only Retry-After differs from one refusal to the next
-def _pair(name: str, value: str) -> tuple[bytes, bytes]:
-    return name.lower().encode("latin-1"), value.encode("latin-1")
 
 
 def messages(response: Response, scope: Scope) -> tuple[Message, Message]:
