@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -48,16 +49,10 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": "5000",
 }
 
-_INTEGERS: Final = range(-(2**31), 2**31)
-_NUMBERS: Final = {
-    "port": range(1, 65_536),
-    "connect_timeout": _INTEGERS,
-    "tcp_user_timeout": _INTEGERS,
-    "keepalives": _INTEGERS,
-    "keepalives_idle": _INTEGERS,
-    "keepalives_interval": _INTEGERS,
-    "keepalives_count": _INTEGERS,
-}
+_INTEGERS: Final = (
+    "connect_timeout", "tcp_user_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
+)  # fmt: skip
+_NUMBERS: Final = {"port": range(1, 65_536), **dict.fromkeys(_INTEGERS, range(-(2**31), 2**31))}
 """The parameters that are whole numbers, and which."""
 
 _NOBODY: Final = UUID(SENTINEL.id)
@@ -77,11 +72,9 @@ ON CONFLICT (key) DO UPDATE SET value_bool = EXCLUDED.value_bool, details = EXCL
     updated_by = EXCLUDED.updated_by, updated_at = EXCLUDED.updated_at
 RETURNING {_ROW}
 """
-_COLUMNS: Final = (
-    "id", "host", "boot", "pid", "program", "version", "when_stale", "ttl",
-    "revision", "in_flight", "websockets", "oldest", "oldest_age",
-)  # fmt: skip
-_SAID: Final = _COLUMNS[8:]
+_FIELDS: Final = tuple(field.name for field in fields(Instance))
+_COLUMNS: Final = _FIELDS[:-1]  # how long it has been silent follows from `seen_at`
+_SAID: Final = _COLUMNS[_COLUMNS.index("revision") :]
 _REPORT: Final = f"""
 INSERT INTO public.maintenance_instances ({", ".join(_COLUMNS)}, seen_at)
 VALUES ({", ".join(f"%({name})s" for name in _COLUMNS)}, now())
@@ -96,7 +89,7 @@ WHERE id = %(id)s AND set_config('synchronous_commit', 'off', true) = 'off' RETU
 # As numeric, for the role's extra_float_digits may round what is read of a float8, and a shorter TTL proves too much.
 _TIMES: Final = {"ttl": "i.ttl::numeric", "silent_for": "extract(epoch FROM clock_timestamp() - i.seen_at)::numeric"}
 _FLEET: Final = f"""
-SELECT {_FLAG}, {", ".join(_TIMES.get(name, f"i.{name}") for name in (*_COLUMNS, "silent_for"))}
+SELECT {_FLAG}, {", ".join(_TIMES.get(name, f"i.{name}") for name in _FIELDS)}
 FROM {_SETTINGS} LEFT JOIN public.maintenance_instances i ON true
 ORDER BY i.host, i.pid, i.id
 """
@@ -525,6 +518,6 @@ def _row(value_bool: Any, details: Any, revision: Any, updated_at: float | None,
 
 
 def _instance(row: tuple[Any, ...]) -> Instance:
-    values = dict(zip((*_COLUMNS, "silent_for"), row, strict=True))
+    values = dict(zip(_FIELDS, row, strict=True))
     times = {name: float(values[name]) for name in _TIMES}
     return Instance(**values | times | {"id": values["id"].hex})

@@ -49,7 +49,8 @@ VALUES (:key, :enabled, :details, :updated_by, {_NOW})
 ON CONFLICT (key) DO UPDATE SET value_bool = excluded.value_bool, details = excluded.details,
     updated_by = excluded.updated_by, updated_at = excluded.updated_at
 """
-_COLUMNS: Final = tuple(field.name for field in fields(Instance) if field.name != "silent_for")
+_FIELDS: Final = tuple(field.name for field in fields(Instance))
+_COLUMNS: Final = _FIELDS[:-1]  # how long it has been silent follows from `seen_at`
 _REPORT: Final = f"""
 INSERT INTO maintenance_instances ({", ".join(_COLUMNS)}, seen_at)
 VALUES ({", ".join(f":{name}" for name in _COLUMNS)}, {_EPOCH})
@@ -303,4 +304,4 @@ def _row(value_bool: Any, details: str, revision: object, updated_at: str | None
 
 
 def _instance(row: tuple[Any, ...]) -> Instance:
-    return Instance(**dict(zip((*_COLUMNS, "silent_for"), row, strict=True)))
+    return Instance(**dict(zip(_FIELDS, row, strict=True)))
