@@ -57,11 +57,11 @@ class Lease:
         self.until = float("-inf")
         self.error: str | None = None
         self.known = before
-        self._last_blocked: tuple[Snapshot | None, Held] = None, Held(before, self.until, open=False)
+        self._blocked = _blocked(before)
         self.held = self._hold(before, self.until)
 
     def _hold(self, known: Snapshot, until: float) -> Held:
-        return self._blocked() if self.closed else Held(known, until, open=not known.enabled)
+        return self._blocked if self.closed else Held(known, until, open=not known.enabled)
 
     def ticket(self) -> int:
         """A place in the order of answers: taken before a read is sent, and after a write has returned."""
@@ -93,6 +93,7 @@ class Lease:
             if renew and ticket > self._expired:
                 until = snapshot.read_at + self._ttl
                 self.error = None
+            self._blocked = _blocked(snapshot)
             # In this order, because nobody locks to look: who finds the answer known, and acknowledges it, or finds
             # the lease running, and admits a request, must find the answer held.
             self.held = self._hold(snapshot, until)
@@ -115,7 +116,7 @@ class Lease:
     def run_out(self) -> Held:
         """What requests rest on once the lease has run out and nobody is waited for."""
         if self._when_stale == "block":
-            return self._blocked()
+            return self._blocked
         now = self._clock()
         with self._lock:
             if now >= self.held.deadline and not self.closed:
@@ -124,17 +125,7 @@ class Lease:
 
     def outlived(self) -> Held:
         """What code is told once the lease has run out: as `run_out`, and no request rests on it for having asked."""
-        return self._blocked() if self._when_stale == "block" else self.held
-
-    def _blocked(self) -> Held:
-        known, (last, held) = self.known, self._last_blocked
-        if last is not known:
-            # When it will be over is not known, so neither the message nor the end is this answer's.
-            unknown = replace(known, enabled=True, mode="full", message=None, until=None, retry_after=None)
-            held = Held(unknown, float("-inf"), open=False)
-            # One for all requests: their responses are kept by it.
-            self._last_blocked = known, held
-        return held
+        return self._blocked if self._when_stale == "block" else self.held
 
     def expire(self) -> None:
         """What is known stands; the lease ends, and no read that is under way renews it."""
@@ -152,8 +143,15 @@ class Lease:
     def close(self) -> None:
         """Admit nothing from now on."""
         with self._lock:
-            self.held = self._blocked()
+            self.held = self._blocked
             self.closed = True  # after it: whoever finds it closed rests on what is held, whatever the time
+
+
+def _blocked(known: Snapshot) -> Held:
+    """What refuses everything; made once for each answer, because responses are kept by its snapshot."""
+    # When it will be over is not known, so neither the message nor the end is this answer's.
+    unknown = replace(known, enabled=True, mode="full", message=None, until=None, retry_after=None)
+    return Held(unknown, float("-inf"), open=False)
 
 
 def fallback(environment: str | None) -> Snapshot:
