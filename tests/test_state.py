@@ -656,16 +656,16 @@ def test_a_request_that_meets_close_begins_nothing(still: MaintenanceState, faul
 
 
 def test_close_ends_what_a_request_is_just_beginning(still: MaintenanceState, faulty: FaultyStore) -> None:
-    make = still.follower._refresher
+    make = still.follower._make_refresher
     closing = threading.Thread(target=still.close)
 
-    def slow(after: Any) -> Any:
+    def slow(**options: Any) -> Any:
         closing.start()
         eventually(lambda: still.lease.closed)
         closing.join(0.2)  # it must wait for what is made here
-        return make(after)
+        return make(**options)
 
-    still.follower._refresher = slow  # type: ignore[method-assign]
+    still.follower._make_refresher = slow
     still.settled()
     closing.join(10)
     assert still.follower.refresher is None

@@ -28,7 +28,7 @@ class Follower:
     def __init__(
         self,
         lease: Lease,
-        refresher: Callable[[Callable[[Refresher], None]], Refresher],
+        make_refresher: Callable[..., Refresher],
         *,
         boot_timeout: float,
         runtime: Runtime,
@@ -39,13 +39,13 @@ class Follower:
 
         Args:
             lease: What requests rest on.
-            refresher: Makes what keeps it fresh, of what is to be called after each try.
+            make_refresher: Makes what keeps it fresh; takes `after`, see `Refresher`.
             boot_timeout: Seconds for which the first requests wait for the first read.
             runtime: The clock and the threads.
             after: Called after each try of the refresher's.
             on_fork: Called in the child of a fork that no hook has told of; it calls `forked`.
         """
-        self._lease, self._refresher = lease, refresher
+        self._lease, self._make_refresher = lease, make_refresher
         self._boot_timeout, self._runtime = boot_timeout, runtime
         self._after, self._on_fork = after, on_fork
         self._start_afresh()
@@ -146,7 +146,7 @@ class Follower:
                 return  # meanwhile, and nobody would end what is begun now
             if self.refresher is None:
                 self._boot_until = self._runtime.clock() + self._boot_timeout
-                self.refresher = self._refresher(self._attempted)
+                self.refresher = self._make_refresher(after=self._attempted)
             # Where no thread can be started, or no descriptor is left to wake it, a request refreshes: see
             # `_await_outcome`.
             with contextlib.suppress(RuntimeError, OSError):

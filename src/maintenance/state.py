@@ -92,18 +92,15 @@ class MaintenanceState:
         self._health = Health(self.lease, when_stale=when_stale)
         self.follower = Follower(
             self.lease,
-            self._refresher,
+            functools.partial(
+                Refresher, self.store, self.lease, self._settings, runtime=runtime, measure=self._measure
+            ),
             boot_timeout=boot_timeout,
             runtime=runtime,
             after=self._attempted,
             on_fork=self._begin_anew,
         )
         _states.add(self)
-
-    def _refresher(self, after: Callable[[Refresher], None]) -> Refresher:
-        return Refresher(
-            self.store, self.lease, self._settings, runtime=self._runtime, measure=self._measure, after=after
-        )
 
     def settled(self) -> Held | None:
         """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
