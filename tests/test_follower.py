@@ -569,6 +569,18 @@ def test_a_child_forked_without_hooks_is_noticed_by_its_pid(store: FaultyStore, 
     assert {one.pid for one in store.inner.connect().fleet().instances} == {100, 101}
 
 
+def test_code_that_asks_in_a_child_forked_without_hooks_has_it_follow(store: FaultyStore, clock: Clock) -> None:
+    state, pid = forkable(store, clock)
+    state.settle()
+    assert state.follower.refresher is not None
+    state.follower.refresher.begun = True  # the parent's thread runs, and its copy in the child says so too
+    pid[0] = 101
+    clock.now += TTL
+    MaintenanceState(store, register=False).set(True)
+    assert state.enabled
+    assert {one.pid for one in store.inner.connect().fleet().instances} == {100, 101}
+
+
 def test_a_lock_that_a_child_forked_without_hooks_finds_taken_stops_nobody(store: FaultyStore, clock: Clock) -> None:
     state, pid = forkable(store, clock)
     with state.follower._lock:  # by a thread that the child does not have

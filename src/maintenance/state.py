@@ -120,7 +120,8 @@ class MaintenanceState:
             return held.snapshot
         if self._settings.when_stale == "serve" and self._is_primed():
             return self.lease.known  # perhaps in a process that is about to fork: no thread yet
-        # Where no thread runs, as in the child of a fork for one job, nobody else would ever read.
+        # `settled` first: it notices a fork without hooks. Where no thread runs, as in a child forked for one job,
+        # nobody else would ever read.
         held = self.settled() or (self.settle() if self.follower.must_ask else self.lease.outlived())
         return held.snapshot
 
