@@ -598,7 +598,7 @@ def test_the_request_that_notices_a_fork_without_hooks_is_in_flight(store: Fault
         app(environ, lambda *_: None).close()
         clock.now += TTL
     assert state.follower.refresher is not None
-    assert state.follower.refresher.row.instance.pid == 101
+    assert state.follower.refresher.registration.instance.pid == 101
     assert seen == [1, 1]
 
 
@@ -618,7 +618,9 @@ def test_two_that_leave_end_not_what_a_request_has_begun_meanwhile(
     monkeypatch.setattr(state.lease, "expire", left_and_back)
     state.leave()
     assert state.follower.refresher is not None
-    assert [one.id for one in store.inner.connect().fleet().instances] == [state.follower.refresher.row.instance.id]
+    assert [one.id for one in store.inner.connect().fleet().instances] == [
+        state.follower.refresher.registration.instance.id
+    ]
     state.close()
     assert store.inner.connect().fleet().instances == ()
 

@@ -78,7 +78,7 @@ def make() -> Callable[..., Life]:
 
 def test_it_registers_before_it_reads_and_acknowledges_only_what_is_installed(life: Life) -> None:
     revision, seen = life.flip(), []
-    life.store.meanwhile = lambda: seen.append(("read", life.registered == [life.refresher.row.instance.id]))
+    life.store.meanwhile = lambda: seen.append(("read", life.registered == [life.refresher.registration.instance.id]))
     life.store.at_report = lambda: seen.append(("report", life.lease.known.revision))
     life.attempt()
     assert seen == [("report", 0), ("read", True), ("report", revision)]
@@ -106,7 +106,7 @@ def test_a_read_that_an_own_write_overtakes_is_not_taken_and_repeated_at_once(li
 
 def test_a_row_that_somebody_removed_is_there_again_before_the_read_that_a_lease_rests_on(life: Life) -> None:
     life.attempt()
-    life.store.inner.connect().remove(life.refresher.row.instance.id)
+    life.store.inner.connect().remove(life.refresher.registration.instance.id)
     registered_when_read: list[bool] = []
     life.store.meanwhile = lambda: registered_when_read.append(bool(life.registered))
     life.attempt()
@@ -121,7 +121,7 @@ def test_a_heartbeat_a_minute_and_nothing_else_while_nothing_changes(life: Life)
     life.load = Load(in_flight=1)  # for which nobody waits
     life.attempt()
     assert life.store.reports == []
-    assert not life.refresher.row.draining
+    assert not life.refresher.registration.draining
     life.clock.now += 1
     life.attempt()
     assert [one.revision for one in life.store.reports] == [1]
@@ -157,15 +157,15 @@ def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life, caplog:
         "maintenance: no wait for the fleet can see this process: instances cannot register: run `maintenance migrate`"
     ]
     assert life.lease.runs()
-    assert (life.refresher.row.there, life.lease.error) == (False, None)
-    assert life.refresher.row.error == "instances cannot register: run `maintenance migrate`"
+    assert (life.refresher.registration.there, life.lease.error) == (False, None)
+    assert life.refresher.registration.error == "instances cannot register: run `maintenance migrate`"
     life.store.report_error = None
     life.attempt()
-    assert (life.refresher.row.there, life.refresher.row.error) == (True, None)
+    assert (life.refresher.registration.there, life.refresher.registration.error) == (True, None)
     life.store.report_error = RegistrationError("instances cannot register: the disk is full")
     life.flip()
     life.attempt()
-    assert life.refresher.row.there
+    assert life.refresher.registration.there
     assert caplog.records[-1].getMessage() == (
         "maintenance: no wait for the fleet can see what this process has followed: "
         "instances cannot register: the disk is full"
@@ -182,7 +182,7 @@ def test_a_registration_that_comes_to_nothing_is_none(
     life.attempt()
     life.attempt()
     assert life.lease.runs() is (when_stale == "serve")
-    assert not life.refresher.row.there
+    assert not life.refresher.registration.there
     [record] = caplog.records
     assert record.getMessage() == (
         "maintenance: no wait for the fleet can see this process: its row was written, and is not there: "
@@ -191,7 +191,7 @@ def test_a_registration_that_comes_to_nothing_is_none(
     life.store.swallows = False
     life.attempt()
     assert life.lease.runs()
-    assert (life.refresher.row.there, life.refresher.row.error) == (True, None)
+    assert (life.refresher.registration.there, life.refresher.registration.error) == (True, None)
 
 
 def test_a_registration_that_somebody_holds_up_is_tried_again_soon(life: Life) -> None:
@@ -212,7 +212,7 @@ def test_a_registration_that_somebody_holds_up_is_tried_again_soon(life: Life) -
 
 def test_where_it_cannot_register_nothing_is_acknowledged_either(life: Life) -> None:
     life.attempt()
-    life.store.inner.connect().remove(life.refresher.row.instance.id)
+    life.store.inner.connect().remove(life.refresher.registration.instance.id)
     session = life.refresher._session
     assert session is not None
     report, reported = session.report, []
@@ -253,8 +253,8 @@ def test_a_registration_that_hangs_hides_no_flag(unheard: Callable[..., Life]) -
     life.attempt()
     assert told == [(True, True)] * 2  # before the registration hangs again, and after
     assert (life.lease.runs(), life.lease.failing) == (True, True)
-    assert (life.refresher.row.there, life.store.reports) == (False, [])
-    assert life.refresher.row.error == "the server closed the connection"
+    assert (life.refresher.registration.there, life.store.reports) == (False, [])
+    assert life.refresher.registration.error == "the server closed the connection"
 
 
 def test_under_block_too_and_no_lease_rests_on_it(unheard: Callable[..., Life]) -> None:
@@ -292,7 +292,7 @@ def test_what_is_read_ahead_of_a_registration_is_not_acknowledged(unheard: Calla
 def test_a_row_that_may_have_come_to_be_is_removed(unheard: Callable[..., Life]) -> None:
     life = unheard()
     life.attempt()
-    life.store.inner.connect().report(life.refresher.row.instance)  # committed after all
+    life.store.inner.connect().report(life.refresher.registration.instance)  # committed after all
     life.refresher._session = life.store.connect()
     life.refresher._leave()
     assert life.registered == []
@@ -309,14 +309,14 @@ def test_a_heartbeat_or_acknowledgement_that_fails_is_repeated_and_costs_no_leas
     for _ in range(3):
         life.clock.now += HEARTBEAT
         life.attempt()
-        assert life.refresher.row.there
+        assert life.refresher.registration.there
         assert (life.lease.until, life.lease.failing) == (life.clock.now + TTL, False)
-    assert life.refresher.row.error == "instances cannot register: the disk is full"
+    assert life.refresher.registration.error == "instances cannot register: the disk is full"
     life.store.report_error = None
     life.store.reports.clear()
     life.attempt()
     assert [one.revision for one in life.store.reports] == [revision]
-    assert life.refresher.row.error is None
+    assert life.refresher.registration.error is None
 
 
 def test_over_a_new_connection_what_is_known_is_acknowledged_again(life: Life) -> None:
@@ -347,7 +347,7 @@ def test_block_admits_nothing_where_it_cannot_register(make: Callable[..., Life]
 def test_block_renews_no_lease_while_its_row_is_away(make: Callable[..., Life]) -> None:
     life = make(when_stale="block")
     life.attempt()
-    life.store.inner.connect().remove(life.refresher.row.instance.id)
+    life.store.inner.connect().remove(life.refresher.registration.instance.id)
     life.store.report_error = RegistrationError("instances cannot register")
     life.clock.now += 1
     life.attempt()
@@ -472,7 +472,7 @@ def test_what_is_told_between_two_tries_and_at_the_end_hangs_no_longer_than_a_tr
     session = life.refresher._session
     assert session is not None
     life.load = Load()
-    life.refresher.row.follow_drain(session, life.lease.known)
+    life.refresher.registration.follow_drain(session, life.lease.known)
     assert life.store.reports[-1].in_flight == 0
     life.refresher._leave()
     assert life.registered == []
@@ -547,11 +547,11 @@ def test_a_drain_that_goes_on_is_told_once_a_second_and_only_where_it_changed(li
     life.attempt()
     life.store.reports.clear()
     counts = iter([9] * 10 + [8] * 10 + [7] * 120 + [6] * 10 + [0] * 10)
-    life.refresher.row.measure = lambda _: Load(in_flight=next(counts))
+    life.refresher.registration.measure = lambda _: Load(in_flight=next(counts))
     session = life.refresher._session
     assert session is not None
-    while life.refresher.row.draining:
-        life.refresher.row.follow_drain(session, life.lease.known)
+    while life.refresher.registration.draining:
+        life.refresher.registration.follow_drain(session, life.lease.known)
         life.clock.now += LOOK
     told = [(one.in_flight) for one in life.store.reports]
     assert told == [7, 6, 0]
@@ -563,10 +563,10 @@ def test_a_drain_is_told_by_the_next_read_too(life: Life) -> None:
     life.load = Load(in_flight=1)
     ask_drain(life)
     life.attempt()
-    assert life.refresher.row.draining
+    assert life.refresher.registration.draining
     life.load = Load()
     life.attempt()
-    assert not life.refresher.row.draining
+    assert not life.refresher.registration.draining
     assert life.store.reports[-1].in_flight == 0
     count = len(life.store.reports)
     life.attempt()
@@ -578,7 +578,7 @@ def test_where_requests_are_not_tracked_it_says_so(life: Life) -> None:
     ask_drain(life)
     life.attempt()
     assert (life.store.reports[-1].revision, life.store.reports[-1].in_flight) == (2, None)
-    assert not life.refresher.row.draining
+    assert not life.refresher.registration.draining
     assert not life.lease.failing
 
 
@@ -591,7 +591,7 @@ def test_a_drain_during_which_they_are_tracked_no_more_goes_on_at_the_next_read(
     assert not life.lease.failing
     life.attempt()
     assert life.store.reports[-1].in_flight is None
-    assert not life.refresher.row.draining
+    assert not life.refresher.registration.draining
 
 
 # The end
@@ -649,7 +649,9 @@ def test_a_row_that_cannot_be_removed_stays_behind_and_is_told(life: Life, caplo
     life.store.away()
     life.refresher.retire()
     life.refresher._run()
-    told = f"maintenance: the row of instance {life.refresher.row.instance.id} is not removed: the server is away"
+    told = (
+        f"maintenance: the row of instance {life.refresher.registration.instance.id} is not removed: the server is away"
+    )
     assert [record.getMessage() for record in caplog.records] == [told] * 2  # over the connection, and over another
     assert life.store.open == 0
 
@@ -678,7 +680,7 @@ def test_a_row_stays_while_something_is_in_flight_also_where_the_connection_was_
     life.load = Load(in_flight=1)
     life.refresher.retire()
     assert life.refresher._turn()
-    assert life.registered == [life.refresher.row.instance.id]
+    assert life.registered == [life.refresher.registration.instance.id]
 
 
 def test_one_that_never_registered_has_nothing_to_remove(
@@ -816,7 +818,7 @@ class Unforeseen(BaseException):
 @pytest.mark.parametrize("error", [RuntimeError("outside of a request"), SystemExit("reload"), Unforeseen()])
 @pytest.mark.parametrize("place", ["_after", "measure", "_rest"])
 def test_whatever_is_raised_ends_no_thread(life: Life, error: BaseException, place: str) -> None:
-    owner = life.refresher.row if place == "measure" else life.refresher
+    owner = life.refresher.registration if place == "measure" else life.refresher
     true, calls = getattr(owner, place), []
 
     def fails(*arguments: object) -> object:
@@ -914,7 +916,7 @@ def test_nobody_tries_for_a_process_that_has_left(life: Life) -> None:
 def test_whatever_fails_as_the_thread_looks_whether_it_may_end_keeps_it_from_ending_no_longer(life: Life) -> None:
     life.attempt()
     life.refresher.retire()
-    true, calls = life.refresher.row.measure, []
+    true, calls = life.refresher.registration.measure, []
 
     def fails_once(snapshot: Any) -> Load | None:
         calls.append(snapshot)
@@ -925,7 +927,7 @@ def test_whatever_fails_as_the_thread_looks_whether_it_may_end_keeps_it_from_end
     def looks_on() -> None:
         assert len(life.waker.slept) < 10
 
-    life.refresher.row.measure, life.waker.meanwhile = fails_once, looks_on
+    life.refresher.registration.measure, life.waker.meanwhile = fails_once, looks_on
     life.refresher._run()
     assert (life.waker.closed, life.store.open) == (True, 0)
 
@@ -944,7 +946,7 @@ def test_the_end_waits_for_no_opinion_of_a_bypass(life: Life) -> None:
 
     life.flip()
     life.attempt()
-    life.refresher.row.measure = measure
+    life.refresher.registration.measure = measure
     life.refresher.retire()
     assert life.refresher._may_end()
 

@@ -43,7 +43,7 @@ class Refresher:
         """
         self._store, self._lease, self._settings = store, lease, settings
         self._runtime, self._after = runtime, after
-        self.row = Registration(settings, runtime=runtime, measure=measure)
+        self.registration = Registration(settings, runtime=runtime, measure=measure)
         self.started = False
         self.begun = False
         self.answered = False
@@ -144,7 +144,7 @@ class Refresher:
         try:
             if self._session is None:
                 self._session = self._store.connect(listen=True)
-                self.row.say_again()
+                self.registration.say_again()
             with self._session.within(self._settings.limit):
                 self._cycle(self._session)
         except FlagError as exc:
@@ -187,7 +187,7 @@ class Refresher:
         if not self._stopping:
             return False
         # Everything in flight counts under a flag that is off, and nobody's code is asked about it.
-        load = self.row.measure(Snapshot(enabled=False))
+        load = self.registration.measure(Snapshot(enabled=False))
         return load is None or load.in_flight == 0
 
     def _stumble(self, exc: BaseException) -> None:
@@ -206,24 +206,24 @@ class Refresher:
             session.close()
 
     def _cycle(self, session: Session) -> None:
-        if self.row.unheard:
+        if self.registration.unheard:
             # The last registration took the connection with it, as each one does while a commit waits for a standby
             # that is gone. So the flag first, or a new process would never hear of it. Under `block` this answer
             # renews no lease. Under `serve` it does, as it does where nobody can register; but it is followed by no
             # acknowledgement: that takes the read below, which is sent once the row is there.
             self._install(*self._read(session))
             self._after(self)
-        if self.row.due:
-            self.row.register(session)
+        if self.registration.due:
+            self.registration.register(session)
         sent, ticket, reading = self._read(session)
-        if self.row.there and not reading.registered:
+        if self.registration.there and not reading.registered:
             # Somebody removed the row. It must be there before the read that a lease rests on.
-            self.row.register(session)
+            self.registration.register(session)
             sent, ticket, reading = self._read(session)
-        self.row.check(registered=reading.registered)
+        self.registration.check(registered=reading.registered)
         self._install(sent, ticket, reading)
         if reading.primary:
-            self.row.acknowledge(session, self._lease.known, asked=reading.drain)
+            self.registration.acknowledge(session, self._lease.known, asked=reading.drain)
         else:
             self._hang_up()  # where the address leads now, there may be a primary
 
@@ -231,7 +231,7 @@ class Refresher:
         ticket = self._lease.ticket()
         # Before it is sent: what is committed after this moment may be missing in the answer.
         sent = self._runtime.clock()
-        return sent, ticket, session.read(self.row.instance.id)
+        return sent, ticket, session.read(self.registration.instance.id)
 
     def _install(self, sent: float, ticket: int, reading: Reading) -> None:
         snapshot = reading.snapshot(read_at=sent)
@@ -248,8 +248,8 @@ class Refresher:
         """Why an answer renews no lease."""
         if not reading.primary:
             return LAGGING
-        if self._settings.when_stale == "block" and self.row.due:
-            return self.row.error or "this process is not registered"
+        if self._settings.when_stale == "block" and self.registration.due:
+            return self.registration.error or "this process is not registered"
         return None
 
     def _rest(self, began: float) -> None:
@@ -272,11 +272,11 @@ class Refresher:
     def _wait(self, session: Session, left: float) -> bool:
         if left <= 0 or self._may_end():
             return True
-        looking = self.row.draining or self._stopping
+        looking = self.registration.draining or self._stopping
         if session.wait(min(left, LOOK) if looking else left, self._waker):
             return True
-        if self.row.draining:
-            self.row.follow_drain(session, self._lease.known)
+        if self.registration.draining:
+            self.registration.follow_drain(session, self._lease.known)
         return False
 
     def _pause(self) -> float:
@@ -284,7 +284,7 @@ class Refresher:
         limit, uniform = self._settings.limit, self._runtime.uniform
         if self._failures:
             return min(limit, 0.05 * 2.0 ** min(self._failures, 10)) * uniform(0.5, 1.0)
-        if self._lease.failing or (self.row.due and self.row.late):
+        if self._lease.failing or (self.registration.due and self.registration.late):
             return limit * uniform(0.5, 1.0)
         return self._settings.ttl * uniform(0.6, 0.8)
 
@@ -292,12 +292,12 @@ class Refresher:
         """Remove the row: over another connection where the one that there is was lost, noticed or not."""
         for _ in range(1 if self._session is None else 2):
             try:
-                if self.row.may_be_there:
+                if self.registration.may_be_there:
                     self._session = self._session or self._store.connect()
-                    self.row.remove(self._session)
+                    self.registration.remove(self._session)
                 break
             except StoreError as exc:
-                log(logging.INFO, "the row of instance %s is not removed: %s", self.row.instance.id, exc)
+                log(logging.INFO, "the row of instance %s is not removed: %s", self.registration.instance.id, exc)
                 self._hang_up()
         self._hang_up()
         self._waker.close()

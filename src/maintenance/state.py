@@ -301,7 +301,7 @@ class MaintenanceState:
         """How this process stands with its store; reads memory only."""
         # Under a flag that is off all that is in flight counts, and no bypass is asked about it.
         refresher, load = self.follower.refresher, self._measure(Snapshot(enabled=False))
-        row = refresher.row if refresher else None
+        registration = refresher.registration if refresher else None
         condition = self._note()
         return Status(
             condition=condition,
@@ -312,9 +312,9 @@ class MaintenanceState:
             ttl=self._settings.ttl,
             when_stale=self._settings.when_stale,
             listening=refresher is not None and refresher.listening,
-            instance=row.instance.id if row else None,
-            registered=row is not None and row.there,
-            registration_error=row.error if row else None,
+            instance=registration.instance.id if registration else None,
+            registered=registration is not None and registration.there,
+            registration_error=registration.error if registration else None,
             in_flight=load.in_flight if load else None,
         )
 

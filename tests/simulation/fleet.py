@@ -90,7 +90,7 @@ class Server:
     def instance(self) -> str | None:
         """Its id, from its first request on."""
         refresher = self.state.follower.refresher if self.state else None
-        return refresher.row.instance.id if refresher else None
+        return refresher.registration.instance.id if refresher else None
 
     @property
     def has_entered(self) -> bool:

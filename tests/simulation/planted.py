@@ -50,25 +50,28 @@ def planted(plant: Plant) -> Iterator[None]:
 
 
 def _acknowledges_before_installing(self: Any, session: Any) -> None:
-    if not self.row.there:
-        self.row.register(session)
+    if not self.registration.there:
+        self.registration.register(session)
     sent, ticket, reading = self._read(session)
-    self.row.acknowledge(session, reading.snapshot(read_at=sent), asked=reading.drain)
+    self.registration.acknowledge(session, reading.snapshot(read_at=sent), asked=reading.drain)
     self._install(sent, ticket, reading)
 
 
 def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
     ticket = self._lease.ticket()
-    reading = session.read(self.row.instance.id)
+    reading = session.read(self.registration.instance.id)
     return self._runtime.clock(), ticket, reading
 
 
 def _registers_after_admitting(self: Any, session: Any) -> None:
-    if not self.row.there and self._lease.until - self._settings.ttl / 2 < self._runtime.clock() < self._lease.until:
-        self.row.register(session)
+    if (
+        not self.registration.there
+        and self._lease.until - self._settings.ttl / 2 < self._runtime.clock() < self._lease.until
+    ):
+        self.registration.register(session)
     sent, ticket, reading = self._read(session)
     self._lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=True)
-    self.row.acknowledge(session, self._lease.known, asked=reading.drain)
+    self.registration.acknowledge(session, self._lease.known, asked=reading.drain)
 
 
 def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
