@@ -405,12 +405,8 @@ class MaintenanceState:
     @contextlib.contextmanager
     def _conversation(self, limit: float) -> Iterator[Session]:
         """A session of its own, ended where it takes longer than `limit` seconds."""
-        session = self.store.connect()
-        try:
-            with session.within(limit):
-                yield session
-        finally:
-            session.close()
+        with contextlib.closing(self.store.connect()) as session, session.within(limit):
+            yield session
 
 
 class Meter(Protocol):

@@ -18,8 +18,8 @@ class _Table:
 
     clock: Callable[[], float]
     lock: Any = field(default_factory=REAL.lock)
-    row: Row | None = None
-    revision: int = 0
+    row: Row | None = field(default_factory=lambda: Row(False, {}, 1, dt.datetime.now(dt.UTC)))
+    revision: int = 1
     drain: int | None = None
     instances: dict[str, tuple[Instance, float]] = field(default_factory=dict)
     version: int = 0
@@ -57,8 +57,6 @@ class MemoryStore:
         if url != self.name:
             raise ConfigurationError("a database URL in memory has no host and no path: write memory://")
         self._table = _Table(clock)
-        self._table.revision = 1
-        self._table.row = Row(False, {}, 1, dt.datetime.now(dt.UTC))
 
     @property
     def row(self) -> Row | None:

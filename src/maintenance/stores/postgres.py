@@ -1,6 +1,7 @@
 """The flag in PostgreSQL: what a URL must be, and how the store is migrated. Loads psycopg when a store is built."""
 
 import re
+from contextlib import closing
 from importlib import import_module
 from itertools import cycle
 from typing import TYPE_CHECKING, Final
@@ -60,11 +61,8 @@ class PostgresStore:
 
     def migrate(self) -> None:
         """Apply every SQL file in one transaction, under an advisory lock; see `Store.migrate`."""
-        session = self.connect()
-        try:
+        with closing(self.connect()) as session:
             session.migrate(migrations())
-        finally:
-            session.close()
 
 
 def _check(url: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import closing
 from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
@@ -57,11 +58,8 @@ class SQLiteStore:
 
     def migrate(self) -> None:
         """Make the file, and what is missing in it, in one transaction; see `Store.migrate`."""
-        session: SQLiteSession = self._driver.SQLiteSession(self.name, self.path, prepare=True)
-        try:
+        with closing(self._driver.SQLiteSession(self.name, self.path, prepare=True)) as session:
             session.migrate()
-        finally:
-            session.close()
         self._prepared = True
 
 
