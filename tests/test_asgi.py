@@ -13,7 +13,7 @@ import pytest
 
 from maintenance import MaintenanceState, Response, aset_maintenance, asgi_io, default, init_maintenance
 from maintenance.asgi import MaintenanceMiddleware
-from maintenance.event_loop import of_request
+from maintenance.event_loop import run_for_request
 from maintenance.stores import open_store
 from tests.support.clients import acall_asgi, call_asgi, http_scope
 from tests.support.clock import Clock, hang, refuse, runtime
@@ -389,7 +389,7 @@ def test_no_thread_is_asked_while_the_answer_is_fresh(state: MaintenanceState, m
     async def never(_: Any) -> Any:
         raise AssertionError("a request waited")
 
-    monkeypatch.setattr("maintenance.asgi_io.of_request", never)
+    monkeypatch.setattr("maintenance.asgi_io.run_for_request", never)
     wrapped = MaintenanceMiddleware(App(), state)
     assert call_asgi(wrapped).status == 200
     state.set(True)
@@ -488,7 +488,7 @@ def test_what_a_wait_itself_raises_is_not_taken_for_a_lack_of_threads() -> None:
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        run(lambda: of_request(fail))
+        run(lambda: run_for_request(fail))
     assert len(threads) == 1
     assert threads[0] is not threading.main_thread()
 

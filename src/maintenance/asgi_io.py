@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from maintenance.event_loop import of_request
+from maintenance.event_loop import run_for_request
 from maintenance.gate import Gate, Wire
 from maintenance.lease import Held
 from maintenance.policy import relative
@@ -78,7 +78,7 @@ async def settled(gate: Gate, now: float) -> Held:
     """What a request that read the clock at `now` rests on, waited for in a thread."""
     # A default state that is not there yet is built in the thread too: that loads a driver.
     held = gate.held(now) if gate.state else None
-    return await of_request(gate.settle) if held is None else held
+    return await run_for_request(gate.settle) if held is None else held
 
 
 async def lifespan(app: App, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,9 +89,9 @@ async def lifespan(app: App, gate: Gate, scope: Scope, receive: Receive, send: S
         nonlocal complete
         if message["type"] == "lifespan.startup.complete":
             complete = True
-            await of_request(gate.resolve)
+            await run_for_request(gate.resolve)
         elif message["type"].startswith("lifespan.shutdown."):
-            await of_request(leave)
+            await run_for_request(leave)
         await send(message)
 
     def leave() -> None:

@@ -188,9 +188,9 @@ async def aset_maintenance(enabled: bool, **options: Any) -> Snapshot:
         enabled: On or off.
         **options: Those of `set_maintenance`.
     """
-    from maintenance.event_loop import of_call  # noqa: PLC0415 - WSGI processes never load it
+    from maintenance.event_loop import run_for_call  # noqa: PLC0415 - WSGI processes never load it
 
-    return await of_call(functools.partial(set_maintenance, enabled, **options), abandon=False)
+    return await run_for_call(functools.partial(set_maintenance, enabled, **options), abandon=False)
 
 
 def fleet(state: MaintenanceState | None = None) -> Fleet:

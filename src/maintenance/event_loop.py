@@ -25,7 +25,7 @@ def _limiter(kept: "anyio.lowlevel.RunVar[anyio.CapacityLimiter]") -> anyio.Capa
         return limiter
 
 
-async def of_request(function: Callable[[], Result]) -> Result:
+async def run_for_request(function: Callable[[], Result]) -> Result:
     """Run what a request waits for. The app's threads are the app's, so it takes none of those."""
     begun = False
 
@@ -43,7 +43,7 @@ async def of_request(function: Callable[[], Result]) -> Result:
         return function()
 
 
-async def of_call(function: Callable[[], Result], *, abandon: bool) -> Result:
+async def run_for_call(function: Callable[[], Result], *, abandon: bool) -> Result:
     """Run what code waits for, also while all the app's threads hang.
 
     Args:

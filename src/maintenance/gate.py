@@ -226,7 +226,7 @@ class Gate:
         now = self.clock()
         if now >= self._silent_until.get(id(function), now):
             self._silent_until[id(function)] = now + COMPLAINT
-            log(logging.ERROR, "%s (told once in %g s): %r", said, COMPLAINT, function, of=exc)
+            log(logging.ERROR, "%s (told once in %g s): %r", said, COMPLAINT, function, exc=exc)
 
     def _request(self, asked: Asked) -> Request:
         method, path, raw = asked

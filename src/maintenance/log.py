@@ -7,10 +7,10 @@ from typing import Final
 _logger: Final = logging.getLogger("maintenance")
 
 
-def log(level: int, said: str, *arguments: object, of: BaseException | None = None) -> None:
+def log(level: int, said: str, *arguments: object, exc: BaseException | None = None) -> None:
     """Tell the log a line, with the traceback of an exception where one is given.
 
     A filter or a handler of the app's may raise: requests are answered and the flag is followed all the same.
     """
     with contextlib.suppress(Exception):
-        _logger.log(level, "maintenance: " + said, *arguments, exc_info=of, stacklevel=2)  # noqa: G003 - no value
+        _logger.log(level, "maintenance: " + said, *arguments, exc_info=exc, stacklevel=2)  # noqa: G003 - no value

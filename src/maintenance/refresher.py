@@ -196,7 +196,7 @@ class Refresher:
         expected = isinstance(exc, StoreError)
         self._lease.fail(str(exc) if expected else f"an unexpected {type(exc).__name__}, which the log shows")
         if not expected:
-            log(logging.ERROR, "a refresh failed as it never should; others follow", of=exc)
+            log(logging.ERROR, "a refresh failed as it never should; others follow", exc=exc)
         with contextlib.suppress(Exception):  # what has failed may fail to close, too
             self._hang_up()
 

@@ -257,7 +257,7 @@ class MaintenanceState:
 
     async def aprove(self, snapshot: Snapshot, **options: Any) -> Proof:
         """`prove` in a thread, for async code; cancelling it ends the wait."""
-        from maintenance.event_loop import of_call  # noqa: PLC0415 - WSGI processes never load it
+        from maintenance.event_loop import run_for_call  # noqa: PLC0415 - WSGI processes never load it
 
         cancelled = False
         progress = options.pop("progress", lambda _: None)
@@ -269,7 +269,7 @@ class MaintenanceState:
 
         try:
             work = functools.partial(self.prove, snapshot, progress=report, **options)
-            return await of_call(work, abandon=True)
+            return await run_for_call(work, abandon=True)
         finally:
             cancelled = True
 
@@ -423,7 +423,7 @@ def _call(callback: Callable[[Snapshot], object], known: Snapshot) -> None:
     try:
         callback(known)
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - the next one is called all the same
-        log(logging.ERROR, "an on_change callback failed: %r", callback, of=exc)
+        log(logging.ERROR, "an on_change callback failed: %r", callback, exc=exc)
 
 
 def _store(value: Store) -> Store:
