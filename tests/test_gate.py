@@ -324,7 +324,7 @@ def test_a_response_of_the_users_own_is_completed(adapter: Adapter, state: Maint
 
     app = adapter.wrap(state, respond=respond)
     state.set(True, message="hi", retry_after=77)
-    refusal = app._gate.answer(app._gate.ask("GET", "/x", "", {"headers": []}), state.lease.held)
+    refusal = app._gate.refusal(app._gate.ask("GET", "/x", "", {"headers": []}), state.lease.held)
     assert [name.lower() for name, _ in refusal.headers].count("content-length") == 1
     asked.clear()
     answer = adapter.ask(app, "/x")

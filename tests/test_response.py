@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from maintenance import response
 from maintenance.model import MAX_RETRY_AFTER, Snapshot
-from maintenance.response import Answers, Response, render, retry_after
+from maintenance.response import Refusals, Response, render, retry_after
 
 NOW = dt.datetime(2026, 11, 21, 12, 0, tzinfo=dt.UTC)
 HTML, PROBLEM, TEXT = "text/html; charset=utf-8", "application/problem+json", "text/plain; charset=utf-8"
@@ -361,20 +361,20 @@ class TestCaches:
         assert longest in response._chosen
         assert longer not in response._chosen
 
-    def test_the_answers_of_a_snapshot_are_those_of_render_and_made_once(self) -> None:
+    def test_the_refusals_of_a_snapshot_are_those_of_render_and_made_once(self) -> None:
         for snapshot in (on(), on(retry_after=5), on(until=dt.datetime(2001, 1, 1, tzinfo=dt.UTC))):
-            answers = Answers(snapshot)
+            refusals = Refusals(snapshot)
             for accept, spread in (("text/html", 0.0), (None, 0.5), ("text/html", 0.5)):
-                assert answers.get(accept, spread) == ask(snapshot, accept, spread=spread)
-                assert answers.get(accept, spread) is answers.get(accept, spread)
+                assert refusals.get(accept, spread) == ask(snapshot, accept, spread=spread)
+                assert refusals.get(accept, spread) is refusals.get(accept, spread)
 
-    def test_answers_do_not_pile_up(self) -> None:
-        answers = Answers(on())
+    def test_refusals_do_not_pile_up(self) -> None:
+        refusals = Refusals(on())
         for number in range(600):
-            answers.get(f"text/html;answer={number}", 0.0)
-            assert len(answers._made) <= 256
-        answers.get(longer := f"text/html;x={'y' * 1013}", 0.0)
-        assert (longer, 60) not in answers._made
+            refusals.get(f"text/html;answer={number}", 0.0)
+            assert len(refusals._made) <= 256
+        refusals.get(longer := f"text/html;x={'y' * 1013}", 0.0)
+        assert (longer, 60) not in refusals._made
 
     def test_a_lock_left_behind_by_a_fork_stops_nobody(self) -> None:
         with response._rendered._adding, response._chosen._adding:

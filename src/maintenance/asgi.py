@@ -73,7 +73,7 @@ class MaintenanceMiddleware(Middleware):
             if asked is None:
                 gate.begin()
             else:
-                refusal = gate.answer(asked, held if now < held.deadline else await settled(gate, now))
+                refusal = gate.refusal(asked, held if now < held.deadline else await settled(gate, now))
             if refusal is None:
                 await app(scope, receive, send)
                 return

@@ -19,7 +19,7 @@ from maintenance.lease import Held, Lease
 from maintenance.log import log
 from maintenance.model import Request, Snapshot
 from maintenance.policy import PASSES, Rules
-from maintenance.response import Answers, Response
+from maintenance.response import Refusals, Response
 from maintenance.runtime import REAL
 from maintenance.state import MaintenanceState
 
@@ -91,7 +91,7 @@ class Gate:
         self._bypasses = _several(bypass)
         self._respond = respond
         self._silent_until: dict[int, float] = {}
-        self._answers = Answers(NoLease.held.snapshot)
+        self._refusals = Refusals(NoLease.held.snapshot)
         self.state = state
         self.clock = REAL.clock
         self.clock_call = _call_of(self.clock)
@@ -178,15 +178,15 @@ class Gate:
             self._follow(state)
         return state
 
-    def answer(self, asked: Asked, held: Held) -> Response | None:
+    def refusal(self, asked: Asked, held: Held) -> Response | None:
         """The refusal, or None where the request passes."""
         snapshot = held.snapshot
         if not self.refuses(asked, snapshot):
             return None
-        answers = self._answers
-        if answers.snapshot is not snapshot:
-            self._answers = answers = Answers(snapshot)
-        standard = answers.get(self._accept(asked[2]), random.random())  # noqa: S311 - spreads, guards nothing
+        refusals = self._refusals
+        if refusals.snapshot is not snapshot:
+            self._refusals = refusals = Refusals(snapshot)
+        standard = refusals.get(self._accept(asked[2]), random.random())  # noqa: S311 - spreads, guards nothing
         return standard if self._respond is None else self._custom(self._respond, snapshot, asked, standard)
 
     def refuses(self, asked: Asked, snapshot: Snapshot) -> bool:

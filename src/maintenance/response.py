@@ -28,7 +28,7 @@ DEFAULT_RETRY_AFTER: Final = 60
 MAX_CACHED_ACCEPT: Final = 1024
 """The longest Accept header that is remembered, in characters; browsers send about 150."""
 
-MAX_ANSWERS: Final = 256
+MAX_REFUSALS: Final = 256
 """How many responses are kept of one snapshot; each holds a body that is shared."""
 
 _NEVER: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -81,7 +81,7 @@ def _is_kept(accept: str | None) -> bool:
     return len(accept or "") <= MAX_CACHED_ACCEPT
 
 
-class Answers:
+class Refusals:
     """What `render` makes of one snapshot, each made once: a third of the time, for each refused request."""
 
     __slots__ = ("_made", "_spread", "snapshot")
@@ -95,7 +95,7 @@ class Answers:
         self._spread = [retry_after(snapshot, now=_NEVER, spread=step) for step in steps]
 
     def get(self, accept: str | None, spread: float) -> Response:
-        """The answer for a visitor who comes now, and gets so much of the spread."""
+        """The refusal for a visitor who comes now; `spread` as in `retry_after`."""
         if self._spread:
             seconds = self._spread[int(spread * DEFAULT_RETRY_AFTER)]
         else:
@@ -104,7 +104,7 @@ class Answers:
 
     def _make(self, accept: str | None, seconds: int) -> Response:
         response = render(self.snapshot, accept, seconds)
-        if len(self._made) >= MAX_ANSWERS:
+        if len(self._made) >= MAX_REFUSALS:
             self._made = {}  # afresh, because the seconds of old ones do not come again
         if _is_kept(accept):
             self._made[accept, seconds] = response

@@ -42,7 +42,7 @@ class Closer:
         self._open[id(socket)] = socket
         try:
             # A flip may have arrived since this one was let in, and before it stood in the table.
-            refusal = gate.answer(asked, gate.lease.held)
+            refusal = gate.refusal(asked, gate.lease.held)
             if refusal is None:
                 await app(scope, socket.receive, socket.send)
             else:

@@ -63,4 +63,4 @@ class MaintenanceMiddleware(Middleware):
         if asked is None:
             gate.begin()
             return None
-        return gate.answer(asked, gate.held(now) or gate.settle())
+        return gate.refusal(asked, gate.held(now) or gate.settle())
