@@ -17,8 +17,6 @@ from cachetools import FIFOCache
 
 from maintenance.model import MAX_RETRY_AFTER, Snapshot
 
-__all__ = ["Response", "render", "retry_after"]
-
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
@@ -164,12 +162,14 @@ _RANGES: Final = {
 """The ranges that match each kind, the most specific first; a problem is what a client of JSON is given."""
 
 # Possessive throughout: each character of a hostile header is read once.
-_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+"""RFC 9110, section 5.6.2."""
+
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
 _ELEMENT: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))++', re.DOTALL)
-_PARAMETER: Final = re.compile(rf"({_TOKEN})=({_TOKEN}|{_QUOTED})", re.DOTALL)
+_PARAMETER: Final = re.compile(rf"({TOKEN})=({TOKEN}|{_QUOTED})", re.DOTALL)
 _RANGE: Final = re.compile(
-    rf"(\*/\*|(?!\*/){_TOKEN}/{_TOKEN})((?:[ \t]*+;[ \t]*+(?:{_TOKEN}=(?:{_TOKEN}|{_QUOTED}))?+)*+)", re.DOTALL
+    rf"(\*/\*|(?!\*/){TOKEN}/{TOKEN})((?:[ \t]*+;[ \t]*+(?:{TOKEN}=(?:{TOKEN}|{_QUOTED}))?+)*+)", re.DOTALL
 )
 _WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
