@@ -82,7 +82,7 @@ async def settled(gate: Gate, now: float) -> Held:
 
 
 async def lifespan(app: App, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
-    """Follow from the server's start to its end; once the app has started up, the state that it may have named."""
+    """Follow from the server's start to its end; while it starts up, the app may name the default state."""
     complete = False
 
     async def pass_on(message: Message) -> None:
@@ -103,7 +103,7 @@ async def lifespan(app: App, gate: Gate, scope: Scope, receive: Receive, send: S
     try:
         await app(scope, receive, pass_on)
     finally:
-        # Where it ends without a word. Not awaited: the server ends the loop at the next step.
+        # Where the app ends without saying so. Not awaited: the server ends the loop at the next step.
         leave()
 
 

@@ -7,7 +7,7 @@ from maintenance.errors import ConfigurationError
 from maintenance.model import WhenStale
 
 LONGEST: Final = 1_000_000.0
-"""The longest time that an option may say, in seconds (11 days): poll(2) takes 24 days, and no lease is that long."""
+"""The longest time that an option may name, in seconds (11 days): poll(2) takes 24 days, and no lease is that long."""
 
 
 def check_bool(name: str, value: object) -> None:
@@ -50,7 +50,7 @@ def check_function(name: str, value: object) -> None:
 
 
 def check_when_stale(value: object) -> None:
-    """Refuse what is no policy.
+    """Refuse what is neither ``serve`` nor ``block``.
 
     Raises:
         ConfigurationError: It is something else.

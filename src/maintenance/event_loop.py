@@ -10,7 +10,7 @@ import anyio.to_thread
 Result = TypeVar("Result")
 
 THREADS: Final = 40
-"""How many wait at the same time, of requests and of other calls each; as many as the app has of its own."""
+"""How many requests, and how many other calls, may wait at the same time; the app has as many threads of its own."""
 
 _requests: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("maintenance: requests")
 _calls: Final = anyio.lowlevel.RunVar[anyio.CapacityLimiter]("maintenance: calls")
@@ -44,7 +44,7 @@ async def run_for_request(function: Callable[[], Result]) -> Result:
 
 
 async def run_for_call(function: Callable[[], Result], *, abandon: bool) -> Result:
-    """Run what code waits for, also while all the app's threads hang.
+    """Run what the app's own code waits for, even while all of its threads hang.
 
     Args:
         function: What waits.

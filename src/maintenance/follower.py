@@ -51,7 +51,7 @@ class Follower:
         self._start_afresh()
 
     def _start_afresh(self) -> None:
-        """What belongs to one process, and not to a child that it forks."""
+        """Set what belongs to this process alone, and not to a child that it forks."""
         self._lock = self._runtime.lock()
         self.refresher: Refresher | None = None
         self._outcomes = 0
@@ -89,8 +89,8 @@ class Follower:
     def settle(self) -> Held:
         """Wait, never for long, for what a request past the deadline rests on.
 
-        Before the first read, every request waits for it, for `boot_timeout` at most. Later, one request waits, for
-        `PATIENCE` at most, and those that come meanwhile for the moment that a read takes in a store that answers.
+        Before the first read, every request waits for it, for `boot_timeout` at most. Later, one request waits for
+        `PATIENCE` at most, and those that come meanwhile for `SHORT_PATIENCE`.
         """
         while (held := self.settled()) is None:
             patience, first = self._patience()
@@ -125,7 +125,7 @@ class Follower:
         if refresher is None or outcomes != self._outcomes or self._lease.runs():
             return
         if not self._lease.failing or (self.booting and refresher.late):
-            refresher.wake()  # else it paces itself, however many requests come; what is late has paced itself
+            refresher.wake()  # a failing one paces itself, however many requests come; a late one has waited already
         if refresher.started and (refresher.begun or self.booting):
             done.wait(max(patience, 0.0))
         if not refresher.attempt_here() and not refresher.started:
@@ -143,7 +143,7 @@ class Follower:
             return
         with self._lock:
             if self._lease.closed:
-                return  # meanwhile, and nobody would end what is begun now
+                return  # closed meanwhile: nobody would end what is started now
             if self.refresher is None:
                 self._boot_until = self._runtime.clock() + self._boot_timeout
                 self.refresher = self._make_refresher(after=self._attempted)
@@ -153,7 +153,7 @@ class Follower:
                 self.refresher.start()
 
     def _notice_fork(self) -> None:
-        """By a server that runs no at-fork hooks: once, however many threads notice."""
+        """Begin anew in the child of a server that runs no at-fork hooks: once, however many threads notice."""
         with _noticing:
             if self._pid != self._runtime.pid():
                 self._on_fork()
@@ -164,7 +164,7 @@ class Follower:
         with self._lock:
             self._outcomes += 1
             if not refresher.late:
-                # One that is just coming up is given a moment; one that is down costs no more. One that is slow is
+                # A store that is just coming up gets a moment, and one that is down costs no more. A slow one is
                 # waited for, or the first requests would slip through.
                 self._boot_until = min(self._boot_until, self._runtime.clock() + PATIENCE)
         self._release()
@@ -186,13 +186,13 @@ class Follower:
         """End the thread and remove this process from the fleet; whoever asks next brings both back."""
         if self._pid != self._runtime.pid():
             return
-        with self._lock:  # whoever is just making one is waited for
+        with self._lock:  # waits for a request that is just making one
             refresher = self.refresher
         if refresher is None:
             return
         refresher.retire()
         with self._lock:
-            if self.refresher is refresher:  # and not that of a request which came while another thread left
+            if self.refresher is refresher:  # not one that a request has made since
                 self.refresher, self._outcomes = None, 0
         self._release()
         refresher.join(LEAVE_LIMIT)

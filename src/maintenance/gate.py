@@ -118,7 +118,7 @@ class Gate:
         meter.told(state.lease.known)
 
     def _meter(self) -> "_Meter":
-        """Counts for the state that comes next: also what was let in before, for it may end under that one's flag.
+        """Make what counts for the next state: also requests that were let in before, which may end under its flag.
 
         Each state has a table of its own, so that one that was replaced ends once what it let in has ended.
         """
@@ -136,16 +136,16 @@ class Gate:
 
     @property
     def ready(self) -> MaintenanceState | None:
-        """The state where one is known already."""
+        """The state, if there is one yet."""
         return self._given or default.current_state()
 
     def begin(self) -> None:
-        """Follow from now on, where there is a state: also a process that is asked for nothing but probes is there."""
+        """Follow from now on, where there is a state: a process that gets nothing but probes registers too."""
         if (state := self.ready) is not None:
             state.start()
 
     def resolve(self) -> None:
-        """Follow from now on, also a default state that is built for it; requests raise what is wrong with it."""
+        """Follow from now on, building the default state if there is none; requests raise what is wrong with it."""
         try:
             self._followed().start()
         except ConfigurationError as exc:
@@ -234,7 +234,7 @@ class Gate:
 
 
 class _Meter:
-    """What a state is told of, and hears from, a middleware, and does not keep alive: its requests in flight."""
+    """What stands between a state and a middleware: counts its requests in flight, and does not keep it alive."""
 
     def __init__(self, gate: Gate, flights: tuple[InFlight, ...]) -> None:
         self._gate = weakref.ref(gate)

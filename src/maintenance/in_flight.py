@@ -10,7 +10,7 @@ MAX_OLDEST: Final = 200
 """The longest method and path that are reported, in characters."""
 
 ROOM: Final = 256
-"""How many entries that have left may lie in a table beside as many as are in flight, twice."""
+"""How long a table may grow before it is swept, beyond twice the requests that are in flight."""
 
 
 class Entry(NamedTuple):

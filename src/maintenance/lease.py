@@ -124,11 +124,11 @@ class Lease:
             return self.held
 
     def outlived(self) -> Held:
-        """What code is told once the lease has run out: as `run_out`, and no request rests on it for having asked."""
+        """What code is told once the lease has run out: as `run_out`, without the grace that it gives to requests."""
         return self._blocked if self._when_stale == "block" else self.held
 
     def expire(self) -> None:
-        """What is known stands; the lease ends, and no read that is under way renews it."""
+        """End the lease. What is known stands, and no read that is under way renews it."""
         with self._lock:
             self._expired = next(self._tickets)
             self.until = float("-inf")
@@ -144,7 +144,7 @@ class Lease:
         """Admit nothing from now on."""
         with self._lock:
             self.held = self._blocked
-            self.closed = True  # after it: whoever finds it closed rests on what is held, whatever the time
+            self.closed = True  # last: whoever finds it closed rests on `held`, whatever the time
 
 
 def _blocked(known: Snapshot) -> Held:

@@ -67,7 +67,7 @@ class Details:
         _check_retry_after(self.retry_after)
 
     def to_json(self) -> dict[str, Any]:
-        """The details as the store keeps them: only what is not as usual, times in ISO 8601."""
+        """The details as the store keeps them: only what differs from the default, times in ISO 8601."""
         usual = asdict(type(self)())
         said = {name: value for name, value in asdict(self).items() if value != usual[name]}
         if self.until is not None:

@@ -19,13 +19,13 @@ DRAIN_MARGIN: Final = 30.0
 """Seconds of the default time-out for requests to end: as long as gunicorn lets one run."""
 
 PAUSE: Final = 0.0004
-"""Seconds until the next look for each laggard: while the whole fleet is busy following, a look is only in its way."""
+"""Seconds between two looks, for each laggard: while a whole fleet is busy following, looks only slow it down."""
 
 PAUSE_GROWTH: Final = 0.01
-"""The same for each second that the wait has lasted, so that a long one costs little, and ends 1 % late at most."""
+"""Seconds between two looks, for each second of the wait: a long one costs little, and ends at most 1 % late."""
 
 LATE: Final = 0.001
-"""Seconds after the end of a lease at which it is looked at, so that a look is never a moment too early."""
+"""Seconds by which a look follows the end of a lease, so that it never comes a moment too early."""
 
 LEAST_SILENCE: Final = 1
 """Seconds of silence below which no instance is presumed dead."""
@@ -34,7 +34,7 @@ _HANG: Final = 5.0
 """Seconds after which a look that hangs is given up."""
 
 _LEAST: Final = 1.0
-"""The same for the last look, so that also a time-out of 0 is one honest look."""
+"""Seconds that even the last look has, so that a time-out of 0 allows one honest look."""
 
 
 def lease_end(ttl: float) -> float:
@@ -143,7 +143,7 @@ def judge(fleet: Fleet, question: Question, *, elapsed: float) -> Proof:
             laggards.append((instance, why))
         else:
             sorted_out[verdict].append(instance)
-    # Of an emptied table, only who has spoken since counts: what is silent may be the second row of one that restarted.
+    # Once the table was emptied, only who has confirmed since counts: a silent row may be of a process that restarted.
     dead = len(sorted_out["gone"]) + len(sorted_out["presumed"])
     present = len(fleet.instances) - dead if fleet.intact else len(sorted_out["confirmed"])
     final, problem = _obstacle(fleet, question, present, elapsed)
@@ -173,7 +173,7 @@ def _account(instance: Instance, question: Question, elapsed: float) -> tuple[st
     # bring a process back that has not heard that the flag is off.
     if instance.when_stale == "block" and question.enabled and not question.drain:
         return "fenced", ""
-    # Not before: a process between two heartbeats is silent too, and has by now had the time to speak.
+    # Only after its lease: a process that lives is silent between two heartbeats, and has had time to speak by then.
     return ("presumed", "") if dead else ("", why)
 
 

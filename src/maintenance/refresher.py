@@ -19,7 +19,16 @@ LOOK: Final = 0.02
 
 
 class Refresher:
-    """One life of the thread, in one process. The child of a fork makes another one."""
+    """One life of the thread, in one process. The child of a fork makes another one.
+
+    Attributes:
+        registration: This process's row among the instances.
+        started: Whether a thread was started, and has not ended.
+        begun: Whether that thread runs by now.
+        answered: Whether a read has brought an answer.
+        late: Whether the last try failed because the store was slow.
+        trying_since: When (clock) the try under way began, whoever makes it; None between two tries.
+    """
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from maintenance.runtime import Runtime, boot_id
 from maintenance.stores import Session
 
 HEARTBEAT: Final = 60.0
-"""Seconds between two reports of an instance of which nothing changes. Each costs 251 bytes of WAL (measured)."""
+"""Seconds between two reports of an instance that has nothing new to say. Each costs 251 bytes of WAL (measured)."""
 
 DRAIN_REPORT: Final = 1.0
 """Seconds between two reports of a drain that goes on."""
@@ -26,7 +26,7 @@ DRAIN_REPORT: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a process is told once of how it follows.
+    """How a process follows; fixed when its state is made.
 
     Attributes:
         ttl: The lease, in seconds.
@@ -88,7 +88,7 @@ class Registration:
         self.unheard = False
 
     def check(self, *, registered: bool) -> None:
-        """Believe what a read that was sent after the registration says, not what was answered to that."""
+        """Believe a read that was sent after the registration, not the answer to the registration itself."""
         if not self.there:
             return
         if not registered:
@@ -115,7 +115,7 @@ class Registration:
         if beat or drained or known.revision != before.revision:
             self._say(session, self._described(known.revision, load))
             if before.revision is None and load is not None and load.in_flight:
-                self.say_again()  # the request that brought this process here, which has ended by the next read
+                self.say_again()  # it counts the request that started all this, which has ended by the next read
 
     def follow_drain(self, session: Session, known: Snapshot) -> None:
         """Say what is in flight while somebody waits for it, once it has ended or now and then."""
@@ -128,7 +128,7 @@ class Registration:
             self.draining = load.in_flight > 0
 
     def say_again(self) -> None:
-        """Have the next acknowledgement written whatever was said: a failover may have lost it."""
+        """Have the next acknowledgement written even if it says nothing new: a failover may have lost the last one."""
         self._said_at = float("-inf")
 
     @property
@@ -146,7 +146,7 @@ class Registration:
             session.remove(self.instance.id)
 
     def _say(self, session: Session, instance: Instance) -> None:
-        """Write the row. One that is there stays, whatever becomes of a later report, which is only repeated."""
+        """Write the row. A later report that fails takes none away, and is only repeated."""
         try:
             session.report(instance)
         except RegistrationError as exc:

@@ -209,7 +209,7 @@ def _parse_accept(accept: str) -> dict[str, float]:
 
 
 def _weigh(parameters: str) -> tuple[float | None, bool]:
-    """The weight, None where it is malformed; and whether other parameters precede it than the charset sent."""
+    """The weight, None where it is malformed; and whether parameters other than the charset sent precede it."""
     is_finer = False
     for name, value in _PARAMETER.findall(parameters):
         if name.lower() == "q":

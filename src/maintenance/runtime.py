@@ -57,7 +57,7 @@ class Waker(Protocol):
         """Wait until `wake` is called or `fd` can be read, for `timeout` seconds at most; True where woken."""
 
     def close(self) -> None:
-        """Let go; who wakes from now on wakes nobody."""
+        """Let go; from now on, `wake` does nothing."""
 
 
 class SocketWaker:
@@ -102,7 +102,7 @@ def _wait_readable(descriptors: list[int], timeout: float) -> None:
 
 
 class _Nobody:
-    """Stands for a waker while there is nobody to be woken: a waker takes two descriptors, which may be had later."""
+    """Stands for a waker until the thread is started: a real one takes two descriptors, and there may be none left."""
 
     def wake(self) -> None: ...
 

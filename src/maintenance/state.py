@@ -111,10 +111,7 @@ class MaintenanceState:
         return self.follower.settle()
 
     def snapshot(self) -> Snapshot:
-        """What is known. Reads memory, except where this process has not read yet, and where no thread reads for it.
-
-        Then it waits as a request does.
-        """
+        """What is known, from memory; where nothing was read yet, or no thread reads, it waits as a request does."""
         now, held = self.clock(), self.lease.held
         if now < held.deadline or self.closed:
             return held.snapshot
@@ -155,7 +152,7 @@ class MaintenanceState:
         if not self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=lagging):
             self.follower.wake()  # another answer came meanwhile; what else this read saw must not be lost
         if self.follower.refresher is None:
-            self.lease.error = LAGGING if lagging else None  # there is no lease yet that it did not renew
+            self.lease.error = LAGGING if lagging else None  # from then on, only what renews the lease clears it
         self._primed_in = self._runtime.pid()
         self._attempted()
         return self.lease.known
@@ -362,7 +359,7 @@ class MaintenanceState:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """The same where a request notices, which has entered the table itself: so whoever stands there stays."""
+        """As `forked`, where a request notices the fork: it is in flight itself, so nothing in flight is forgotten."""
         self._lock, self._telling = self._runtime.lock(), False
         self.follower.forked()
 
@@ -375,7 +372,7 @@ class MaintenanceState:
         return None if None in entries else load(itertools.chain(*filter(None, entries)), now=self.clock())
 
     def _is_primed(self) -> bool:
-        """Whether this very process has read not long ago, and does not follow yet: not one that its parent primed."""
+        """Whether this very process, not its parent, has read within the TTL, and does not follow yet."""
         if self.follower.refresher is not None or self._primed_in != self._runtime.pid():
             return False
         return self.clock() < self.lease.known.read_at + self._settings.ttl
@@ -394,7 +391,7 @@ class MaintenanceState:
                 self._telling = False
 
     def _news(self) -> Snapshot | None:
-        """What is to be told by the caller, who tells alone from here on; None where it is told, or somebody tells."""
+        """What the caller alone has to tell; None where nothing is new, or another thread tells."""
         with self._lock:
             known = self.lease.known
             if self._telling or _said(known) == _said(self._told):

@@ -80,8 +80,8 @@ INSERT INTO public.maintenance_instances ({", ".join(_COLUMNS)}, seen_at)
 VALUES ({", ".join(f"%({name})s" for name in _COLUMNS)}, now())
 ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _SAID)}, seen_at = now()
 """
-# What a row says may be lost in a crash, because no flip is: then it says what was true before, and proves less. Never
-# through a pooler, which would hide the crash from who has to say it again.
+# An acknowledgement may be lost in a crash, as no flip is: the row then says what was true before, and proves less.
+# Never through a pooler, which would hide the crash from the process that has to say it again.
 _SAY: Final = f"""
 UPDATE public.maintenance_instances SET {", ".join(f"{name} = %({name})s" for name in _SAID)}, seen_at = now()
 WHERE id = %(id)s AND set_config('synchronous_commit', 'off', true) = 'off' RETURNING true
@@ -105,11 +105,11 @@ _DURABLE: Final = (
 # Who locks the tables for long must not keep the readers from what can still be read.
 _NO_QUEUE: Final = "SET LOCAL lock_timeout = 250;"
 _QUEUE: Final = "SET LOCAL lock_timeout = 0;"
-# The same time-outs for good, where the session is surely nobody else's: each statement would say them anew.
+# The same time-outs for the whole session, where it is surely nobody else's, and not with each statement.
 _FOLLOW: Final = "LISTEN {channel}; SET statement_timeout = {milliseconds}; SET lock_timeout = 250"
 _SHORT: Final = 4
 _UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
-# By a word of the server's; the last one is in every text.
+# By a word of the server's message; the last one is in every message.
 _GRANTS: Final = {
     "must be owner": ": migrate as the tables' owner",
     "sequence": ": grant this role USAGE on that sequence",
@@ -467,7 +467,7 @@ class PostgresSession:
             return cursor.fetchall() if cursor.description else []
 
     def _follow(self, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """Run a statement of which the whole fleet thinks at the same moment: prepared, in a session that follows."""
+        """Run a statement that the whole fleet sends at the same moment: prepared, where this session listens."""
         if not self.listening:
             return self._run(_NO_QUEUE + sql, values)
         with self._wrapped():
