@@ -23,9 +23,9 @@ import pytest
 
 from maintenance import MaintenanceError, MaintenanceState, default, demo, init_maintenance
 from maintenance.cli import main
-from maintenance.demo import servers
+from maintenance.demo import processes
 from maintenance.demo.app import app
-from maintenance.demo.servers import ADMIN, Server
+from maintenance.demo.processes import ADMIN, Server
 from maintenance.runtime import boot_id
 from maintenance.stores import MemoryStore, open_store
 from tests.support.command import Acting, instance, read_until, register, run, started
@@ -218,7 +218,7 @@ def test_it_refuses_a_store_that_two_processes_cannot_share(monkeypatch, capsys)
 def test_a_step_that_does_not_hold_is_told(folder, monkeypatch, capsys):
     monkeypatch.setenv("DEMO_ONCE", "1")
     monkeypatch.setattr(demo, "ADMIN", "/nowhere")
-    monkeypatch.setattr(servers, "PATIENCE", 5.0)
+    monkeypatch.setattr(processes, "PATIENCE", 5.0)
     assert main(["demo"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("maintenance: server A answered PUT /nowhere with 404 instead of 200")
@@ -252,8 +252,8 @@ def test_a_server_that_cannot_start_is_told(sqlite_url, capfd):
 
 
 def test_a_server_that_does_not_answer_follow_or_end_is_told_and_ended(sqlite_url, monkeypatch):
-    monkeypatch.setattr(servers, "PATIENCE", 0.3)
-    monkeypatch.setattr(servers, "GRACE", 0.3)
+    monkeypatch.setattr(processes, "PATIENCE", 0.3)
+    monkeypatch.setattr(processes, "GRACE", 0.3)
     with Server("A", sqlite_url) as server:
         with pytest.raises(MaintenanceError, match="did not answer 503 within"):
             server.follow(503, since=0.0)

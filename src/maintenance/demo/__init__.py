@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import quote
 
 from maintenance.default import open_named
-from maintenance.demo.servers import ADMIN, Server
+from maintenance.demo.processes import ADMIN, Server
 from maintenance.errors import ConfigurationError, MaintenanceError
 from maintenance.model import Snapshot
 from maintenance.state import MaintenanceState
