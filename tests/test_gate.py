@@ -418,6 +418,16 @@ def test_head_has_the_same_headers_and_no_body(adapter: Adapter, state: Maintena
     assert get.headers["vary"] == "Accept"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE"])
+def test_who_has_sent_something_is_told_that_it_was_not_saved(
+    adapter: Adapter, state: MaintenanceState, method: str
+) -> None:
+    app = adapter.wrap(state)
+    state.set(True)
+    answer = adapter.ask(app, method=method, headers={"Accept": "text/html"})
+    assert (b"What you sent was not saved." in answer.body) == (method in ("POST", "PUT", "DELETE"))
+
+
 @pytest.mark.parametrize(
     ("method", "status"), [("GET", 200), ("HEAD", 200), ("OPTIONS", 200), ("POST", 503), ("DELETE", 503)]
 )

@@ -50,7 +50,9 @@ class Site:
             body = f"<!doctype html><title>app</title><link rel=icon href=data:,><h1>{method}</h1>".encode()
             headers = [("Content-Type", "text/html"), ("Content-Length", str(len(body))), ("Location", "/login")]
             return 200 if path == "/login" else self.status, headers, body
-        answer = render(self.snapshot, "text/html", retry_after(self.snapshot, now=NOW, spread=0.5))
+        answer = render(
+            self.snapshot, "text/html", retry_after(self.snapshot, now=NOW, spread=0.5), sent=method == "POST"
+        )
         body = answer.body.replace(b'content="60"', b'content="%d"' % self.refresh)
         changed = {"Content-Length": str(len(body))} | ({"Retry-After": self.hint} if self.hint else {})
         return answer.status, [(name, changed.get(name, value)) for name, value in answer.headers], body
@@ -337,17 +339,37 @@ class TestTheWayBack:
         assert site.asked[-2:] == ["HEAD /shop?item=1", "GET /shop?item=1"]
         assert page.url == site.url + "shop?item=1#reviews"
 
-    def test_a_form_is_never_sent_again(self, visit: Visit, site: Site) -> None:
+    @pytest.mark.parametrize("status", [200, 405])
+    def test_a_form_is_never_sent_again_and_the_way_back_leads_to_it(
+        self, visit: Visit, site: Site, status: int
+    ) -> None:
         site.up = True
         page = visit("order")
-        site.up = False
-        page.set_content("<form method=post><input name=a value=b><button>Buy</button></form>")
+        site.up, site.status = False, status
+        page.set_content("<form method=post action=/pay><input name=a value=b><button>Buy</button></form>")
         page.get_by_role("button").click()
         expect(page.locator("h1")).to_have_text(DOWN)
+        expect(page.get_by_text("What you sent was not saved.")).to_be_visible()
+        expect(page.get_by_role("status")).to_contain_text("It will tell you when we are back.")
         site.up = True
         page.clock.run_for("01:00")
+        expect(page.get_by_role("status")).to_have_text("We are back. Go back, and send it again.")
+        expect(page.locator("h1")).to_have_text(DOWN)
+        site.status = 200
+        page.get_by_role("button", name="Go back").click()
         expect(page.locator("h1")).to_have_text("GET")
-        assert site.asked.count("POST /order") == 1
+        assert page.url == site.url + "order"
+        assert site.asked.count("POST /pay") == 1
+
+    def test_without_a_script_a_form_is_told_so_and_stays(self, visit: Visit, site: Site) -> None:
+        site.up = True
+        page = visit(at=None, java_script_enabled=False)
+        site.up = False
+        page.set_content(f"<form method=post action={site.url}pay><button>Buy</button></form>")
+        page.get_by_role("button").click()
+        expect(page.get_by_text("What you sent was not saved.")).to_be_visible()
+        expect(page.get_by_text("reloads once a minute")).to_have_count(0)
+        assert "refresh" not in page.content()
 
     def test_an_answer_that_leaves_the_page_where_it_is_is_not_the_last_word(self, visit: Visit, site: Site) -> None:
         page = visit()

@@ -365,16 +365,18 @@ class TestCaches:
         for snapshot in (on(), on(retry_after=5), on(until=dt.datetime(2001, 1, 1, tzinfo=dt.UTC))):
             refusals = Refusals(snapshot)
             for accept, spread in (("text/html", 0.0), (None, 0.5), ("text/html", 0.5)):
-                assert refusals.get(accept, spread) == ask(snapshot, accept, spread=spread)
-                assert refusals.get(accept, spread) is refusals.get(accept, spread)
+                assert refusals.get(accept, spread, False) == ask(snapshot, accept, spread=spread)
+                assert refusals.get(accept, spread, False) is refusals.get(accept, spread, False)
+            sent = b"What you sent was not saved."
+            assert [sent in refusals.get("text/html", 0.0, was).body for was in (True, False)] == [True, False]
 
     def test_refusals_do_not_pile_up(self) -> None:
         refusals = Refusals(on())
         for number in range(600):
-            refusals.get(f"text/html;answer={number}", 0.0)
+            refusals.get(f"text/html;answer={number}", 0.0, False)
             assert len(refusals._made) <= 256
-        refusals.get(longer := f"text/html;x={'y' * 1013}", 0.0)
-        assert (longer, 60) not in refusals._made
+        refusals.get(longer := f"text/html;x={'y' * 1013}", 0.0, False)
+        assert (longer, 60, False) not in refusals._made
 
     def test_a_lock_left_behind_by_a_fork_stops_nobody(self) -> None:
         with response._rendered._adding, response._chosen._adding:

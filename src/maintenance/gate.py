@@ -18,7 +18,7 @@ from maintenance.in_flight import Entry, InFlight
 from maintenance.lease import Held, Lease
 from maintenance.log import log
 from maintenance.model import Request, Snapshot
-from maintenance.policy import PASSES, Rules
+from maintenance.policy import PASSES, READS, Rules
 from maintenance.response import Refusals, Response
 from maintenance.runtime import REAL
 from maintenance.state import MaintenanceState
@@ -181,12 +181,14 @@ class Gate:
     def refusal(self, asked: Asked, held: Held) -> Response | None:
         """The refusal, or None where the request passes."""
         snapshot = held.snapshot
-        if not self.refuses(asked, snapshot):
+        # As `refuses`, which is a call more.
+        if not snapshot.enabled or asked[0] in PASSES[snapshot.mode] or (self._bypasses and self._bypassed(asked)):
             return None
         refusals = self._refusals
         if refusals.snapshot is not snapshot:
             self._refusals = refusals = Refusals(snapshot)
-        standard = refusals.get(self._accept(asked[2]), random.random())  # noqa: S311 - spreads, guards nothing
+        sent = asked[0] not in READS
+        standard = refusals.get(self._accept(asked[2]), random.random(), sent)  # noqa: S311 - spreads, guards nothing
         return standard if self._respond is None else self._custom(self._respond, snapshot, asked, standard)
 
     def refuses(self, asked: Asked, snapshot: Snapshot) -> bool:

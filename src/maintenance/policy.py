@@ -13,7 +13,10 @@ DEFAULT_EXEMPT: Final = ("/health", "/healthz", "/livez", "/readyz", "/admin")
 WEBSOCKET: Final = "WEBSOCKET"
 """The method of a WebSocket, which has none of its own."""
 
-PASSES: Final[dict[Mode, frozenset[str]]] = {"full": frozenset(), "read_only": frozenset({"GET", "HEAD", "OPTIONS"})}
+READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""The methods that change nothing, as far as an app keeps to them (RFC 9110, section 9.2.1)."""
+
+PASSES: Final[dict[Mode, frozenset[str]]] = {"full": frozenset(), "read_only": READS}
 """The methods that a mode lets pass; a WebSocket may write, whatever it asks for."""
 
 # Two readers of such a path may disagree about what it names, so it opens nothing.

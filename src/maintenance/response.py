@@ -58,20 +58,21 @@ _set_headers: Final = Response.__dict__["headers"].__set__
 _set_body: Final = Response.__dict__["body"].__set__
 
 
-def render(snapshot: Snapshot, accept: str | None, seconds: int) -> Response:
+def render(snapshot: Snapshot, accept: str | None, seconds: int, *, sent: bool = False) -> Response:
     """Build the 503 that a refused request gets.
 
     Args:
         snapshot: What is known of the maintenance.
         accept: The request's Accept header, several joined by commas; None where there was none.
         seconds: What Retry-After says; see `retry_after`.
+        sent: Whether the request was to change something: its page does not lead away from what was typed.
 
     Returns:
         The HTML page, ``application/problem+json`` (RFC 9457) or plain text, as `accept` prefers.
     """
-    read_only = snapshot.enabled and snapshot.mode == "read_only"
+    words = _READ_ONLY if snapshot.enabled and snapshot.mode == "read_only" else _SENT if sent else _ASKED
     kind = _chosen[accept] if _is_kept(accept) else _choose(accept)
-    said = _rendered[_Topic(kind, read_only, snapshot.message, snapshot.until, snapshot.retry_after)]
+    said = _rendered[_Topic(kind, words, snapshot.message, snapshot.until, snapshot.retry_after)]
     return Response(said.status, (*said.headers, ("Retry-After", str(seconds))), said.body)
 
 
@@ -87,25 +88,25 @@ class Refusals:
     def __init__(self, snapshot: Snapshot) -> None:
         """Begin with none made."""
         self.snapshot = snapshot
-        self._made: dict[tuple[str | None, int], Response] = {}
+        self._made: dict[tuple[str | None, int, bool], Response] = {}
         timeless = snapshot.until is None or snapshot.retry_after is not None
         steps = [step / DEFAULT_RETRY_AFTER for step in range(DEFAULT_RETRY_AFTER)] if timeless else []
         self._spread = [retry_after(snapshot, now=_NEVER, spread=step) for step in steps]
 
-    def get(self, accept: str | None, spread: float) -> Response:
-        """The refusal for a visitor who comes now; `spread` as in `retry_after`."""
+    def get(self, accept: str | None, spread: float, sent: bool) -> Response:
+        """The refusal for a visitor who comes now; `spread` as in `retry_after`, `sent` as in `render`."""
         if self._spread:
             seconds = self._spread[int(spread * DEFAULT_RETRY_AFTER)]
         else:
             seconds = retry_after(self.snapshot, now=dt.datetime.now(dt.UTC), spread=spread)
-        return self._made.get((accept, seconds)) or self._make(accept, seconds)
+        return self._made.get((accept, seconds, sent)) or self._make(accept, seconds, sent)
 
-    def _make(self, accept: str | None, seconds: int) -> Response:
-        response = render(self.snapshot, accept, seconds)
+    def _make(self, accept: str | None, seconds: int, sent: bool) -> Response:
+        response = render(self.snapshot, accept, seconds, sent=sent)
         if len(self._made) >= MAX_REFUSALS:
             self._made = {}  # afresh, because the seconds of old ones do not come again
         if _is_kept(accept):
-            self._made[accept, seconds] = response
+            self._made[accept, seconds, sent] = response
         return response
 
 
@@ -228,7 +229,7 @@ class _Topic(NamedTuple):
     """All that a body says: what it is cached by, so that re-reading an unchanged flag renders nothing anew."""
 
     kind: str
-    read_only: bool
+    words: "_Words"
     message: str | None
     until: dt.datetime | None
     retry_after: int | None
@@ -237,7 +238,7 @@ class _Topic(NamedTuple):
     def detail(self) -> str:
         """What visitors are told, without control characters, which a terminal might obey."""
         text = _CONTROL.sub("", (self.message or "").replace("\r\n", "\n")).strip()
-        return text or _WORDS[self.read_only].detail
+        return text or self.words.detail
 
     @property
     def end(self) -> dt.datetime | None:
@@ -259,25 +260,29 @@ class _Words(NamedTuple):
     footer: str
 
 
-_WORDS: Final = {
-    False: _Words(
-        title="Down for maintenance",
-        heading="We’ll be back soon",
-        detail="The service is down for maintenance. Please try again later.",
-        end="Expected back",
-        refresh='<noscript><meta http-equiv="refresh" content="60"></noscript>',
-        footer='<p id="status" role="status"></p>\n<noscript><p>This page reloads once a minute.</p></noscript>',
-    ),
-    # Reading still works, so that asking for the page again would tell nothing, and would lose what was typed.
-    True: _Words(
-        title="Read-only for maintenance",
-        heading="Read-only for the moment",
-        detail="Changes cannot be saved during maintenance. Nothing was changed; please try again later.",
-        end="Expected end",
-        refresh="",
-        footer='<p id="status" role="status"></p>\n<button id="back" type="button" hidden>Go back</button>',
-    ),
-}
+_ASKED: Final = _Words(
+    title="Down for maintenance",
+    heading="We’ll be back soon",
+    detail="The service is down for maintenance. Please try again later.",
+    end="Expected back",
+    refresh='<noscript><meta http-equiv="refresh" content="60"></noscript>',
+    footer='<p id="status" role="status"></p>\n<noscript><p>This page reloads once a minute.</p></noscript>',
+)
+# The way back leads to what was typed. Its address may take nothing but a form, so the page stays where it is.
+_SENT: Final = _ASKED._replace(
+    refresh="",
+    footer='<p>What you sent was not saved.</p>\n<p id="status" role="status"></p>\n'
+    '<button id="back" type="button" data-asks hidden>Go back</button>',
+)
+# Reading still works, so that asking for the page again would tell nothing.
+_READ_ONLY: Final = _Words(
+    title="Read-only for maintenance",
+    heading="Read-only for the moment",
+    detail="Changes cannot be saved during maintenance. Nothing was changed; please try again later.",
+    end="Expected end",
+    refresh="",
+    footer='<p id="status" role="status"></p>\n<button id="back" type="button" hidden>Go back</button>',
+)
 
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SLOT: Final = re.compile(r"<!--(\w+)-->")
@@ -313,7 +318,7 @@ def _render(said: _Topic) -> Response:
 
 
 def _page(said: _Topic) -> str:
-    words = _WORDS[said.read_only]
+    words = said.words
     slots = words._asdict() | {"detail": html.escape(said.detail), "end": ""}
     if said.end is not None:
         iso = said.end.isoformat(timespec="seconds")
@@ -334,7 +339,7 @@ def _problem(said: _Topic) -> str:
 
 
 def _text(said: _Topic) -> str:
-    return f"{said.detail}\n" + (f"{_WORDS[said.read_only].end}: {_readable(said.end)}\n" if said.end else "")
+    return f"{said.detail}\n" + (f"{said.words.end}: {_readable(said.end)}\n" if said.end else "")
 
 
 def _readable(time: dt.datetime) -> str:
