@@ -47,7 +47,10 @@ BEGIN
     SELECT greatest(
         (SELECT max(revision) FROM public.platform_settings), (SELECT max(revision) FROM public.maintenance_instances)
     ) INTO highest;
-    IF highest > (SELECT last_value FROM public.platform_settings_revision_seq) THEN
+    -- One that was never called gives its last value out first.
+    IF highest > (
+        SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM public.platform_settings_revision_seq
+    ) THEN
         PERFORM pg_catalog.setval('public.platform_settings_revision_seq', highest);
     END IF;
 END

@@ -364,6 +364,16 @@ def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(monkeypatch:
         assert default.default_state().store.name == "memory://"
 
 
+def test_a_child_that_has_its_parents_pid_builds_a_state_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a pid namespace of its own; the thread that was at it is not there to let go."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with default._lock():
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if default._lock().acquire(blocking=False) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 GREEN = """
 import faulthandler
 from maintenance import default

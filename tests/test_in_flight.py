@@ -41,6 +41,16 @@ def test_clearing_forgets_all_and_a_request_of_the_parent_ends_none_of_the_child
     assert [entry.path for entry in flight.entries()] == ["/child"]
 
 
+def test_clearing_forgets_whoever_was_at_a_sweep() -> None:
+    """In the child of a fork that thread is not there to end it, and the child may have its parent's pid."""
+    flight = InFlight()
+    flight._sweeping[os.getpid()] = object()
+    flight.clear()
+    enter(flight, "GET", "/left", "", None, 1000.0).clear()
+    flight.sweep()
+    assert flight.table == []
+
+
 def test_what_has_left_is_swept_out_and_what_is_in_flight_stays() -> None:
     flight = InFlight()
     staying = [enter(flight, "GET", f"/{number}", "", None, 1000.0) for number in range(ROOM)]

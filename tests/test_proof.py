@@ -62,7 +62,7 @@ def test_all_that_have_acknowledged_this_very_revision_are_confirmed() -> None:
 def test_another_revision_proves_nothing(revision: int | None) -> None:
     proof = judge(fleet(one(revision=7), one(id="b", revision=revision)), ON, elapsed=1e9)
     assert not proof
-    told = "nothing" if revision is None else f"revision {revision}"
+    told = "nothing yet" if revision is None else f"revision {revision}"
     assert said(proof) == [f"has acknowledged {told}, not revision 7; it serves when stale"]
     assert len(proof.confirmed) == 1
 

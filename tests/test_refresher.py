@@ -210,6 +210,18 @@ def test_a_registration_that_somebody_holds_up_is_tried_again_soon(life: Life) -
     assert life.rest() >= 0.6 * life.settings.ttl
 
 
+def test_an_acknowledgement_that_somebody_holds_up_is_said_again_soon(life: Life) -> None:
+    life.attempt()
+    revision = life.flip()
+    life.store.report_error = LateRegistrationError("instances cannot register: lock timeout")
+    life.attempt()
+    assert life.rest() <= life.settings.limit < 0.6 * life.settings.ttl
+    life.store.report_error = None
+    life.attempt()
+    assert life.store.reports[-1].revision == revision
+    assert life.rest() >= 0.6 * life.settings.ttl
+
+
 def test_where_it_cannot_register_nothing_is_acknowledged_either(life: Life) -> None:
     life.attempt()
     life.store.inner.connect().remove(life.refresher.registration.instance.id)
@@ -696,21 +708,21 @@ def test_one_that_never_registered_has_nothing_to_remove(
     assert caplog.records == []
 
 
-def test_leaving_does_not_wait_for_a_store_that_is_away() -> None:
+def test_a_row_goes_also_where_the_connection_was_lost_just_before() -> None:
     store = FaultyStore()
-    store.away()
     state = MaintenanceState(store)
     state.settle()
     refresher = state.follower.refresher
     assert refresher is not None
-    waited: list[float] = []
-    refresher._ended.wait = waited.append  # type: ignore[method-assign]
+    store.away()
+    refresher.wake()
+    eventually(lambda: refresher._failures, what="a read that fails")
+    store.back()
     state.leave()
-    assert waited == []
-    eventually(lambda: refresher._waker._reader.fileno() == -1, what="the thread's end")  # type: ignore[attr-defined]
+    assert state.fleet().instances == ()
 
 
-def test_the_end_of_a_thread_is_waited_for_unless_its_store_is_away(life: Life) -> None:
+def test_the_end_of_a_thread_is_waited_for(life: Life) -> None:
     waited: list[float] = []
     life.refresher.started = True
     life.refresher._ended.wait = waited.append  # type: ignore[method-assign]
@@ -720,7 +732,7 @@ def test_the_end_of_a_thread_is_waited_for_unless_its_store_is_away(life: Life) 
     life.store.away()
     life.attempt()
     life.refresher.join(1.0)
-    assert waited == [1.0]
+    assert waited == [1.0, 1.0], "it may have to connect anew"
 
 
 def test_a_thread_that_cannot_be_started_is_said_to_be_none(life: Life) -> None:

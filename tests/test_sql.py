@@ -629,6 +629,17 @@ def test_a_table_of_instances_that_is_made_anew_is_not_whole(url: str, connectio
     assert dump(connection) == dumped
 
 
+def test_the_first_revision_of_a_sequence_that_was_never_asked_is_not_given_twice(
+    url: str, connection: Connection
+) -> None:
+    """As after a restore of the schema alone, and then of the rows."""
+    migrate(url)
+    connection.execute("SELECT setval('platform_settings_revision_seq', 1, false)")
+    migrate(url)
+    connection.execute("UPDATE platform_settings SET value_bool = true")
+    assert revision(connection) == 2
+
+
 @pytest.mark.parametrize("came", ["settings", "instances"])
 def test_rows_that_come_without_the_sequence_take_no_later_revision(
     url: str, connection: Connection, came: str

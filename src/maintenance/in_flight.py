@@ -88,8 +88,9 @@ class InFlight:
         return [Entry(*facts) for entry in self.table.copy() if (facts := tuple(entry))]
 
     def clear(self) -> None:
-        """Forget all: in the child of a fork they are the parent's."""
+        """Forget all: in the child of a fork they are the parent's, and so is the thread that was at a sweep."""
         self.table.clear()
+        self._sweeping.clear()
 
 
 def load(entries: Iterable[tuple[Entry, bool]], *, now: float) -> Load:

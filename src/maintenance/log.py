@@ -12,5 +12,5 @@ def log(level: int, said: str, *arguments: object, exc: BaseException | None = N
 
     A filter or a handler of the app's may raise: requests are answered and the flag is followed all the same.
     """
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         _logger.log(level, "maintenance: " + said, *arguments, exc_info=exc, stacklevel=2)  # noqa: G003 - no value

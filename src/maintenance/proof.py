@@ -181,7 +181,7 @@ def _missing(instance: Instance, question: Question, elapsed: float) -> str:
     """What an instance has not said yet; empty where it has said all that is asked."""
     # Equal, not at least: a restored backup counts its revisions anew.
     if instance.revision != question.revision:
-        last = "nothing" if instance.revision is None else f"revision {instance.revision}"
+        last = "nothing yet" if instance.revision is None else f"revision {instance.revision}"
         meanwhile = f"; {_meanwhile(instance, elapsed)}" if question.enabled else ""
         return f"has acknowledged {last}, not revision {question.revision}{meanwhile}"
     if not question.drain or instance.in_flight == 0:

@@ -105,8 +105,7 @@ class Refresher:
 
     def join(self, timeout: float) -> None:
         """Wait for the end of a retired thread, for `timeout` seconds at most."""
-        # A store that is away cannot be told, and waiting would only cost the time-out.
-        if self.started and not self._failures:
+        if self.started:
             self._ended.wait(timeout)
         if not self.started and self._may_end() and self._claim():
             self._leave()
@@ -293,7 +292,7 @@ class Refresher:
         limit, uniform = self._settings.limit, self._runtime.uniform
         if self._failures:
             return min(limit, 0.05 * 2.0 ** min(self._failures, 10)) * uniform(0.5, 1.0)
-        if self._lease.failing or (self.registration.due and self.registration.late):
+        if self._lease.failing or self.registration.late:
             return limit * uniform(0.5, 1.0)
         return self._settings.ttl * uniform(0.6, 0.8)
 

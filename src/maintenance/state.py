@@ -291,6 +291,8 @@ class MaintenanceState:
         """
         if not isinstance(instance, str):
             raise TypeError(f"instance is {instance!r}: write its id, as fleet().instances tells it")
+        with contextlib.suppress(ValueError):
+            instance = UUID(instance).hex
         with self._conversation(WRITE_LIMIT) as session:
             return session.remove(instance)
 

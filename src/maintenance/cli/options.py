@@ -24,7 +24,7 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _PARTS: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
 _DURATION: Final = re.compile(rf"(?:{_PARTS.pattern})+", re.ASCII)
 
-_QUOTED: Final = re.compile(r"(://[^\s:/?#]*):[^'\"]*@")
+_QUOTED: Final = re.compile(r":(?!//)[^'\"]*@")
 """A password in a value that argparse quotes, which may hold blanks."""
 
 _EXAMPLES: Final = {
@@ -237,7 +237,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with exit status 2."""
-        message = _QUOTED.sub(r"\1:***@", message)
+        message = _QUOTED.sub(":***@", message)
         # One that stands before the command takes its place, or that of what the command line itself knows.
         order = "options go after the command; " if self.prog == _PROGRAM else ""
         self.exit(2, f"{self.prog}: error: {scrub(message)} ({order}see `{self.prog} --help`)\n")
@@ -362,8 +362,7 @@ def check(args: argparse.Namespace, unknown: Sequence[str] = ()) -> None:
         ConfigurationError: They do; the message says what to write.
     """
     if unknown:
-        # Their values may hold a password.
-        said = [re.sub(r"(://|=).*", r"\1***", argument, flags=re.DOTALL) for argument in unknown]
+        said = [_masked(argument, before) for argument, before in zip(unknown, ("", *unknown), strict=False)]
         # One that the command has was not understood because of where it stands.
         order = ": options go after the command" if hasattr(args, unknown[0].lstrip("-").replace("-", "_")) else ""
         raise ConfigurationError(f"unrecognized arguments: {' '.join(said)}{order}")
@@ -371,6 +370,13 @@ def check(args: argparse.Namespace, unknown: Sequence[str] = ()) -> None:
         _check_wait(args)
     if args.command == "forget" and bool(args.ids) == (args.silent is not None):
         raise ConfigurationError("write either the IDs that `maintenance fleet` shows, or --silent 1h")
+
+
+def _masked(argument: str, before: str) -> str:
+    """An argument without what may be a password in it: a part of a URL, or the value of an option."""
+    if before.startswith("-") and not argument.startswith("-"):
+        return "***"
+    return re.sub(r"([:=@]).*", r"\1***", argument, flags=re.DOTALL)
 
 
 def _check_wait(args: argparse.Namespace) -> None:

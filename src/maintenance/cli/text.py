@@ -11,7 +11,7 @@ from typing import Any, Final
 from maintenance.model import Instance, Snapshot
 from maintenance.registration import HEARTBEAT
 
-_PASSWORDS: Final = re.compile(r"(://[^\s:/?#]*):[^\s]*@|(password=)[^\s&]+", re.IGNORECASE)
+_PASSWORDS: Final = re.compile(r":(?!//)\S*@|(password=)(?:'[^']*'|[^\s&]+)", re.IGNORECASE)
 
 
 _JOINERS: Final = "\u200c\u200d"
@@ -20,7 +20,7 @@ _JOINERS: Final = "\u200c\u200d"
 
 def scrub(text: str) -> str:
     """The text without the passwords of the URLs in it."""
-    return _PASSWORDS.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
+    return _PASSWORDS.sub(lambda found: f"{found[1]}***" if found[1] else ":***@", text)
 
 
 def printable(text: str) -> str:

@@ -59,7 +59,9 @@ _NOBODY: Final = UUID(SENTINEL.id)
 # The time as a number, because psycopg reads no other DateStyle than ISO. What does not match a name of PostgreSQL's
 # own exactly is written with its schema: in public anybody may have put a better match.
 _ROW: Final = "s.value_bool, s.details, s.revision, extract(epoch FROM s.updated_at)::float8, s.updated_by"
-_FLAG: Final = f"s.key IS NOT NULL, {_ROW}, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_is_in_recovery()"
+_FLAG: Final = (
+    f"s.key IS NOT NULL, {_ROW}, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery()"
+)
 _SETTINGS: Final = "(VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s"
 _READ: Final = (
     f"SELECT {_FLAG}, EXISTS (SELECT FROM public.maintenance_instances WHERE id = %(instance)s) FROM {_SETTINGS}"
@@ -67,7 +69,7 @@ _READ: Final = (
 _READ_ALONE: Final = f"SELECT {_FLAG}, false FROM {_SETTINGS}"
 _WRITE: Final = f"""
 INSERT INTO public.platform_settings AS s (key, value_bool, details, updated_by, updated_at)
-VALUES (%(key)s, %(enabled)s, %(details)s, %(updated_by)s, now())
+VALUES (%(key)s, %(enabled)s, %(details)s, %(updated_by)s, pg_catalog.now())
 ON CONFLICT (key) DO UPDATE SET value_bool = EXCLUDED.value_bool, details = EXCLUDED.details,
     updated_by = EXCLUDED.updated_by, updated_at = EXCLUDED.updated_at
 RETURNING {_ROW}
@@ -77,30 +79,34 @@ _COLUMNS: Final = _FIELDS[:-1]  # how long it has been silent follows from `seen
 _SAID: Final = _COLUMNS[_COLUMNS.index("revision") :]
 _REPORT: Final = f"""
 INSERT INTO public.maintenance_instances ({", ".join(_COLUMNS)}, seen_at)
-VALUES ({", ".join(f"%({name})s" for name in _COLUMNS)}, now())
-ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _SAID)}, seen_at = now()
+VALUES ({", ".join(f"%({name})s" for name in _COLUMNS)}, pg_catalog.now())
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _SAID)}, seen_at = pg_catalog.now()
 """
 # An acknowledgement may be lost in a crash, as no flip is: the row then says what was true before, and proves less.
 # Never through a pooler, which would hide the crash from the process that has to say it again.
 _SAY: Final = f"""
-UPDATE public.maintenance_instances SET {", ".join(f"{name} = %({name})s" for name in _SAID)}, seen_at = now()
-WHERE id = %(id)s AND set_config('synchronous_commit', 'off', true) = 'off' RETURNING true
+UPDATE public.maintenance_instances SET {", ".join(f"{name} = %({name})s" for name in _SAID)},
+    seen_at = pg_catalog.now()
+WHERE id = %(id)s AND pg_catalog.set_config('synchronous_commit', 'off', true) = 'off' RETURNING true
 """
 # As numeric, for the role's extra_float_digits may round what is read of a float8, and a shorter TTL proves too much.
-_TIMES: Final = {"ttl": "i.ttl::numeric", "silent_for": "extract(epoch FROM clock_timestamp() - i.seen_at)::numeric"}
+_TIMES: Final = {
+    "ttl": "i.ttl::numeric",
+    "silent_for": "extract(epoch FROM pg_catalog.clock_timestamp() - i.seen_at)::numeric",
+}
 _FLEET: Final = f"""
 SELECT {_FLAG}, {", ".join(_TIMES.get(name, f"i.{name}") for name in _FIELDS)}
 FROM {_SETTINGS} LEFT JOIN public.maintenance_instances i ON true
 ORDER BY i.host, i.pid, i.id
 """
 _PROBE: Final = """
-SELECT pg_backend_pid(), coalesce(
+SELECT pg_catalog.pg_backend_pid(), coalesce(
     pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.maintenance_instances'), 'SELECT'), false)
 """
 # A flip or a registration that a crash forgets proves nothing, whatever the role's own setting.
 _DURABLE: Final = (
-    "SELECT set_config('synchronous_commit', 'on', true) "
-    "WHERE current_setting('synchronous_commit') IN ('off', 'local');"
+    "SELECT pg_catalog.set_config('synchronous_commit', 'on', true) "
+    "WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');"
 )
 # Who locks the tables for long must not keep the readers from what can still be read.
 _NO_QUEUE: Final = "SET LOCAL lock_timeout = 250;"
@@ -113,7 +119,7 @@ _UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaNam
 _GRANTS: Final = {
     "must be owner": ": migrate as the tables' owner",
     "sequence": ": grant this role USAGE on that sequence",
-    "schema": ": grant this role USAGE on that schema, and CREATE too where it is to migrate",
+    "schema": ": grant this role USAGE there; to migrate, be the tables' owner, or have CREATE too where there are none",
     "maintenance_instances": ": grant this role SELECT there, and INSERT, UPDATE and DELETE too where it serves",
     "": ": grant this role SELECT there, and INSERT and UPDATE too where it flips; only the tables' owner migrates",
 }
@@ -253,7 +259,7 @@ class _Connection(psycopg.Connection[Any]):
         except psycopg.OperationalError as exc:
             if not self.given_up:
                 raise
-            said = f"no answer within {self.patience:g} s: look whether the server hangs, or waits for a standby"
+            said = f"no answer within {self.patience:.3g} s: look whether the server hangs, or waits for a standby"
             raise _GivenUp(said) from exc
 
     def _give_up(self) -> None:
