@@ -660,4 +660,4 @@ def test_of_two_requests_that_find_a_state_at_once_one_is_told_of_its_changes() 
     gate._meters[state] = first = gate._meter()  # what the other request has put there meanwhile
     gate._follow(state)
     assert list(gate._meters.values()) == [first]
-    assert state._callbacks == ()
+    assert state._flips._functions == (first.told,)

@@ -482,7 +482,7 @@ def test_a_role_that_may_not_migrate_says_what_to_grant(migrated_url: str, poor_
     with psycopg.connect(migrated_url, autocommit=True) as owner:
         owner.execute(f"REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO {role}")
         with pytest.raises(
-            StoreError, match="grant this role USAGE there; to migrate, be the tables' owner, or have CREATE too"
+            StoreError, match="grant this role USAGE there; to migrate, be the tables' owner, or have CREATE"
         ):
             PostgresStore(poor_url).migrate()
         owner.execute(f"GRANT CREATE ON SCHEMA public TO {role}")

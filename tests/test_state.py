@@ -1,12 +1,16 @@
 """What a process's own code calls, over the real stores; and what is refused before anything is written."""
 
+import builtins
 import datetime as dt
 import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -225,18 +229,64 @@ def test_priming_reads_now_and_starts_no_thread_and_no_lease(state: MaintenanceS
     assert state.follower.refresher is None
     assert not state.lease.runs()
     assert registered(store) == set()
-    assert state.enabled  # memory alone, while it is recent
-    assert state.follower.refresher is None
     assert state.status().condition == "fresh"
 
 
+def test_code_that_asks_a_primed_process_has_it_follow_and_waits_for_nothing(faulty: FaultyStore, clock: Clock) -> None:
+    started: list[Callable[[], None]] = []
+    state = MaintenanceState(faulty, runtime=runtime(clock, start=started.append, waker=Bell))
+    state.prime()
+    faulty.away()
+    assert not state.enabled
+    assert not state.enabled  # nor does the second one wait for the thread's first read
+    assert (faulty.connects, len(started)) == (1, 1)
+    assert state.status().condition == "fresh"
+
+
+@pytest.mark.parametrize("prime", [MaintenanceState.prime, lambda state: state.set(False)])
+def test_a_flip_elsewhere_is_seen_at_once_by_code_that_asks(shared_url: str, prime: Any) -> None:
+    with (
+        closing(MaintenanceState(shared_url, ttl=60.0)) as state,
+        closing(MaintenanceState(shared_url, register=False)) as other,
+    ):
+        prime(state)
+        assert not state.enabled
+        other.set(True)
+        eventually(lambda: state.enabled, 10.0)
+
+
+def test_code_that_asks_while_it_is_imported_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faulty: FaultyStore, clock: Clock
+) -> None:
+    """The process may be about to fork: a server that preloads imports the app, and then does."""
+    started: list[Callable[[], None]] = []
+    state = MaintenanceState(faulty, runtime=runtime(clock, start=started.append, waker=Bell))
+    (tmp_path / "asks_while_imported.py").write_text("import builtins\nanswer = builtins.state.enabled\n")
+    monkeypatch.setattr(builtins, "state", state, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    state.prime()
+    assert import_module("asks_while_imported").answer is False
+    assert started == []
+
+
 def test_what_this_process_has_written_is_an_answer_as_what_it_has_read_is(
-    still: MaintenanceState, store: Store
+    still: MaintenanceState, faulty: FaultyStore
 ) -> None:
     still.set(True)
     assert still.enabled
-    assert still.follower.refresher is None
+    assert faulty.connects == 1
     assert still.status().condition == "fresh"
+
+
+def test_a_refresh_that_fails_is_told_by_the_status_and_a_write_that_goes_well_ends_that(
+    still: MaintenanceState, faulty: FaultyStore
+) -> None:
+    faulty.inner._table.row = None  # type: ignore[attr-defined]
+    with pytest.raises(StoreError):
+        still.refresh()
+    assert "has no row 'maintenance_mode'" in str(still.status().last_error)
+    still.set(True)
+    assert still.status().last_error is None
 
 
 def test_under_block_what_was_primed_is_no_answer_for_code_either(clock: Clock, faulty: FaultyStore) -> None:
@@ -554,6 +604,35 @@ def test_of_two_flips_at_once_the_last_one_told_is_the_one_that_stands(still: Ma
     assert still.lease.known.message == "two"
 
 
+def test_a_callback_that_takes_its_time_holds_up_no_reading() -> None:
+    store, told, go_on = MemoryStore(), [], threading.Event()
+    with closing(MaintenanceState(store, ttl=0.4)) as state:
+
+        @state.on_change
+        def slow(snapshot: Snapshot) -> None:
+            told.append(snapshot.enabled)
+            assert go_on.wait(10)
+
+        state.settle()
+        other = MaintenanceState(store, register=False)
+        for enabled in (True, False, True, False):
+            revision = other.set(enabled).revision
+            eventually(lambda: told and state.lease.known.revision == revision and state.lease.runs())  # noqa: B023
+        read_at = state.lease.known.read_at
+        eventually(lambda: state.lease.known.read_at > read_at, what="another read")
+        assert told == [True]
+        go_on.set()
+        eventually(lambda: told == [True, False])
+
+
+def test_where_no_thread_can_be_started_a_request_tells(still: MaintenanceState, faulty: FaultyStore) -> None:
+    told: list[bool] = []
+    still.on_change(lambda snapshot: told.append(snapshot.enabled))
+    MaintenanceState(faulty).set(True)
+    still.settle()
+    assert told == [True]
+
+
 def test_a_callback_that_calls_exit_or_whose_failure_cannot_be_logged_hinders_nobody(
     still: MaintenanceState, failing_log: list[str]
 ) -> None:
@@ -768,7 +847,13 @@ def test_a_middleware_that_attaches_twice_is_counted_once() -> None:
         def clear(self) -> None:
             """A fork in a later test tells this state too, while it is there."""
 
+        def told(self, snapshot: Snapshot) -> None:
+            told.append(snapshot.enabled)
+
+    told: list[bool] = []
     state, meter = MaintenanceState("memory://"), Meter()
     state.attach(meter)
     state.attach(meter)
     assert state.status().in_flight == 1
+    state.set(True)
+    assert told == [True]

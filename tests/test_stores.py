@@ -117,6 +117,11 @@ def by_hand(store: Store, request: pytest.FixtureRequest) -> ByHand:
     return ByHand(store, request.getfixturevalue(name) if name else None)
 
 
+def test_what_is_a_store_can_be_asked(store: Store) -> None:
+    assert isinstance(store, Store)
+    assert not isinstance("memory://", Store)
+
+
 def in_child(action: Callable[[], object]) -> int:
     """Fork, and run `action` in the child, which ends there; return its pid."""
     pid = os.fork()

@@ -7,7 +7,6 @@ import random
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final
 
 from maintenance import default
@@ -110,8 +109,6 @@ class Gate:
         mine = self._meter()
         meter = self._meters.setdefault(state, mine)
         state.attach(meter)
-        if meter is mine:
-            state.on_change(meter.told)
         self.in_flight = meter.flights[0] if meter.flights else None
         self.state, self.clock, self.lease, self._meters = state, state.clock, state.lease, {state: meter}
         self.clock_call = _call_of(state.clock)
@@ -232,7 +229,7 @@ class Gate:
 
     def _request(self, asked: Asked) -> Request:
         method, path, raw = asked
-        return Request(method, path, MappingProxyType(self._wire.headers(raw)), self._wire.client(raw))
+        return Request(method, path, self._wire.headers(raw), self._wire.client(raw))
 
 
 class _Meter:

@@ -150,7 +150,7 @@ class Lease:
 def _blocked(known: Snapshot) -> Held:
     """What refuses everything; made once for each answer, because responses are kept by its snapshot."""
     # When it will be over is not known, so neither the message nor the end is this answer's.
-    unknown = replace(known, enabled=True, mode="full", message=None, until=None, retry_after=None)
+    unknown = replace(known, enabled=True, mode="full", message=None, until=None, retry_after=None, source="default")
     return Held(unknown, float("-inf"), open=False)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, Protocol
 
 
@@ -113,6 +114,16 @@ class _Nobody:
 
 
 NOBODY: Final[Waker] = _Nobody()
+
+
+def is_importing() -> bool:
+    """Whether the caller is called by an import: a server may fork once that is done."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - CPython's and PyPy's own way to ask
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_gone(pid: int) -> bool:

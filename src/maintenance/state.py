@@ -5,37 +5,30 @@ import contextlib
 import datetime as dt
 import functools
 import itertools
-import logging
-import operator
 import os
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
+from maintenance.callbacks import Callbacks
 from maintenance.checks import check_bool, check_function, check_seconds, check_when_stale
 from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
 from maintenance.follower import Follower
 from maintenance.health import Condition, Health, Status
 from maintenance.in_flight import Entry, Load, load
 from maintenance.lease import LAGGING, Held, Lease, fallback
-from maintenance.log import log
 from maintenance.model import Change, Details, Fleet, Mode, Snapshot, WhenStale
 from maintenance.proof import Progress, Proof, Prover, Question
 from maintenance.refresher import Refresher
 from maintenance.registration import Settings, hostname
-from maintenance.runtime import REAL, Runtime, boot_id
+from maintenance.runtime import REAL, Runtime, boot_id, is_importing
 from maintenance.stores import Session, Store, open_store
 
 WRITE_LIMIT: Final = 10.0
 """Seconds after which a write that hangs is ended."""
 
 Callback = TypeVar("Callback", bound=Callable[[Snapshot], object])
-
-_said: Final = operator.attrgetter(
-    "enabled", "mode", "message", "until", "retry_after", "actor", "reason", "revision", "source"
-)
-"""What of a snapshot counts as a change."""
 
 
 class MaintenanceState:
@@ -85,9 +78,8 @@ class MaintenanceState:
         self.closed = False
         self._primed_in: int | None = None
         self._meters: tuple[Meter, ...] = ()
-        self._callbacks: tuple[Callable[[Snapshot], object], ...] = ()
-        self._told = before
-        self._telling = False
+        self._changes = Callbacks(lambda: self.lease.known, runtime=runtime)
+        self._flips = Callbacks(lambda: self.lease.known, runtime=runtime)
         self._lock = runtime.lock()
         self._health = Health(self.lease, when_stale=when_stale)
         self.follower = Follower(
@@ -116,7 +108,9 @@ class MaintenanceState:
         if now < held.deadline or self.closed:
             return held.snapshot
         if self._settings.when_stale == "serve" and self._is_primed():
-            return self.lease.known  # perhaps in a process that is about to fork: no thread yet
+            if not is_importing():  # or this process may be about to fork
+                self.start()
+            return self.lease.known
         # `settled` first: it notices a fork without hooks. Where no thread runs, as in a child forked for one job,
         # nobody else would ever read.
         held = self.settled() or (self.settle() if self.follower.must_ask else self.lease.outlived())
@@ -132,12 +126,9 @@ class MaintenanceState:
 
         Starts no thread that stays, so that it may be called at import, before a server forks.
         """
-        try:
-            return self.refresh()
-        except StoreError as exc:
-            self.lease.fail(str(exc))
-            self._note()
-            return self.lease.known
+        with contextlib.suppress(StoreError):
+            self.refresh()
+        return self.lease.known
 
     def refresh(self) -> Snapshot:
         """Read now.
@@ -145,16 +136,23 @@ class MaintenanceState:
         Raises:
             StoreError: The store cannot be reached, or the row is missing or wrong.
         """
-        with self._conversation(self._boot_timeout) as session:
-            ticket, sent = self.lease.ticket(), self.clock()
-            reading = session.read()
+        try:
+            with self._conversation(self._boot_timeout) as session:
+                ticket, sent = self.lease.ticket(), self.clock()
+                reading = session.read()
+            snapshot = reading.snapshot(read_at=sent)
+        except StoreError as exc:
+            self.lease.fail(str(exc))
+            self._note()
+            raise
         lagging = not reading.primary
-        if not self.lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=False, lagging=lagging):
+        if not self.lease.install(snapshot, ticket=ticket, renew=False, lagging=lagging):
             self.follower.wake()  # another answer came meanwhile; what else this read saw must not be lost
         if self.follower.refresher is None:
             self.lease.error = LAGGING if lagging else None  # from then on, only what renews the lease clears it
         self._primed_in = self._runtime.pid()
-        self._attempted()
+        self._note()
+        self._tell()
         return self.lease.known
 
     def set(
@@ -200,6 +198,8 @@ class MaintenanceState:
             )
         # A read that was sent before the write returned may not have seen it; one that has seen more stands.
         self.lease.install(snapshot, asked=asked, ticket=self.lease.ticket(), renew=False)
+        if self.follower.refresher is None:
+            self.lease.error = None  # whatever was wrong with the row
         self._primed_in = self._runtime.pid()
         self.follower.wake()
         self._tell()
@@ -320,14 +320,15 @@ class MaintenanceState:
     def on_change(self, callback: Callback) -> Callback:
         """Have a function called with each new snapshot whose flag or details differ; usable as a decorator.
 
-        It is called in the background thread, or in one that called `set` or `refresh`; keep it short. Calls never
-        overlap, and the last one is about what is known: while one runs, changes wait for its end.
+        It is called in a thread of its own, or in one that called `set` or `refresh`. Calls never overlap, and the last
+        one is about what is known: while one runs, changes wait for its end. Nothing is heard before this process
+        follows: from `start`, its first request, or the first time that its code asks.
 
         Raises:
             ConfigurationError: It cannot be called.
         """
         check_function("callback", callback)
-        self._callbacks = (*self._callbacks, callback)
+        self._changes.add(callback)
         return callback
 
     def leave(self) -> None:
@@ -345,10 +346,11 @@ class MaintenanceState:
         self.leave()
 
     def attach(self, meter: "Meter") -> None:
-        """Count what a middleware lets in."""
+        """Count what a middleware lets in, and tell it of each flip at once."""
         with self._lock:
             if meter not in self._meters:
                 self._meters = (*self._meters, meter)
+                self._flips.add(meter.told)
 
     def start(self) -> None:
         """Begin to read in the background, ahead of the first request."""
@@ -362,20 +364,24 @@ class MaintenanceState:
 
     def _begin_anew(self) -> None:
         """As `forked`, where a request notices the fork: it is in flight itself, so nothing in flight is forgotten."""
-        self._lock, self._telling = self._runtime.lock(), False
+        self._lock = self._runtime.lock()
+        self._changes.forked()
+        self._flips.forked()
         self.follower.forked()
 
     def _attempted(self) -> None:
         self._note()
-        self._tell()
+        self._flips.tell()
+        self._changes.tell_apart()
 
     def _measure(self, snapshot: Snapshot) -> Load | None:
         entries = [meter.entries(snapshot) for meter in self._meters]
         return None if None in entries else load(itertools.chain(*filter(None, entries)), now=self.clock())
 
     def _is_primed(self) -> bool:
-        """Whether this very process, not its parent, has read within the TTL, and does not follow yet."""
-        if self.follower.refresher is not None or self._primed_in != self._runtime.pid():
+        """Whether this very process, not its parent, has read within the TTL, and its thread has not yet."""
+        refresher = self.follower.refresher
+        if (refresher is not None and refresher.answered) or self._primed_in != self._runtime.pid():
             return False
         return self.clock() < self.lease.known.read_at + self._settings.ttl
 
@@ -383,23 +389,9 @@ class MaintenanceState:
         return self._health.note(recent=self._is_primed())
 
     def _tell(self) -> None:
-        """Call the callbacks, in one thread at a time: whoever comes meanwhile leaves the telling to that one."""
-        # No lock is held across a call: a callback may flip the flag, and under gevent it may switch.
-        while (news := self._news()) is not None:
-            try:
-                for callback in self._callbacks:
-                    _call(callback, news)
-            finally:
-                self._telling = False
-
-    def _news(self) -> Snapshot | None:
-        """What the caller alone has to tell; None where nothing is new, or another thread tells."""
-        with self._lock:
-            known = self.lease.known
-            if self._telling or _said(known) == _said(self._told):
-                return None
-            self._told, self._telling = known, True
-            return known
+        """Tell of a change in the caller's thread."""
+        self._flips.tell()
+        self._changes.tell()
 
     @contextlib.contextmanager
     def _conversation(self, limit: float) -> Iterator[Session]:
@@ -417,12 +409,8 @@ class Meter(Protocol):
     def clear(self) -> None:
         """Forget all."""
 
-
-def _call(callback: Callable[[Snapshot], object], known: Snapshot) -> None:
-    try:
-        callback(known)
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - the next one is called all the same
-        log(logging.ERROR, "an on_change callback failed: %r", callback, exc=exc)
+    def told(self, snapshot: Snapshot) -> None:
+        """Hear of a flip; takes no time."""
 
 
 def _store(value: Store) -> Store:

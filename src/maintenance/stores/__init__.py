@@ -6,7 +6,7 @@ Importing this package loads no driver; building a store does.
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from maintenance.errors import ConfigurationError
 from maintenance.model import Change, Fleet, Instance, Reading, Row
@@ -64,6 +64,7 @@ class Session(Protocol):
         """End the conversation; may be called twice."""
 
 
+@runtime_checkable
 class Store(Protocol):
     """Where the flag is kept. May be shared by threads; sessions may not.
 

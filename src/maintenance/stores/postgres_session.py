@@ -119,7 +119,7 @@ _UNPREPARED: Final = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaNam
 _GRANTS: Final = {
     "must be owner": ": migrate as the tables' owner",
     "sequence": ": grant this role USAGE on that sequence",
-    "schema": ": grant this role USAGE there; to migrate, be the tables' owner, or have CREATE too where there are none",
+    "schema": ": grant this role USAGE there; to migrate, be the tables' owner, or have CREATE where there are none",
     "maintenance_instances": ": grant this role SELECT there, and INSERT, UPDATE and DELETE too where it serves",
     "": ": grant this role SELECT there, and INSERT and UPDATE too where it flips; only the tables' owner migrates",
 }
