@@ -1,6 +1,6 @@
 -- The settings of a platform, one row each, and the maintenance flag among them.
 -- Safe to run again: it creates what is missing and never resets a value.
--- What is called here is named or cast so that it is PostgreSQL's own, whatever others have put into public.
+-- What is called here is named or cast so that it is PostgreSQL's own, whatever functions others have put into public.
 
 -- Of several at once in a transaction each, one migrates and the others wait.
 DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;

@@ -89,7 +89,7 @@ def test_it_says_what_requests_get(store: FaultyStore, clock: Clock, caplog: pyt
     state = MaintenanceState(store, ttl=TTL, when_stale="block", runtime=runtime(clock, start=refuse))
     store.away("no route to host")
     state.settle()
-    assert lines(caplog) == ["maintenance: the flag is never read, requests get 503: no route to host"]
+    assert lines(caplog) == ["maintenance: the flag has not been read yet, requests get 503: no route to host"]
 
 
 def test_it_says_that_the_last_answer_was_on(

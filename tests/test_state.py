@@ -359,7 +359,9 @@ def test_priming_never_raises_what_the_store_raises(
     assert still.prime().source == "default"
     assert still.status().last_error == "the server is away"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "never read, requests get what stands before the first read, off: the server is away" in caplog.text
+    assert (
+        "has not been read yet, requests get what stands before the first read, off: the server is away" in caplog.text
+    )
 
 
 def test_refreshing_raises_it(still: MaintenanceState, faulty: FaultyStore) -> None:

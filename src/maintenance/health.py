@@ -78,6 +78,8 @@ class Health:
         if condition == "fresh":
             log(logging.WARNING, "the flag is fresh again, at revision %d", known.revision)
             return
-        which = "what stands before the first read" if condition == "never read" else "the last known answer"
+        unread = condition == "never read"
+        which = "what stands before the first read" if unread else "the last known answer"
         answer = "503" if self._when_stale == "block" else f"{which}, {'on' if known.enabled else 'off'}"
-        log(logging.WARNING, "the flag is %s, requests get %s: %s", condition, answer, self._lease.error)
+        said = "has not been read yet" if unread else "is stale"
+        log(logging.WARNING, "the flag %s, requests get %s: %s", said, answer, self._lease.error)
