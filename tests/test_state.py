@@ -629,6 +629,17 @@ def test_a_callback_that_takes_its_time_holds_up_no_reading() -> None:
         eventually(lambda: told == [1, last])
 
 
+def test_a_read_that_brings_nothing_new_starts_no_thread_to_tell_it(faulty: FaultyStore, clock: Clock) -> None:
+    started: list[Callable[[], None]] = []
+    state = MaintenanceState(faulty, runtime=runtime(clock, start=started.append, waker=Bell))
+    state.on_change(lambda _: None)
+    state.refresh()
+    for starts in (0, 1):
+        state._attempted()
+        assert len(started) == starts
+        state.lease.install(replace(state.lease.known, revision=99), ticket=state.lease.ticket(), renew=False)
+
+
 def test_where_no_thread_can_be_started_a_request_tells(still: MaintenanceState, faulty: FaultyStore) -> None:
     told: list[bool] = []
     still.on_change(lambda snapshot: told.append(snapshot.enabled))

@@ -17,7 +17,7 @@ VARIABLES: Final = ("MAINTENANCE_DATABASE_URL", "DATABASE_URL")
 
 _state: MaintenanceState | None = None
 _locks: dict[int, threading.Lock] = {}
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows forks nothing
     # The child may have its parent's pid, in a pid namespace of its own.
     os.register_at_fork(after_in_child=_locks.clear)
 
