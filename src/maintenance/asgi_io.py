@@ -21,7 +21,9 @@ TRY_AGAIN_LATER: Final = 1013
 MAX_KNOWN: Final = 512
 """How many responses' headers are kept as bytes: the same ones are sent again and again."""
 
-_known: Final[dict[int, tuple[tuple[tuple[str, str], ...], list[tuple[bytes, bytes]]]]] = {}
+_Headers = tuple[tuple[str, str], ...]
+
+_known: Final[dict[int, tuple[_Headers, list[tuple[bytes, bytes]]]]] = {}
 
 
 def _headers(scope: Any) -> dict[str, str]:
@@ -53,25 +55,24 @@ WIRE: Final = Wire(
 )
 
 
-def _encoded(response: Response) -> list[tuple[bytes, bytes]]:
-    """The headers as bytes, in a list of its own, which a server or another middleware may write to."""
-    headers = response.headers
-    known = _known.get(id(headers))
-    if known is None or known[0] is not headers:
-        known = headers, [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        if len(_known) >= MAX_KNOWN:
-            _known.clear()
-        _known[id(headers)] = known
-    return known[1].copy()
+def _encode(headers: _Headers) -> tuple[_Headers, list[tuple[bytes, bytes]]]:
+    known = headers, [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    if len(_known) >= MAX_KNOWN:
+        _known.clear()
+    _known[id(headers)] = known
+    return known
 
 
 def messages(response: Response, scope: Scope) -> tuple[Message, Message]:
     """A refusal as a server takes it; without its body where only the headers were asked for."""
     body = b"" if scope["method"] == "HEAD" else response.body
-    return (
-        {"type": "http.response.start", "status": response.status, "headers": _encoded(response)},
-        {"type": "http.response.body", "body": body},
-    )
+    headers = response.headers
+    known = _known.get(id(headers))
+    if known is None or known[0] is not headers:
+        known = _encode(headers)
+    # A list of its own, which a server or another middleware may write to.
+    start = {"type": "http.response.start", "status": response.status, "headers": known[1].copy()}
+    return start, {"type": "http.response.body", "body": body}
 
 
 async def settled(gate: Gate, now: float) -> Held:
@@ -113,5 +114,5 @@ async def refuse_websocket(response: Response, scope: Scope, receive: Receive, s
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "maintenance"})
         return
-    await send({"type": "websocket.http.response.start", "status": response.status, "headers": _encoded(response)})
-    await send({"type": "websocket.http.response.body", "body": response.body})
+    for message in messages(response, {"method": "GET"}):
+        await send({**message, "type": f"websocket.{message['type']}"})
