@@ -3,10 +3,10 @@
 import functools
 import inspect
 import logging
-import random
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from random import random
 from typing import Any, Final
 
 from maintenance import default
@@ -185,7 +185,7 @@ class Gate:
         if refusals.snapshot is not snapshot:
             self._refusals = refusals = Refusals(snapshot)
         sent = asked[0] not in READS
-        standard = refusals.get(self._accept(asked[2]), random.random(), sent)  # noqa: S311 - spreads, guards nothing
+        standard = refusals.get(self._accept(asked[2]), random(), sent)  # noqa: S311 - spreads, guards nothing
         return standard if self._respond is None else self._custom(self._respond, snapshot, asked, standard)
 
     def refuses(self, asked: Asked, snapshot: Snapshot) -> bool:
