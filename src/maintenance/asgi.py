@@ -82,7 +82,7 @@ class MaintenanceMiddleware(Middleware):
         if kind == "websocket":
             await refuse_websocket(refusal, scope, receive, send)
             return
-        start, body = messages(refusal, scope)
+        start, body = messages(refusal, method == "HEAD")
         await send(start)
         await send(body)
 

@@ -63,9 +63,9 @@ def _encode(headers: _Headers) -> tuple[_Headers, list[tuple[bytes, bytes]]]:
     return known
 
 
-def messages(response: Response, scope: Scope) -> tuple[Message, Message]:
+def messages(response: Response, head: bool) -> tuple[Message, Message]:
     """A refusal as a server takes it; without its body where only the headers were asked for."""
-    body = b"" if scope["method"] == "HEAD" else response.body
+    body = b"" if head else response.body
     headers = response.headers
     known = _known.get(id(headers))
     if known is None or known[0] is not headers:
@@ -114,5 +114,5 @@ async def refuse_websocket(response: Response, scope: Scope, receive: Receive, s
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "maintenance"})
         return
-    for message in messages(response, {"method": "GET"}):
+    for message in messages(response, False):
         await send({**message, "type": f"websocket.{message['type']}"})

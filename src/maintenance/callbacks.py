@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable
 from typing import Final
 
+from maintenance.lease import Lease
 from maintenance.log import log
 from maintenance.model import Snapshot
 from maintenance.runtime import Runtime
@@ -18,15 +19,15 @@ _said: Final = operator.attrgetter(
 class Callbacks:
     """Called in one thread at a time, and the last call is about what is known: whatever comes meanwhile waits."""
 
-    def __init__(self, known: Callable[[], Snapshot], *, runtime: Runtime) -> None:
+    def __init__(self, lease: Lease, *, runtime: Runtime) -> None:
         """Start with none.
 
         Args:
-            known: What is known; at this moment it is no news.
+            lease: What is known; at this moment it is no news.
             runtime: The locks and the threads.
         """
-        self._known, self._runtime = known, runtime
-        self._told = known()
+        self._lease, self._runtime = lease, runtime
+        self._told = lease.known
         self._functions: tuple[Callable[[Snapshot], object], ...] = ()
         self.forked()
 
@@ -52,7 +53,7 @@ class Callbacks:
         """The same in a thread of its own: a slow one must not hold up whoever keeps the flag fresh."""
         if not self._functions:
             self.tell()
-        elif _said(self._known()) != _said(self._told):
+        elif self._is_news(self._lease.known):
             try:
                 self._runtime.start(self.tell)
             except (RuntimeError, OSError):  # where no thread can be started
@@ -61,11 +62,14 @@ class Callbacks:
     def _news(self) -> Snapshot | None:
         """What the caller alone has to tell; None where nothing is new, or another thread tells."""
         with self._lock:
-            known = self._known()
-            if self._telling or _said(known) == _said(self._told):
+            known = self._lease.known
+            if self._telling or not self._is_news(known):
                 return None
             self._told, self._telling = known, True
             return known
+
+    def _is_news(self, known: Snapshot) -> bool:
+        return _said(known) != _said(self._told)
 
 
 def _call(function: Callable[[Snapshot], object], known: Snapshot) -> None:

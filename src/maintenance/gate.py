@@ -42,7 +42,7 @@ class Wire:
     Attributes:
         paths: (path, mount point) as the server gives them -> (relative, whole), decoded.
         accept: The raw request -> its Accept header, or None.
-        headers: The raw request -> its headers, names in lower case.
+        headers: The raw request -> its headers, several of one name joined.
         client: The raw request -> the peer's address, or None.
         copy: The raw request -> one that the app cannot write into.
     """

@@ -171,7 +171,7 @@ class Snapshot:
         revision: Grows with each change of the flag or a detail; 0 where no store was read.
         updated_at: When the row was last written, by the store's clock; aware.
         updated_by: Who flipped it, as the platform's own key.
-        source: ``store``, or ``environment`` or ``default`` before the first read.
+        source: ``store``; ``environment`` or ``default`` before the first read; ``default`` too where a process blocks.
         read_at: The clock (seconds, of this machine only) **before** the read was sent; 0 where no store was read.
     """
 

@@ -78,8 +78,8 @@ class MaintenanceState:
         self.closed = False
         self._primed_in: int | None = None
         self._meters: tuple[Meter, ...] = ()
-        self._changes = Callbacks(lambda: self.lease.known, runtime=runtime)
-        self._flips = Callbacks(lambda: self.lease.known, runtime=runtime)
+        self._changes = Callbacks(self.lease, runtime=runtime)
+        self._flips = Callbacks(self.lease, runtime=runtime)
         self._lock = runtime.lock()
         self._health = Health(self.lease, when_stale=when_stale)
         self.follower = Follower(

@@ -27,7 +27,7 @@ def _headers(environ: Any) -> dict[str, str]:
     # A copy: the app may be writing to it when a bypass is asked about a request in flight.
     named = {key[5:]: value for key, value in environ.copy().items() if key.startswith("HTTP_")}
     named |= {key: environ[key] for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if environ.get(key)}
-    return {name.replace("_", "-").lower(): value for name, value in named.items()}
+    return {name.replace("_", "-"): value for name, value in named.items()}
 
 
 WIRE: Final = Wire(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from maintenance.cli.standings import Standing, Standings, standing_json, why
+from maintenance.cli.standings import Standing, Standings, line, standing_json
 from maintenance.cli.text import emit, name, number, printable, span
 from maintenance.proof import Proof
 
@@ -33,8 +33,7 @@ def lines(proof: Proof, changed: Sequence[Standing], problem: bool) -> None:
         )
     # Where the flag is another one by now, nobody has to follow this one any more.
     for it in () if proof.final else changed:
-        said = f"{name(it.instance)}: {printable(why(it, revision=proof.revision))}"
-        print(f"  {span(proof.elapsed):>7}  {it.word:<13}  {said}", flush=True)
+        print(f"  {span(proof.elapsed):>7}  {it.word:<13}  {line(it, revision=proof.revision)}", flush=True)
 
 
 def json_lines(proof: Proof, changed: Sequence[Standing], problem: bool) -> None:
@@ -53,6 +52,11 @@ class Watch:
         self.standings = Standings()
         self.show: Show = lambda *_: None
         self.proof: Proof | None = None
+
+    @property
+    def waiting(self) -> list[Standing]:
+        """Who has to follow, and is not accounted for: nobody any more, where the flag is another one by now."""
+        return [] if self.proof is not None and self.proof.final else self.standings.waiting
 
     def __call__(self, proof: Proof) -> None:
         """Take a judgement, and show what is new in it."""

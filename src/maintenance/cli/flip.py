@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 
 from maintenance.cli import options
 from maintenance.cli.display import Watch, shown
-from maintenance.cli.standings import NOBODY, next_step, result_json, summary, why
+from maintenance.cli.standings import NOBODY, line, next_step, result_json, summary
 from maintenance.cli.store import warn, watching
-from maintenance.cli.text import emit, ended, flag_json, flipped, name, number, printable, scrub, span, word
+from maintenance.cli.text import emit, ended, flag_json, flipped, number, printable, scrub, span, word
 from maintenance.errors import ConfigurationError
 from maintenance.model import Snapshot
 from maintenance.proof import Proof
@@ -106,19 +106,17 @@ def _conclude(proof: Proof, watch: Watch, snapshot: Snapshot, args: argparse.Nam
         emit(result_json(proof, standings, snapshot, interrupted=interrupted))
     else:
         print(printable(summary(proof, standings, snapshot, drain=args.drain)), flush=True)
-        # Where the flag is another one by now, nobody has to follow this one any more.
-        for standing in () if proof.final else standings.waiting:
-            said = printable(why(standing, revision=snapshot.revision))
-            print(f"  {name(standing.instance)}: {said}", flush=True)
+        for standing in watch.waiting:
+            print(f"  {line(standing, revision=snapshot.revision)}", flush=True)
         if not proof and not proof.final:
-            print(next_step(_again(snapshot, args), waits=bool(standings.waiting)), flush=True)
+            print(next_step(_again(snapshot, args), waits=bool(watch.waiting)), flush=True)
     if proof and not proof.confirmed and not proof.fenced:
         warn(NOBODY)
 
 
 def _verdict(proof: Proof, watch: Watch, snapshot: Snapshot) -> str:
     obstacles = [proof.problem] if proof.problem else []
-    if (waiting := watch.standings.waiting) and not proof.final:
+    if waiting := watch.waiting:
         obstacles.append(f"{number(len(waiting), 'process')} not accounted for")
     stays = "`maintenance status` tells more" if proof.final else f"maintenance stays {word(snapshot)}"
     return f"NOT PROVEN after {span(proof.elapsed)}: {'; '.join([*obstacles, stays])}"

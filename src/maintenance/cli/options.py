@@ -231,6 +231,8 @@ def details(args: argparse.Namespace, *, now: dt.datetime) -> Details:
 
 _PROGRAM: Final = "maintenance"
 
+_ORDER: Final = "options go after the command"
+
 
 class Parser(argparse.ArgumentParser):
     """One line for a mistake, without the passwords that argparse would repeat."""
@@ -239,7 +241,7 @@ class Parser(argparse.ArgumentParser):
         """End with exit status 2."""
         message = _QUOTED.sub(":***@", message)
         # One that stands before the command takes its place, or that of what the command line itself knows.
-        order = "options go after the command; " if self.prog == _PROGRAM else ""
+        order = f"{_ORDER}; " if self.prog == _PROGRAM else ""
         self.exit(2, f"{self.prog}: error: {scrub(message)} ({order}see `{self.prog} --help`)\n")
 
 
@@ -364,7 +366,7 @@ def check(args: argparse.Namespace, unknown: Sequence[str] = ()) -> None:
     if unknown:
         said = [_masked(argument, before) for argument, before in zip(unknown, ("", *unknown), strict=False)]
         # One that the command has was not understood because of where it stands.
-        order = ": options go after the command" if hasattr(args, unknown[0].lstrip("-").replace("-", "_")) else ""
+        order = f": {_ORDER}" if hasattr(args, unknown[0].lstrip("-").replace("-", "_")) else ""
         raise ConfigurationError(f"unrecognized arguments: {' '.join(said)}{order}")
     if args.command in ("on", "off", "wait"):
         _check_wait(args)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from maintenance.cli.text import last_known, last_seen, number, span
+from maintenance.cli.text import last_known, last_seen, name, number, printable, span
 from maintenance.model import Instance, Snapshot
 from maintenance.proof import Proof
 
@@ -97,6 +97,11 @@ def why(standing: Standing, *, revision: int) -> str:
         return standing.why
     drains = standing.instance.revision == revision
     return f"{standing.why}; {last_seen(standing.instance) if drains else last_known(standing.instance)}"
+
+
+def line(standing: Standing, *, revision: int) -> str:
+    """An instance, and `why` it stands as it does, for a terminal."""
+    return f"{name(standing.instance)}: {printable(why(standing, revision=revision))}"
 
 
 def summary(proof: Proof, standings: Standings, snapshot: Snapshot, *, drain: bool) -> str:

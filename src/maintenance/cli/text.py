@@ -13,7 +13,6 @@ from maintenance.registration import HEARTBEAT
 
 _PASSWORDS: Final = re.compile(r":(?!//)\S*@|(password=)(?:'[^']*'|[^\s&]+)", re.IGNORECASE)
 
-
 _JOINERS: Final = "\u200c\u200d"
 """Parts of Persian words and of emoji, which no terminal obeys."""
 

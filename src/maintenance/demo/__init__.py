@@ -132,9 +132,7 @@ def _invite(a: Server, b: Server, database: str | None) -> None:
     command = _command()
     option = f" --database {shlex.quote(database)}" if database else ""
     _say(f"Now you. Open {a.url}/ and {b.url}/ side by side, and in another terminal:\n")
-    for enabled in ("true", "false"):
-        message = ', "message": "Back in a minute."' if enabled == "true" else ""
-        body = f'{{"enabled": {enabled}{message}}}'
+    for body in ('{"enabled": true, "message": "Back in a minute."}', '{"enabled": false}'):
         _say(f"  curl -X PUT {a.url}{ADMIN} -d '{body}'")
     _say(f"  curl -i {b.url}/\n")
     if not database:
