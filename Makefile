@@ -51,7 +51,7 @@ demo: .venv/standard
 	@$(BIN)/maintenance demo
 
 simulate: .venv/dev
-	$(BIN)/python -m tests.simulate
+	$(BIN)/python -m tests.simulation
 
 torture: .venv/dev
 	$(BIN)/python -m tests.torture

@@ -13,7 +13,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
 
-from maintenance import default
+from maintenance.process import api
 from maintenance.stores import PostgresStore, Store, open_store
 from tests.support.postgres import Server, database, server
 
@@ -134,9 +134,9 @@ def sample_environment(
         patch.setenv("DJANGO_SETTINGS_MODULE", "tests.support.django_settings")
         patch.chdir(tmp_path_factory.mktemp("samples"))
         # What another page or test has left follows another database.
-        patch.setattr(default, "_state", None)
+        patch.setattr(api, "_state", None)
         yield
-        if (state := default.current_state()) is not None:
+        if (state := api.current_state()) is not None:
             state.close()
 
 

@@ -12,7 +12,7 @@ import psycopg
 
 from benchmarks.report import line, spread
 from maintenance import MaintenanceState
-from maintenance.runtime import REAL
+from maintenance.base.runtime import REAL
 from tests.torture.fleet import Fleet, fleet
 
 PROCESSES: Final = 100

@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmarks.report import line, spread
 from maintenance import MaintenanceState, Snapshot
-from maintenance.runtime import REAL
+from maintenance.base.runtime import REAL
 from tests.support.postgres import DURABLE, server
 
 FLIPS: Final = 100

@@ -72,7 +72,7 @@ def test_the_layers_are_told_when_one_looks_up(tmp_path: Path) -> None:
         target = copy / path.relative_to(SOURCE)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    (copy / "stores" / "memory.py").write_text("def late():\n    import maintenance.state\n", encoding="utf-8")
+    (copy / "stores" / "memory.py").write_text("def late():\n    import maintenance.process.state\n", encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text(encoding="utf-8"), encoding="utf-8")
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'src')!r}); "
@@ -87,7 +87,7 @@ def test_the_layers_are_told_when_one_looks_up(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "maintenance.stores.memory -> maintenance.state" in done.stdout
+    assert "maintenance.stores.memory -> maintenance.process.state" in done.stdout
 
 
 def test_the_library_does_not_assert() -> None:

@@ -1,13 +1,13 @@
 """A maintenance mode that a whole fleet follows, for WSGI and ASGI apps, with its flag in PostgreSQL."""
 
 from maintenance._version import __version__
-from maintenance.default import aset_maintenance, fleet, init_maintenance, maintenance_enabled, set_maintenance
+from maintenance.base.values import Fleet, Instance, Request, Snapshot
 from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
-from maintenance.health import Status
-from maintenance.model import Fleet, Instance, Request, Snapshot
-from maintenance.proof import Proof
-from maintenance.response import Response
-from maintenance.state import MaintenanceState
+from maintenance.http.refusal import Response
+from maintenance.process.api import aset_maintenance, fleet, init_maintenance, maintenance_enabled, set_maintenance
+from maintenance.process.state import MaintenanceState
+from maintenance.process.status import Status
+from maintenance.proof.judge import Proof
 
 __all__ = [
     "ConfigurationError",

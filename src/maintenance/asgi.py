@@ -2,12 +2,22 @@
 
 from typing import Unpack
 
-from maintenance.asgi_io import WIRE, App, Receive, Scope, Send, lifespan, messages, refuse_websocket, settled
-from maintenance.checks import check_bool
-from maintenance.middleware import Middleware, Options
-from maintenance.policy import WEBSOCKET
-from maintenance.state import MaintenanceState
-from maintenance.websocket import Closer
+from maintenance.base.options import check_bool
+from maintenance.base.values import WEBSOCKET
+from maintenance.http.asgi_io import (
+    WIRE,
+    App,
+    Receive,
+    Scope,
+    Send,
+    lifespan,
+    messages,
+    refuse_websocket,
+    wait_in_thread,
+)
+from maintenance.http.middleware import Middleware, Options
+from maintenance.http.websocket import Closer
+from maintenance.process.state import MaintenanceState
 
 
 class MaintenanceMiddleware(Middleware):
@@ -50,7 +60,7 @@ class MaintenanceMiddleware(Middleware):
         flight, app = gate.in_flight, self._app
         # The clock first: what is held a moment later may be newer, never older, than the reading.
         now = clock(*which)
-        if flight is None and now < gate.lease.held.open_until:
+        if flight is None and now < gate.lease.current.open_until:
             await app(scope, receive, send)
             return
         method, path = scope["method"] if kind == "http" else WEBSOCKET, scope["path"]
@@ -65,7 +75,7 @@ class MaintenanceMiddleware(Middleware):
                 table.append(entry)
                 if len(table) > flight.room:
                     flight.sweep()
-            held = gate.lease.held
+            held = gate.lease.current
             if now < held.open_until:
                 await app(scope, receive, send)
                 return
@@ -73,7 +83,7 @@ class MaintenanceMiddleware(Middleware):
             if asked is None:
                 gate.begin()
             else:
-                refusal = gate.refusal(asked, held if now < held.deadline else await settled(gate, now))
+                refusal = gate.refusal(asked, held if now < held.deadline else await wait_in_thread(gate, now))
             if refusal is None:
                 await app(scope, receive, send)
                 return

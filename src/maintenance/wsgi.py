@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from maintenance.middleware import Middleware
-from maintenance.response import Response
-from maintenance.wsgi_body import Complete, closing, record
-from maintenance.wsgi_io import WIRE, method_of, sent
+from maintenance.http.middleware import Middleware
+from maintenance.http.refusal import Response
+from maintenance.http.wsgi_body import Complete, closing, record
+from maintenance.http.wsgi_io import WIRE, method_of, sent
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -28,7 +28,7 @@ class MaintenanceMiddleware(Middleware):
         # The clock first: what is held a moment later may be newer, never older, than the reading.
         now = clock(*which)
         if flight is None:
-            if now < gate.lease.held.open_until or (refusal := self._refusal(environ, now)) is None:
+            if now < gate.lease.current.open_until or (refusal := self._refusal(environ, now)) is None:
                 return app(environ, start_response)
             return sent(refusal, environ, start_response)
         raw = environ if gate.keep is None else gate.keep(environ)
@@ -42,7 +42,7 @@ class MaintenanceMiddleware(Middleware):
             table.append(entry)
             if len(table) > flight.room:
                 flight.sweep()
-            if now < gate.lease.held.open_until or (refusal := self._refusal(environ, now)) is None:
+            if now < gate.lease.current.open_until or (refusal := self._refusal(environ, now)) is None:
                 if environ.get("wsgi.file_wrapper") is not self._known_wrapper:
                     self._known_wrapper = record(environ)
                 body = app(environ, start_response)
@@ -63,4 +63,4 @@ class MaintenanceMiddleware(Middleware):
         if asked is None:
             gate.begin()
             return None
-        return gate.refusal(asked, gate.held(now) or gate.settle())
+        return gate.refusal(asked, gate.peek(now) or gate.wait_for_answer())

@@ -16,5 +16,5 @@ The model of the world, from the bottom up; each module's docstring says more:
             and nothing may be claimed wrongly; in the calm behind it everything must come right again.
 `planted`   Bugs, each one a small change of the real code, that the invariants must catch.
 
-Nothing of the library is replaced but its edge: `maintenance.runtime.Runtime` and the store.
+Nothing of the library is replaced but its edge: `maintenance.base.runtime.Runtime` and the store.
 """

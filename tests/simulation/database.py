@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from maintenance.base.values import SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import RegistrationError, StoreError
-from maintenance.model import SENTINEL, Change, Fleet, Instance, Reading, Row
 from tests.simulation.history import History, Write
 from tests.simulation.world import Process, Queue, Thread, Waker, World
 

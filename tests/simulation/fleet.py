@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from maintenance.base.values import Mode, Snapshot
 from maintenance.errors import StoreError
-from maintenance.model import Mode, Snapshot
-from maintenance.proof import Proof
-from maintenance.state import MaintenanceState
+from maintenance.process.state import MaintenanceState
+from maintenance.proof.judge import Proof
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.simulation.database import Database
 from tests.simulation.history import Handled, Success

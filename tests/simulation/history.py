@@ -13,8 +13,8 @@ statement was executed, and, for a drain, a process that does not track its requ
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from maintenance.model import Mode
-from maintenance.policy import PASSES
+from maintenance.base.values import Mode
+from maintenance.http.rules import PASSES
 
 NEVER = 1 << 60
 METHODS = ("GET", "POST")

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from unittest.mock import patch
 
-from maintenance import proof
-from maintenance.follower import Follower
-from maintenance.lease import Lease
-from maintenance.refresher import Refresher
+from maintenance.http.wsgi_body import closing
+from maintenance.http.wsgi_io import sent
+from maintenance.process.lease import Lease
+from maintenance.process.lifecycle import Lifecycle
+from maintenance.process.watcher import Watcher
+from maintenance.proof import judge, prover
 from maintenance.wsgi import MaintenanceMiddleware
-from maintenance.wsgi_body import closing
-from maintenance.wsgi_io import sent
 from tests.simulation.scenario import run
 from tests.simulation.world import Weather
 
@@ -76,7 +76,7 @@ def _registers_after_admitting(self: Any, session: Any) -> None:
 
 def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
     gate = self._gate
-    now, held = gate.clock(), gate.lease.held
+    now, held = gate.clock(), gate.lease.current
     refusal = None if held.open and now < held.deadline else self._refusal(environ, now)
     if refusal is not None:
         return sent(refusal, environ, start_response)
@@ -92,13 +92,13 @@ def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
 
 def _reads_the_clock_after_the_flag(self: Any, environ: Any, start_response: Any) -> Any:
     gate = self._gate
-    held = gate.lease.held
+    held = gate.lease.current
     now = gate.clock()
     refusal = None if held.open and now < held.deadline else self._refusal(environ, now)
     return self._app(environ, start_response) if refusal is None else sent(refusal, environ, start_response)
 
 
-_true_account, _true_judge = proof._account, proof.judge
+_true_account, _true_judge = judge._account, judge.judge
 
 
 def _trusts_the_silent(instance: Any, question: Any, elapsed: float) -> Any:
@@ -109,7 +109,7 @@ def _takes_emptied_for_empty(fleet: Any, question: Any, *, elapsed: float) -> An
     return _true_judge(replace(fleet, intact=True), replace(question, expect=None), elapsed=elapsed)
 
 
-_true_read = Refresher._read
+_true_read = Watcher._read
 
 
 def _takes_a_standby_for_the_primary(self: Any, session: Any) -> Any:
@@ -146,21 +146,21 @@ def _leaves_before_the_lease_has_ended(self: Any) -> None:
         _true_leave(self)
 
 
-_true_leave = Follower.leave
+_true_leave = Lifecycle.leave
 
 BUSY: Final = {"ttl": 2.0, "gap": 0.1}
 
 PLANTED: Final = {
     "acknowledging before installing": Plant(
-        ((Refresher, "_cycle", _acknowledges_before_installing),), "unrest", {"when_stale": "serve", **BUSY}
+        ((Watcher, "_cycle", _acknowledges_before_installing),), "unrest", {"when_stale": "serve", **BUSY}
     ),
     "read_at taken after the answer": Plant(
-        ((Refresher, "_read", _reads_the_clock_after_the_answer),),
+        ((Watcher, "_read", _reads_the_clock_after_the_answer),),
         "freeze",
         {"when_stale": "block", "handling": 0.02, "delay": 0.01, **BUSY},
     ),
     "registering after admitting": Plant(
-        ((Refresher, "_cycle", _registers_after_admitting),),
+        ((Watcher, "_cycle", _registers_after_admitting),),
         "join leave unheard",
         {"when_stale": "block", "handling": 0.02, "strikes": 2.0, **BUSY},
     ),
@@ -173,24 +173,24 @@ PLANTED: Final = {
         ((MaintenanceMiddleware, "__call__", _reads_the_clock_after_the_flag),), "unrest", {"when_stale": "serve"}
     ),
     "trusting a silent serving instance": Plant(
-        ((proof, "_account", _trusts_the_silent),), "cut sever", {"when_stale": "serve"}
+        ((judge, "_account", _trusts_the_silent),), "cut sever", {"when_stale": "serve"}
     ),
     "forgetting the clock's rate": Plant(
-        ((proof, "lease_end", lambda ttl: ttl),),
+        ((judge, "lease_end", lambda ttl: ttl), (prover, "lease_end", lambda ttl: ttl)),
         "sever",
         {"when_stale": "block", "ttl": 4.0, "delay": 0.001, "gap": 0.01, "handling": 0.01, "skewed": True},
     ),
     "an emptied table of instances taken for an empty fleet": Plant(
-        ((proof, "judge", _takes_emptied_for_empty),), "empty cut sever", {"when_stale": "block"}
+        ((prover, "judge", _takes_emptied_for_empty),), "empty cut sever", {"when_stale": "block"}
     ),
     "a standby that renews the lease": Plant(
-        ((Refresher, "_read", _takes_a_standby_for_the_primary),), "standby drop lost", {"when_stale": "block"}
+        ((Watcher, "_read", _takes_a_standby_for_the_primary),), "standby drop lost", {"when_stale": "block"}
     ),
     "an unregistered process that renews its lease": Plant(
-        ((Refresher, "_unfit", _renews_unregistered),), "denied", {"when_stale": "block", **BUSY}
+        ((Watcher, "_unfit", _renews_unregistered),), "denied", {"when_stale": "block", **BUSY}
     ),
     "leaving the fleet before the lease has ended": Plant(
-        ((Follower, "leave", _leaves_before_the_lease_has_ended),),
+        ((Lifecycle, "leave", _leaves_before_the_lease_has_ended),),
         "lull",
         {"when_stale": "block", "handling": 0.02, "strikes": 2.0, **BUSY},
     ),

@@ -21,7 +21,10 @@ from unittest.mock import patch
 
 from greenlet import GreenletExit
 
-from maintenance import follower, gate, lease, proof, refresher, registration, state, wsgi
+from maintenance import wsgi
+from maintenance.http import admission
+from maintenance.process import lease, lifecycle, state, watcher
+from maintenance.proof import membership, prover
 from tests.simulation.database import Database, Network
 from tests.simulation.fleet import Operator, Options, Server, alive
 from tests.simulation.history import History
@@ -36,13 +39,13 @@ STRIKES: Final = ("cut", "drop", "freeze", "crash", "restart", "fork", "join", "
 
 STEPPED: Final = {
     wsgi.MaintenanceMiddleware: ("__call__", "_refusal"),
-    gate.Gate: ("held",),
+    admission.Admission: ("peek",),
     lease.Lease: ("install", "run_out", "expire", "close"),
-    refresher.Refresher: ("_cycle", "_read", "_install", "retire"),
-    registration.Registration: ("register", "acknowledge", "follow_drain", "_say"),
-    follower.Follower: ("settled", "settle", "_await_outcome", "_ensure_running", "leave", "forked"),
+    watcher.Watcher: ("_cycle", "_read", "_install", "retire"),
+    membership.Membership: ("register", "acknowledge", "follow_drain", "_say"),
+    lifecycle.Lifecycle: ("peek", "wait_for_answer", "_await_outcome", "_ensure_running", "leave", "forked"),
     state.MaintenanceState: ("set", "refresh", "forked", "close"),
-    proof.Prover: ("_read",),
+    prover.Prover: ("_read",),
 }
 """Where a switch between two statements could matter."""
 
@@ -101,11 +104,11 @@ def _in(world: World, history: History) -> Iterator[None]:
     ids = SimpleNamespace(uuid4=lambda: uuid.UUID(int=world.random.getrandbits(128)))
     network = SimpleNamespace(gethostname=lambda: world.process.host)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(patch.object(registration, "socket", network))
-        for module in (registration, state):
+        stack.enter_context(patch.object(membership, "socket", network))
+        for module in (membership, state):
             stack.enter_context(patch.object(module, "boot_id", lambda: "boot"))
-        stack.enter_context(patch.object(registration, "uuid", ids))
-        stack.enter_context(patch.object(follower, "_noticing", _LockOfEach(world)))
+        stack.enter_context(patch.object(membership, "uuid", ids))
+        stack.enter_context(patch.object(lifecycle, "_noticing", _LockOfEach(world)))
         stack.enter_context(patch.object(World, "current", world))
         logger.addHandler(errors)
         propagate, logger.propagate = logger.propagate, False
@@ -353,7 +356,7 @@ class Scenario:
         parent = self._victim()
         if parent is None or parent.app is None or parent.process.frozen_until > self.world.now:
             return
-        # Who forks without hooks does so before it serves, or lives with what proof.md says that cannot be done.
+        # Who forks without hooks does so before it serves, or lives with what prover.md says that cannot be done.
         hooks = parent.instance is not None or parent.has_entered or self.random.random() < 0.5
         name = f"p{len(self.servers)} of {parent.process.name}"
         process = self.world.boot(name, parent.process.host, like=parent.process)
@@ -428,7 +431,7 @@ class Scenario:
         proof = last.prove(snapshot, drain=drain, timeout=6 * longest + 20, expect=len(present))
         self.history.count("last flips")
         if not proof:
-            wrong.append(f"not proven in the calm: {proof.problem} {proof.laggards}")
+            wrong.append(f"not proven in the calm: {prover.problem} {prover.laggards}")
         if not intact:
             longest *= 1.05  # until when nobody who is unknown can still admit
         followers = [one.state.follower.refresher for one in present if one.process.threads]
@@ -439,3 +442,13 @@ class Scenario:
         world.sleep(max(began + longest * 1.02 + 0.5 - world.now, 0.0))
         behind = [one.process.name for one in present if one.process.threads and not one.follows]
         wrong.extend(f"{name} does not follow" for name in behind)
+
+
+def story(task: tuple[int, int | None]) -> tuple[int, int | None, list[str], dict[str, int]]:
+    """Run one (seed, size); the same and its violations, and what it counted."""
+    seed, size = task
+    try:
+        violations, counts, _ = summary(seed, size=size)
+    except Exception as exc:  # noqa: BLE001 - whatever it was, its seed must be known
+        return seed, size, [f"the run itself failed: {exc!r}"], {}
+    return seed, size, violations, counts

@@ -21,7 +21,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from maintenance.runtime import Runtime
+from maintenance.base.runtime import Runtime
 
 CLOCK_RATE = 0.01
 
@@ -309,7 +309,7 @@ class Event:
 
 
 class Waker:
-    """A `maintenance.runtime.Waker`."""
+    """A `maintenance.base.runtime.Waker`."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from maintenance.runtime import REAL, Runtime
+from maintenance.base.runtime import REAL, Runtime
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from uuid import uuid4
 
-from maintenance.model import Instance
+from maintenance.base.values import Instance
 from maintenance.stores import Store
 
 COMMAND = (sys.executable, "-m", "maintenance")

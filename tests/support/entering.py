@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from maintenance.in_flight import InFlight
+from maintenance.process.in_flight import InFlight
 
 
 def enter(flight: InFlight, *facts: Any) -> list[Any]:

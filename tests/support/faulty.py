@@ -4,8 +4,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from maintenance.base.values import SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import StoreError
-from maintenance.model import SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.stores import MemoryStore, Session, Waker
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from maintenance.model import WhenStale
+from maintenance.base.values import WhenStale
 from maintenance.stores import PostgresStore
 from tests.support.postgres import DURABLE, Server, server
 from tests.support.relay import Relay

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from maintenance import MaintenanceState
-from maintenance.model import WhenStale
-from maintenance.runtime import REAL
+from maintenance.base.runtime import REAL
+from maintenance.base.values import WhenStale
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.torture.slots import Sight, Slots
 

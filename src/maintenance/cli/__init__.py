@@ -27,7 +27,7 @@ BROKEN_PIPE: Final = 141
 
 
 def _demo(_: argparse.Namespace) -> int:
-    from maintenance.demo import run  # noqa: PLC0415 - servers and clients, for this command only
+    from maintenance.cli.demo import run  # noqa: PLC0415 - servers and clients, for this command only
 
     return run()
 

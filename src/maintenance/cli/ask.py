@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
+from maintenance.base.values import Fleet, Instance, Snapshot
 from maintenance.cli.store import named, warn, watching
 from maintenance.cli.text import (
     HEADINGS,
@@ -24,8 +25,7 @@ from maintenance.cli.text import (
     word,
 )
 from maintenance.errors import ConfigurationError, MaintenanceError
-from maintenance.lease import LAGGING
-from maintenance.model import Fleet, Instance, Snapshot
+from maintenance.process.lease import LAGGING
 from maintenance.stores import PostgresStore
 from maintenance.stores.migrations import migrations
 

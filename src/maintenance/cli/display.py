@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from maintenance.cli.standings import Standing, Standings, line, standing_json
 from maintenance.cli.text import emit, name, number, printable, span
-from maintenance.proof import Proof
+from maintenance.proof.judge import Proof
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,16 +5,16 @@ import datetime as dt
 import shlex
 from dataclasses import asdict, replace
 
+from maintenance.base.values import Snapshot
 from maintenance.cli import options
 from maintenance.cli.display import Watch, shown
 from maintenance.cli.standings import NOBODY, line, next_step, result_json, summary
 from maintenance.cli.store import warn, watching
 from maintenance.cli.text import emit, ended, flag_json, flipped, number, printable, scrub, span, word
 from maintenance.errors import ConfigurationError
-from maintenance.model import Snapshot
-from maintenance.proof import Proof
-from maintenance.registration import HEARTBEAT
-from maintenance.state import MaintenanceState
+from maintenance.process.state import MaintenanceState
+from maintenance.proof.judge import Proof
+from maintenance.proof.membership import HEARTBEAT
 
 NOT_PROVEN = 4
 INTERRUPTED = 130

@@ -13,11 +13,11 @@ from typing import Final, NoReturn, get_args
 from uuid import UUID
 
 from maintenance._version import __version__
+from maintenance.base.values import Details, Mode
 from maintenance.cli.text import scrub
 from maintenance.errors import ConfigurationError
-from maintenance.model import Details, Mode
-from maintenance.proof import LEAST_SILENCE
-from maintenance.registration import hostname
+from maintenance.proof.judge import LEAST_SILENCE
+from maintenance.proof.membership import hostname
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

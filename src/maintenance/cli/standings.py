@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
+from maintenance.base.values import Instance, Snapshot
 from maintenance.cli.text import last_known, last_seen, name, number, printable, span
-from maintenance.model import Instance, Snapshot
-from maintenance.proof import Proof
+from maintenance.proof.judge import Proof
 
 Word = Literal["waiting", "confirmed", "fenced", "gone", "presumed dead", "left"]
 

@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 
-from maintenance.default import database_variable, open_named
 from maintenance.errors import ConfigurationError, StoreError
-from maintenance.state import MaintenanceState
+from maintenance.process.api import database_variable, open_named
+from maintenance.process.state import MaintenanceState
 from maintenance.stores import SQLiteStore, Store
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from maintenance.model import Instance, Snapshot
-from maintenance.registration import HEARTBEAT
+from maintenance.base.values import Instance, Snapshot
+from maintenance.proof.membership import HEARTBEAT
 
 _PASSWORDS: Final = re.compile(r":(?!//)\S*@|(password=)(?:'[^']*'|[^\s&]+)", re.IGNORECASE)
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from maintenance.base.values import Snapshot
 from maintenance.cli.store import watching
 from maintenance.cli.text import change, flag_json, local, printable, to_json
-from maintenance.model import Snapshot
-from maintenance.state import MaintenanceState
+from maintenance.process.state import MaintenanceState
 
 LOOK: Final = 0.2
 """Seconds between two looks at whether the store answers."""

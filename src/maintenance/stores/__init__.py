@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final, Protocol, runtime_checkable
 
+from maintenance.base.runtime import Waker
+from maintenance.base.values import Change, Fleet, Instance, Reading, Row
 from maintenance.errors import ConfigurationError
-from maintenance.model import Change, Fleet, Instance, Reading, Row
-from maintenance.runtime import Waker
 from maintenance.stores.memory import MemoryStore
 from maintenance.stores.postgres import PostgresStore
 from maintenance.stores.sqlite import SQLiteStore

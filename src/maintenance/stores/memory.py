@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from maintenance.base.runtime import REAL, Waker
+from maintenance.base.values import Change, Fleet, Instance, Reading, Row
 from maintenance.errors import ConfigurationError
-from maintenance.model import Change, Fleet, Instance, Reading, Row
-from maintenance.runtime import REAL, Waker
 
 
 @dataclass(slots=True)

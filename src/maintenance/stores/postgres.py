@@ -6,7 +6,7 @@ from importlib import import_module
 from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
-from maintenance.checks import check_bool, check_seconds
+from maintenance.base.options import check_bool, check_seconds
 from maintenance.errors import ConfigurationError
 from maintenance.stores.migrations import migrations
 

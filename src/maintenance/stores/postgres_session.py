@@ -25,9 +25,9 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.postgres import register_default_adapters
 from psycopg.types.json import Jsonb, set_json_loads
 
+from maintenance.base.runtime import Waker
+from maintenance.base.values import CHANNEL, KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import ConfigurationError, LateError, LateRegistrationError, RegistrationError, StoreError
-from maintenance.model import CHANNEL, KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
-from maintenance.runtime import Waker
 
 Result = TypeVar("Result")
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
-from maintenance.checks import check_bool
+from maintenance.base.options import check_bool
 from maintenance.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from maintenance.base.runtime import REAL, Waker
+from maintenance.base.values import KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import LateError, RegistrationError, StoreError
-from maintenance.model import KEY, SENTINEL, Change, Fleet, Instance, Reading, Row
-from maintenance.runtime import REAL, Waker
 
 POLL: Final = 0.1
 """Seconds between two looks at the file while waiting for a change."""

@@ -1,0 +1,1 @@
+"""Integrations with frameworks. The core imports none of them."""

@@ -1,0 +1,189 @@
+"""The edge: clocks, native threads, and what wakes them."""
+
+import os
+import resource
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from maintenance.base import runtime
+from maintenance.base.runtime import NOBODY, REAL, SocketWaker, boot_id, is_gone
+
+LONG = 20.0
+"""Seconds that nothing here lasts."""
+
+
+@pytest.fixture
+def waker() -> Iterator[SocketWaker]:
+    waker = SocketWaker()
+    yield waker
+    waker.close()
+
+
+# SocketWaker
+
+
+def test_where_nobody_can_be_woken_nothing_happens() -> None:
+    NOBODY.wake()
+    assert not NOBODY.wait(LONG)
+    NOBODY.close()
+
+
+def test_a_wake_ends_the_wait_that_is_under_way(waker: SocketWaker) -> None:
+    woken: list[bool] = []
+    thread = threading.Thread(target=lambda: woken.append(waker.wait(LONG)))
+    thread.start()
+    waker.wake()
+    thread.join(LONG / 2)
+    assert woken == [True]
+
+
+def test_a_wake_ends_the_next_wait_and_only_that(waker: SocketWaker) -> None:
+    waker.wake()
+    waker.wake()
+    assert waker.wait(LONG)
+    assert not waker.wait(0.0)
+
+
+def test_a_wait_ends_with_its_time_and_a_time_that_is_over_is_none(waker: SocketWaker) -> None:
+    assert not waker.wait(0.001)
+    assert not waker.wait(-5.0)
+
+
+def test_what_can_be_read_ends_a_wait_that_nobody_woke(waker: SocketWaker) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    began = time.monotonic()
+    assert not waker.wait(LONG, fd=reader)
+    assert time.monotonic() - began < LONG / 2
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_descriptor_above_1023_can_be_waited_for(waker: SocketWaker) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2100:
+        pytest.skip("this machine allows no descriptor above 1023")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2100, hard))
+    reader, writer = os.pipe()
+    os.dup2(reader, 2000)
+    os.write(writer, b"x")
+    began = time.monotonic()
+    assert not waker.wait(LONG, fd=2000)
+    assert time.monotonic() - began < LONG / 2
+    for descriptor in (2000, reader, writer):
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_however_often_it_is_woken_it_never_blocks(waker: SocketWaker) -> None:
+    for _ in range(20_000):
+        waker.wake()
+    assert waker.wait(0.0)
+
+
+def test_waking_what_is_closed_is_nothing() -> None:
+    waker = SocketWaker()
+    waker.close()
+    waker.wake()
+
+
+def test_where_there_is_no_poll_select_does(waker: SocketWaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(select, "poll")
+    assert not waker.wait(0.001)
+    waker.wake()
+    assert waker.wait(LONG)
+
+
+# Threads
+
+
+def test_a_thread_runs_beside() -> None:
+    ran = threading.Event()
+    REAL.start(ran.set)
+    assert ran.wait(LONG)
+
+
+def test_under_gevent_threads_and_locks_are_native_ones() -> None:
+    script = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent, time
+from maintenance.base.runtime import REAL, _native
+ran = []
+REAL.start(lambda: (_native("time", "sleep")(0.1), ran.append(1)))
+end = _native("time", "monotonic")() + 10
+while not ran and _native("time", "monotonic")() < end:
+    pass  # a green thread would never run while this one does not yield
+assert ran == [1]
+import _thread
+assert type(REAL.lock()) is type(gevent.monkey.get_original("_thread", "allocate_lock")())
+assert type(REAL.event()).__module__.startswith(("gevent", "threading"))
+print("native")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("native", 0), done.stderr
+
+
+# Clocks
+
+
+def test_the_clock_also_runs_while_the_machine_is_suspended() -> None:
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    expected = time.monotonic() if clock is None else time.clock_gettime(clock)
+    assert REAL.clock() == pytest.approx(expected, abs=1.0)
+    assert REAL.clock() <= REAL.clock()
+
+
+def test_elsewhere_it_is_the_one_that_counts_the_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    assert runtime._boot_clock() is time.monotonic
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert runtime._boot_clock()() == pytest.approx(time.clock_gettime(time.CLOCK_MONOTONIC), abs=1.0)
+
+
+# Processes
+
+
+def test_a_process_that_has_ended_is_gone_and_this_one_is_not() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait(LONG)
+    assert is_gone(child.pid)
+    assert not is_gone(os.getpid())
+    assert REAL.is_gone(child.pid)
+
+
+def test_a_process_that_may_not_be_asked_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: Any) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(os, "kill", forbid)
+    assert not is_gone(1)
+
+
+def test_one_boot_and_namespace_has_one_name() -> None:
+    assert boot_id() == boot_id()
+    if sys.platform == "linux":
+        assert "pid:[" in boot_id()
+
+
+def test_where_the_system_does_not_tell_there_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: Any) -> Any:
+        raise OSError("no /proc here")
+
+    monkeypatch.setattr(os, "readlink", missing)
+    assert boot_id() == ""
+
+
+def test_sleeping_and_dice_are_the_real_ones() -> None:
+    began = time.monotonic()
+    REAL.sleep(0.01)
+    assert time.monotonic() - began >= 0.009
+    assert 2.0 <= REAL.uniform(2.0, 3.0) <= 3.0
+    assert REAL.pid() == os.getpid()

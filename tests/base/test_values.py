@@ -1,0 +1,160 @@
+"""What is refused before anything is written, and what a row that anybody wrote is taken for."""
+
+import datetime as dt
+from dataclasses import FrozenInstanceError
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from maintenance.base.values import MAX_RETRY_AFTER, MAX_TEXT, Change, Details, Reading, Request, Row, Snapshot
+from maintenance.errors import FlagError
+
+NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ({"mode": "half"}, ValueError, "mode is 'half': write 'full' or 'read_only'"),
+        ({"mode": None}, ValueError, "mode is None"),
+        ({"mode": ["full"]}, ValueError, "mode is"),
+        ({"message": 3}, TypeError, "message is a int: write a str or None"),
+        ({"actor": b"me"}, TypeError, "actor is a bytes"),
+        ({"reason": "x" * (MAX_TEXT + 1)}, ValueError, f"reason has {MAX_TEXT + 1} characters: write at most"),
+        ({"message": "a\0b"}, ValueError, "message holds a NUL"),
+        ({"message": "\ud83d"}, ValueError, "half of a surrogate pair"),
+        ({"until": "tomorrow"}, TypeError, "until is a str: write an aware datetime"),
+        ({"until": dt.date(2026, 11, 21)}, TypeError, "until is a date"),
+        ({"until": dt.datetime(2026, 11, 21)}, ValueError, "names no time zone: write it with one"),  # noqa: DTZ001
+        ({"until": dt.datetime.max.replace(tzinfo=dt.timezone(-dt.timedelta(hours=1)))}, ValueError, "until is 9999"),
+        ({"retry_after": "60"}, TypeError, "retry_after is a str: write whole seconds"),
+        ({"retry_after": 1.5}, TypeError, "retry_after is a float"),
+        ({"retry_after": True}, TypeError, "retry_after is a bool"),
+        ({"retry_after": -1}, ValueError, "retry_after is -1: write seconds between 0"),
+        ({"retry_after": MAX_RETRY_AFTER + 1}, ValueError, "retry_after is 2147483648"),
+    ],
+)
+def test_wrong_details_are_refused_with_what_to_write(wrong: dict[str, Any], error: type, says: str) -> None:
+    with pytest.raises(error, match=says):
+        Details(**wrong)
+
+
+def test_the_last_values_that_are_right_are_taken() -> None:
+    Details(message="x" * MAX_TEXT, retry_after=MAX_RETRY_AFTER)
+    Details(message="", retry_after=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"enabled": 1}, "enabled is 1: write True or False"),
+        ({"enabled": "on"}, "enabled is 'on'"),
+        ({"enabled": None}, "enabled is None"),
+        ({"enabled": True, "updated_by": 7}, "updated_by is a int: write a uuid.UUID or None"),
+    ],
+)
+def test_a_wrong_change_is_refused_with_what_to_write(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        Change(details=Details(), **wrong)
+
+
+def test_details_are_stored_without_what_is_usual() -> None:
+    assert Details().to_json() == {}
+    assert Details(mode="read_only", retry_after=0).to_json() == {"mode": "read_only", "retry_after": 0}
+
+
+def test_times_are_stored_in_utc_and_come_back() -> None:
+    until = NOON.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=30)))
+    stored = Details(until=until).to_json()
+    assert stored == {"until": "2026-11-21T12:00:00+00:00"}
+    assert Details.from_json(stored).until == NOON
+
+
+def test_names_of_newer_versions_are_left_alone() -> None:
+    assert Details.from_json({"colour": "red", "message": "hi", "actor": None}) == Details(message="hi")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (Row(None, {}, 1), "value_bool of 'maintenance_mode' is None: set it to true or false"),
+        (Row(1, {}, 1), "value_bool of 'maintenance_mode' is 1"),
+        (Row(True, {}, None), "revision of 'maintenance_mode' is None: run `maintenance migrate`"),
+        (Row(True, None, 1), "details of 'maintenance_mode' is wrong: details is None: write a JSON object"),
+        (Row(True, [], 1), r"details is \[\]"),
+        (Row(True, {"mode": "half"}, 1), "mode is 'half'"),
+        (Row(True, {"retry_after": 2.5}, 1), "retry_after is a float"),
+        (Row(True, {"until": "soon"}, 1), "details of 'maintenance_mode' is wrong"),
+        (Row(True, {"until": 5}, 1), "details of 'maintenance_mode' is wrong"),
+        (Row(True, {"until": "2026-11-21T12:00:00"}, 1), "names no time zone"),
+        (Row(True, {"message": {"a": 1}}, 1), "message is a dict"),
+    ],
+)
+def test_a_wrong_row_names_its_column(row: Row, says: str) -> None:
+    with pytest.raises(FlagError, match=says):
+        row.snapshot(read_at=0.0)
+
+
+def test_a_missing_row_is_told_with_what_to_do() -> None:
+    with pytest.raises(
+        FlagError, match="^x: platform_settings has no row 'maintenance_mode': run `maintenance migrate`"
+    ):
+        Reading(None, store="x").snapshot(read_at=0.0)
+
+
+def test_a_wrong_row_is_told_with_where_it_is() -> None:
+    with pytest.raises(FlagError, match="^x: platform_settings.value_bool of 'maintenance_mode' is None: set it"):
+        Reading(Row(None, {}, 7), store="x").snapshot(read_at=0.0)
+
+
+def test_a_right_row_is_a_snapshot_with_all_that_it_says() -> None:
+    by = UUID(int=7)
+    row = Row(True, {"mode": "read_only", "message": "m", "until": NOON.isoformat(), "retry_after": 9}, 4, NOON, by)
+    assert Reading(row).snapshot(read_at=3.5) == Snapshot(
+        enabled=True, mode="read_only", message="m", until=NOON, retry_after=9, revision=4, updated_at=NOON,
+        updated_by=by, source="store", read_at=3.5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [Snapshot(enabled=True), Request("GET", "/"), Details()])
+def test_values_cannot_be_changed(value: Any) -> None:
+    name = next(iter(type(value).__dataclass_fields__))
+    with pytest.raises(FrozenInstanceError):
+        setattr(value, name, None)
+
+
+def test_the_headers_of_a_request_are_read_only() -> None:
+    with pytest.raises(TypeError):
+        Request("GET", "/").headers["x"] = "y"  # type: ignore[index]
+
+
+def test_headers_are_found_in_any_case_however_they_were_given() -> None:
+    given = {"X-Secret": "s"}
+    headers = Request("GET", "/", given).headers
+    given["x-later"] = "no"
+    assert (headers["x-secret"], headers.get("X-SECRET"), "X-Secret" in headers) == ("s", "s", True)
+    assert (dict(headers), len(headers), repr(headers)) == ({"x-secret": "s"}, 1, "{'x-secret': 's'}")
+    assert (headers.get("x-later"), "x-later" in headers) == (None, False)
+    assert headers == {"x-secret": "s"}
+
+
+LONG = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row(LONG, {}, 1),
+        Row(True, {}, LONG),
+        Row(True, LONG, 1),
+        Row(True, {"mode": LONG}, 1),
+        Row(True, {"mode": {"a": [LONG]}}, 1),
+        Row(True, {"until": LONG}, 1),
+        Row(True, {"retry_after": 10**4000}, 1),
+    ],
+)
+def test_a_wrong_row_is_not_quoted_whole(row: Row) -> None:
+    with pytest.raises(FlagError, match=r"\.\.\.: ") as caught:
+        row.snapshot(read_at=0.0)
+    assert len(str(caught.value)) < 300

@@ -1,0 +1,477 @@
+"""The page in a real browser: what it shows, what it asks for, and how it brings its visitor back."""
+
+import datetime as dt
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+
+from maintenance.base.values import Snapshot
+from maintenance.http.refusal import render, retry_after
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+]
+DOWN = "We\u2019ll be back soon"
+NOW = dt.datetime(2026, 11, 21, 12, 0, tzinfo=dt.UTC)
+LONG = "A long sentence for a narrow screen, and one word: " + "Donaudampfschifffahrtsgesellschaft" * 4 + "\n\nEnd."
+HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"></p></main>"
+
+
+@dataclass
+class Site:
+    """A site under maintenance, and what it was asked."""
+
+    port: int = 0
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot(enabled=True))
+    up: bool = False
+    status: int = 200
+    hint: str | None = None
+    head: int | None = None
+    refresh: int = 60
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def answer(self, method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
+        if method == "HEAD" and self.head is not None:
+            return self.head, [("Content-Length", "0")], b""
+        if self.up:
+            body = f"<!doctype html><title>app</title><link rel=icon href=data:,><h1>{method}</h1>".encode()
+            headers = [("Content-Type", "text/html"), ("Content-Length", str(len(body))), ("Location", "/login")]
+            return 200 if path == "/login" else self.status, headers, body
+        answer = render(
+            self.snapshot, "text/html", retry_after(self.snapshot, now=NOW, spread=0.5), sent=method == "POST"
+        )
+        body = answer.body.replace(b'content="60"', b'content="%d"' % self.refresh)
+        changed = {"Content-Length": str(len(body))} | ({"Retry-After": self.hint} if self.hint else {})
+        return answer.status, [(name, changed.get(name, value)) for name, value in answer.headers], body
+
+
+class _Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def _any(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path == "/favicon.ico":
+            self.send_response(204)
+            self.end_headers()
+            return
+        self.site.asked.append(f"{self.command} {self.path}")
+        status, headers, body = self.site.answer(self.command, self.path)
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = do_POST = _any
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
+        """Say nothing: what was asked is in `Site.asked`."""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": site})) as server:
+        site.port = server.server_port
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield site
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is on the PATH: `apt-get install chromium`, or install Chrome")
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=FLAGS) as browser:
+        yield browser
+
+
+Visit = Callable[..., Page]
+
+# Writes down each wait. The one of 20 s is the patience with a request, which an injected clock would outrun.
+WAITS = """
+    window.waits = [];
+    const real = setTimeout;
+    window.setTimeout = (work, wait) => {
+        if (wait === 20000 && !window.impatient) return 0;
+        waits.push(wait);
+        return real(work, wait);
+    };
+"""
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Iterator[Visit]:
+    """Opens the page as a visitor of one's own; fails the test where it complains or asks another host."""
+    complaints: list[str] = []
+    opened = []
+
+    def check(request: Request) -> None:
+        if not request.url.startswith(site.url):
+            complaints.append(f"asked for {request.url}")
+
+    def hear(text: str) -> None:
+        # The browser itself notes each answer that is an error.
+        if not re.match(r"Failed to load resource: (the server responded|net::)", text):
+            complaints.append(text)
+
+    def open_page(path: str = "", *, at: dt.datetime | None = NOW, script: str = "", **options: object) -> Page:
+        context = browser.new_context(**{"locale": "en-GB", "timezone_id": "UTC"} | options)
+        opened.append(context)
+        page = context.new_page()
+        page.set_default_timeout(5000)
+        page.on("request", check)
+        page.on("console", lambda message: hear(message.text) if message.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        if at is not None:
+            page.clock.install(time=at)
+            page.add_init_script(WAITS + script)
+        page.goto(site.url + path)
+        return page
+
+    yield open_page
+    for context in opened:
+        context.close()
+    assert not complaints
+
+
+def until(**delta: float) -> Snapshot:
+    return Snapshot(enabled=True, until=NOW + dt.timedelta(**delta))
+
+
+def hear_no(page: Page, count: int) -> None:
+    """Wait until the page has heard that it is not over, and waits for the `count`-th time."""
+    page.wait_for_function("count => waits.length === count", arg=count)
+
+
+def hide(page: Page, *, hidden: bool) -> None:
+    """What a browser does when its tab goes to the background; headless, each tab counts as seen."""
+    page.evaluate(
+        """hidden => {
+            Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+            document.dispatchEvent(new Event('visibilitychange'));
+        }""",
+        hidden,
+    )
+
+
+class TestWhatIsShown:
+    def test_the_message_keeps_its_lines(self, visit: Visit, site: Site) -> None:
+        site.snapshot = Snapshot(enabled=True, message="We are moving.\nBack soon & well.")
+        detail = visit().locator(".detail")
+        expect(detail).to_be_visible()
+        assert detail.inner_text() == "We are moving.\nBack soon & well."
+
+    @pytest.mark.parametrize(
+        ("locale", "zone", "shown"),
+        [
+            ("en-US", "America/New_York", "Sunday, November 22 at 8:00 AM EST"),
+            ("de-DE", "Europe/Berlin", "Sonntag, 22. November um 14:00 MEZ"),
+            ("ja-JP", "Asia/Tokyo", "11月22日日曜日 22:00 JST"),
+        ],
+    )
+    def test_the_end_is_in_the_visitors_own_time_and_language(
+        self, visit: Visit, site: Site, locale: str, zone: str, shown: str
+    ) -> None:
+        site.snapshot = until(hours=25)
+        time = visit(locale=locale, timezone_id=zone).locator("time")
+        assert re.sub(r"[\s\u202f]+", " ", time.inner_text()) == shown
+        assert time.get_attribute("lang") == locale
+        assert time.get_attribute("datetime") == "2026-11-22T13:00:00+00:00"
+
+    def test_a_language_that_is_none_hinders_nothing(self, visit: Visit, site: Site) -> None:
+        site.snapshot = until(hours=2)
+        page = visit(script="Object.defineProperty(navigator, 'languages', {value: ['en-US@posix']})")
+        expect(page.get_by_role("status")).to_contain_text("You can leave this page open.")
+        assert re.search(r"\b(14|2):00", page.locator("time").inner_text())
+
+    def test_an_end_today_is_a_time_and_one_next_year_has_its_year(self, visit: Visit, site: Site) -> None:
+        site.snapshot = until(hours=2)
+        assert visit().locator("time").inner_text() == "14:00 UTC"
+        site.snapshot = until(days=90)
+        assert "2027" in visit().locator("time").inner_text()
+
+    def test_once_the_end_has_passed_it_says_so_kindly(self, visit: Visit, site: Site) -> None:
+        site.snapshot = until(minutes=3)
+        page = visit()
+        status = page.get_by_role("status")
+        expect(status).to_have_text("You can leave this page open. It will bring you back by itself.")
+        hide(page, hidden=True)  # so that no answer is what says it
+        page.clock.run_for("03:01")
+        expect(status).to_contain_text("It is taking a little longer than expected. Thank you for your patience.")
+
+    def test_an_end_that_had_passed_before_is_said_at_once(self, visit: Visit, site: Site) -> None:
+        site.snapshot = until(minutes=-1)
+        expect(visit().get_by_role("status")).to_contain_text("longer than expected")
+
+    def test_without_a_script_the_time_is_utc_and_the_page_reloads_with_a_get(self, visit: Visit, site: Site) -> None:
+        site.snapshot = until(hours=25)
+        site.refresh = 1
+        page = visit(java_script_enabled=False, at=None)
+        assert page.locator("time").inner_text() == "2026-11-22 13:00 UTC"
+        assert "reloads once a minute" in page.locator("footer").inner_text()
+        site.up = True
+        expect(page.locator("h1")).to_have_text("GET")
+
+    def test_a_hostile_message_is_read_and_not_run(self, visit: Visit, site: Site) -> None:
+        site.snapshot = Snapshot(enabled=True, message=HOSTILE)
+        page = visit()
+        assert page.locator(".detail").inner_text() == HOSTILE
+        assert page.title() == "Down for maintenance"
+        assert page.locator("img").count() == 0
+
+    def test_the_policy_stops_what_would_get_in_all_the_same(self, browser: Browser, site: Site) -> None:
+        with closing(browser.new_context()) as context:
+            page = context.new_page()
+            page.goto(site.url)
+            page.evaluate(
+                """() => {
+                    window.stopped = [];
+                    addEventListener('securitypolicyviolation', event => stopped.push(event.effectiveDirective));
+                    document.body.insertAdjacentHTML('beforeend', '<img src=/x.png onerror="document.title=1">');
+                    document.body.append(Object.assign(document.createElement('script'), {text: 'document.title=1'}));
+                }"""
+            )
+            page.wait_for_function("stopped.length === 3")
+            assert set(page.evaluate("stopped")) == {"img-src", "script-src-attr", "script-src-elem"}
+            assert page.title() == "Down for maintenance"
+
+
+COLOURS = """() => {
+    const channel = v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => .2126 * channel(r) + .7152 * channel(g) + .0722 * channel(b);
+    const numbers = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
+    const background = getComputedStyle(document.body);
+    const grounds = [background.backgroundColor, ...background.backgroundImage.match(/rgb\\([^)]*\\)/g)].map(numbers);
+    const texts = [...document.querySelectorAll('h1, p, span, time, button')].filter(e => e.innerText);
+    return {
+        ground: background.backgroundColor,
+        count: texts.length,
+        contrast: Math.min(...texts.flatMap(e => grounds.map(ground => {
+            const [low, high] = [light(numbers(getComputedStyle(e).color)), light(ground)].sort((a, b) => a - b);
+            return (high + .05) / (low + .05);
+        }))),
+    };
+}"""
+
+
+RING = """() => {
+    document.body.insertAdjacentHTML('beforeend', '<button>x</button>');
+    const button = document.body.lastElementChild;
+    button.focus({focusVisible: true});
+    const style = getComputedStyle(button);
+    return [style.outlineColor, style.color, style.outlineStyle];
+}"""
+
+
+class TestHowItLooks:
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_what_has_the_focus_can_be_seen_as_well_as_text(self, visit: Visit, scheme: str) -> None:
+        ring, ink, style = visit(color_scheme=scheme).evaluate(RING)  # WCAG 2.2, 1.4.11
+        assert (ring, style) == (ink, "solid")
+
+    @pytest.mark.parametrize("mode", ["full", "read_only"])
+    def test_light_and_dark_differ_and_both_can_be_read(self, visit: Visit, site: Site, mode: str) -> None:
+        site.snapshot = Snapshot(enabled=True, mode=mode, until=NOW + dt.timedelta(hours=1))
+        page, seen = visit(), {}
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            seen[scheme] = page.evaluate(COLOURS)
+        assert seen["light"]["ground"] != seen["dark"]["ground"]
+        for colours in seen.values():
+            assert colours["count"] >= 5
+            assert colours["contrast"] >= 4.5  # WCAG 2.2, 1.4.3
+
+    @pytest.mark.parametrize("message", [LONG, "האתר בתחזוקה.\nתודה על הסבלנות."])
+    def test_nothing_sticks_out_of_a_narrow_screen(self, visit: Visit, site: Site, message: str) -> None:
+        site.snapshot = Snapshot(enabled=True, message=message, until=NOW + dt.timedelta(days=99))
+        page = visit(viewport={"width": 320, "height": 500}, locale="de-DE")
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+        edges = "[...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect().right)"
+        assert page.evaluate(f"Math.max(...{edges})") <= 320
+
+    def test_a_right_to_left_message_starts_on_the_right(self, visit: Visit, site: Site) -> None:
+        site.snapshot = Snapshot(enabled=True, message="תודה")
+        style = "getComputedStyle(document.querySelector('.detail')).direction"
+        assert visit().evaluate(style) == "rtl"
+
+    def test_those_who_want_no_motion_get_none(self, visit: Visit) -> None:
+        page, moving = visit(), "document.getAnimations().length"
+        page.emulate_media(reduced_motion="no-preference")
+        assert page.evaluate(moving) == 3
+        page.emulate_media(reduced_motion="reduce")
+        assert page.evaluate(moving) == 0
+
+    def test_what_is_announced(self, visit: Visit, site: Site) -> None:
+        site.snapshot = until(hours=1)
+        tree = visit().locator("body").aria_snapshot()
+        assert re.search(rf'- main:\n\s+- heading "{DOWN}" \[level=1\]', tree)
+        assert re.search(r"- status: You can leave", tree)
+
+
+class TestTheWayBack:
+    def test_it_asks_until_it_is_over_and_brings_the_visitor_back(self, visit: Visit, site: Site) -> None:
+        page = visit("shop?item=1#reviews")
+        page.clock.run_for("00:30")
+        hear_no(page, 2)
+        assert site.asked == ["GET /shop?item=1", "HEAD /shop?item=1"]
+        expect(page.locator("h1")).to_have_text(DOWN)
+        site.up = True
+        page.clock.run_for("01:00")
+        expect(page.locator("h1")).to_have_text("GET")
+        assert site.asked[-2:] == ["HEAD /shop?item=1", "GET /shop?item=1"]
+        assert page.url == site.url + "shop?item=1#reviews"
+
+    @pytest.mark.parametrize("status", [200, 405])
+    def test_a_form_is_never_sent_again_and_the_way_back_leads_to_it(
+        self, visit: Visit, site: Site, status: int
+    ) -> None:
+        site.up = True
+        page = visit("order")
+        site.up, site.status = False, status
+        page.set_content("<form method=post action=/pay><input name=a value=b><button>Buy</button></form>")
+        page.get_by_role("button").click()
+        expect(page.locator("h1")).to_have_text(DOWN)
+        expect(page.get_by_text("What you sent was not saved.")).to_be_visible()
+        expect(page.get_by_role("status")).to_contain_text("It will tell you when we are back.")
+        site.up = True
+        page.clock.run_for("01:00")
+        expect(page.get_by_role("status")).to_have_text("We are back. Go back, and send it again.")
+        expect(page.locator("h1")).to_have_text(DOWN)
+        site.status = 200
+        page.get_by_role("button", name="Go back").click()
+        expect(page.locator("h1")).to_have_text("GET")
+        assert page.url == site.url + "order"
+        assert site.asked.count("POST /pay") == 1
+
+    def test_without_a_script_a_form_is_told_so_and_stays(self, visit: Visit, site: Site) -> None:
+        site.up = True
+        page = visit(at=None, java_script_enabled=False)
+        site.up = False
+        page.set_content(f"<form method=post action={site.url}pay><button>Buy</button></form>")
+        page.get_by_role("button").click()
+        expect(page.get_by_text("What you sent was not saved.")).to_be_visible()
+        expect(page.get_by_text("reloads once a minute")).to_have_count(0)
+        assert "refresh" not in page.content()
+
+    def test_an_answer_that_leaves_the_page_where_it_is_is_not_the_last_word(self, visit: Visit, site: Site) -> None:
+        page = visit()
+        site.up, site.status = True, 204
+        page.clock.run_for("00:30")
+        expect(page.get_by_role("status")).to_have_text("We are back. One moment …")
+        page.clock.run_for("00:05")
+        expect(page.get_by_role("status")).to_have_text("We are back. If nothing happens, load this page again.")
+        expect(page.locator("h1")).to_have_text(DOWN)
+        page.clock.run_for("10:00")
+        assert site.asked == ["GET /", "HEAD /", "GET /"]
+
+    @pytest.mark.parametrize("status", [302, 404])
+    def test_any_answer_of_the_app_is_the_end(self, visit: Visit, site: Site, status: int) -> None:
+        page = visit()
+        site.up, site.status = True, status
+        page.clock.run_for("00:30")
+        expect(page.locator("h1")).to_have_text("GET")
+        assert site.asked == ["GET /", "HEAD /", "GET /", *["GET /login"] * (status == 302)]
+
+    def test_a_gateway_without_a_backend_is_not(self, visit: Visit, site: Site) -> None:
+        page = visit()
+        site.up = True
+        for count, site.status in enumerate((429, 502, 503, 504, 520, 530), start=2):
+            page.clock.run_for(page.evaluate("waits.at(-1)"))
+            hear_no(page, count)
+        assert site.asked == ["GET /", *["HEAD /"] * 6]
+
+    def test_where_head_is_refused_it_asks_with_get(self, visit: Visit, site: Site) -> None:
+        site.head = 405
+        page = visit()
+        page.clock.run_for("00:30")
+        hear_no(page, 2)
+        assert site.asked == ["GET /", "HEAD /", "GET /"]
+        expect(page.locator("h1")).to_have_text(DOWN)
+        site.up = True
+        page.clock.run_for("01:00")
+        expect(page.locator("h1")).to_have_text("GET")
+
+    def test_a_network_that_fails_is_not_the_end(self, visit: Visit, site: Site) -> None:
+        page = visit()
+        page.context.set_offline(True)
+        page.clock.run_for("00:31")
+        expect(page.get_by_role("status")).to_have_text("The site cannot be reached just now. This page keeps trying.")
+        expect(page.locator("h1")).to_have_text(DOWN)
+        site.up = True
+        page.context.set_offline(False)
+        expect(page.locator("h1")).to_have_text("GET")
+
+    def test_a_request_that_hangs_is_given_up(self, visit: Visit, site: Site) -> None:
+        page = visit()
+        page.evaluate("window.impatient = true")
+        page.route("**", lambda route: None)
+        with page.expect_request("**"):
+            page.clock.run_for(page.evaluate("waits.at(-1)"))
+        page.clock.run_for("00:20")
+        expect(page.get_by_role("status")).to_contain_text("cannot be reached")
+        page.evaluate("window.impatient = false")
+        page.unroute_all(behavior="ignoreErrors")
+        site.up = True
+        page.clock.run_for("01:00")
+        expect(page.locator("h1")).to_have_text("GET")
+
+    def test_read_only_asks_nothing_and_offers_the_way_back(self, visit: Visit, site: Site) -> None:
+        site.up = True
+        page = visit("form")
+        site.up = False
+        site.snapshot = Snapshot(enabled=True, mode="read_only")
+        page.goto(site.url + "form?saved")
+        page.clock.run_for("01:00:00")
+        hide(page, hidden=True)
+        hide(page, hidden=False)
+        site.up = True
+        page.get_by_role("button", name="Go back").click()
+        expect(page.locator("h1")).to_have_text("GET")
+        assert page.url == site.url + "form"
+        assert not [asked for asked in site.asked if asked.startswith("HEAD")]
+
+    def test_a_hidden_tab_asks_nothing_and_asks_at_once_when_it_is_seen(self, visit: Visit, site: Site) -> None:
+        page = visit()
+        hide(page, hidden=True)
+        page.clock.run_for("01:00:00")
+        assert site.asked == ["GET /"]
+        hide(page, hidden=False)
+        hear_no(page, 2)
+        assert site.asked == ["GET /", "HEAD /"]
+        site.up = True
+        page.clock.run_for("01:00")
+        expect(page.locator("h1")).to_have_text("GET")
+
+
+class TestTheSpread:
+    def test_visitors_spread_their_first_retries(self, visit: Visit) -> None:
+        waits = [wait for _ in range(2) for wait in visit().evaluate("waits")]
+        assert len(set(waits)) == 2
+        assert all(15_000 <= wait < 30_000 for wait in waits)
+
+    def test_what_the_server_asks_for_bounds_the_wait(self, visit: Visit, site: Site) -> None:
+        page = visit()
+        asked = [("20", 20), ("1", 5), ("0", 30), ("3600", 60), ("Sat, 21 Nov 2026 13:00:00 GMT", 30), ("-5", 5)]
+        for count, (site.hint, most) in enumerate(asked, start=2):
+            page.clock.run_for(page.evaluate("waits.at(-1)"))
+            hear_no(page, count)
+            assert most * 500 <= page.evaluate("waits.at(-1)") < most * 1000
+            assert len(site.asked) == count

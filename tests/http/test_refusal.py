@@ -1,0 +1,406 @@
+"""The 503 as a value: its headers, its kinds, what it says, and what it never lets through."""
+
+import base64
+import datetime as dt
+import hashlib
+import json
+import re
+import sys
+import threading
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maintenance.base.values import MAX_RETRY_AFTER, Snapshot
+from maintenance.http import refusal
+from maintenance.http.refusal import Refusals, Response, render, retry_after
+
+NOW = dt.datetime(2026, 11, 21, 12, 0, tzinfo=dt.UTC)
+HTML, PROBLEM, TEXT = "text/html; charset=utf-8", "application/problem+json", "text/plain; charset=utf-8"
+HOSTILE = "<script>alert(1)</script>'\"&amp;<!--title--></p><img src=x onerror=alert(1)>"
+
+
+def on(**details: object) -> Snapshot:
+    return Snapshot(enabled=True, **details)
+
+
+def ask(snapshot: Snapshot, accept: str | None = None, *, spread: float = 0.0) -> Response:
+    return render(snapshot, accept, retry_after(snapshot, now=NOW, spread=spread))
+
+
+def header(answer: Response, name: str) -> str | None:
+    values = [value for key, value in answer.headers if key == name]
+    assert len(values) < 2, f"{name} is sent {len(values)} times"
+    return values[0] if values else None
+
+
+def kind(accept: str | None) -> str | None:
+    return header(ask(on(), accept), "Content-Type")
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize(("given", "sent"), [(0, 1), (1, 1), (120, 120), (MAX_RETRY_AFTER, MAX_RETRY_AFTER)])
+    def test_what_is_given_is_sent_without_spread_but_never_below_one(self, given: int, sent: int) -> None:
+        snapshot = on(retry_after=given, until=NOW + dt.timedelta(hours=1))
+        assert retry_after(snapshot, now=NOW, spread=0.999) == sent
+
+    @pytest.mark.parametrize(
+        ("left", "spread", "sent"),
+        [(600, 0, 600), (600.001, 0, 601), (0.001, 0.999, 1), (600, 0.5, 630), (600, 0.9999, 659), (9, 0.9999, 9)],
+    )
+    def test_the_seconds_to_until_are_rounded_up_and_spread(self, left: float, spread: float, sent: int) -> None:
+        assert retry_after(on(until=NOW + dt.timedelta(seconds=left)), now=NOW, spread=spread) == sent
+
+    @pytest.mark.parametrize("until", [None, NOW, NOW - dt.timedelta(days=9)])
+    def test_without_an_end_ahead_it_is_a_minute_and_spread(self, until: dt.datetime | None) -> None:
+        snapshot = on(until=until)
+        assert [retry_after(snapshot, now=NOW, spread=spread) for spread in (0.0, 0.5, 0.9999)] == [60, 63, 65]
+
+    def test_an_end_in_another_time_zone_is_the_same_instant(self) -> None:
+        tokyo = dt.timezone(dt.timedelta(hours=9))
+        assert retry_after(on(until=dt.datetime(2026, 11, 21, 21, 1, tzinfo=tokyo)), now=NOW, spread=0) == 60
+
+    def test_an_end_that_is_centuries_away_is_sent_as_the_largest_number_that_recipients_know(self) -> None:
+        assert retry_after(on(until=dt.datetime.max.replace(tzinfo=dt.UTC)), now=NOW, spread=0) == MAX_RETRY_AFTER
+
+    @given(left=st.floats(-1e6, 1e8), spread=st.floats(0, 1, exclude_max=True))
+    def test_it_is_never_too_early_nor_more_than_a_tenth_too_late(self, left: float, spread: float) -> None:
+        until = NOW + dt.timedelta(seconds=left)
+        left = (until - NOW).total_seconds()
+        floor = left if left > 0 else 60
+        assert floor <= retry_after(on(until=until), now=NOW, spread=spread) < (floor + 1) * 1.1
+
+
+class TestAccept:
+    @pytest.mark.parametrize(
+        ("accept", "expected"),
+        [
+            (None, PROBLEM),
+            ("", PROBLEM),
+            (" , ,", PROBLEM),
+            ("*/*", PROBLEM),
+            ("text/html", HTML),
+            ("TEXT/HTML", HTML),
+            ("text/*", HTML),
+            ("text/plain", TEXT),
+            ("application/json", PROBLEM),
+            ("application/problem+json", PROBLEM),
+            ("application/*", PROBLEM),
+            # Browsers, for a page and for an image; axios; jQuery.
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", HTML),
+            ("image/avif,image/webp,*/*;q=0.8", PROBLEM),
+            ("application/json, text/plain, */*", PROBLEM),
+            ("application/json, text/javascript, */*; q=0.01", PROBLEM),
+        ],
+    )
+    def test_what_clients_send(self, accept: str | None, expected: str) -> None:
+        assert kind(accept) == expected
+
+    @pytest.mark.parametrize(
+        ("accept", "expected"),
+        [
+            ("text/html;q=0.4, application/json;q=0.5", PROBLEM),
+            ("text/html;q=0.5, application/json;q=0.4", HTML),
+            ("text/plain, text/html;q=0.999", TEXT),
+            ("text/html;q=0.1, */*", PROBLEM),
+            ("text/html;q=0.001", HTML),
+            ("application/json , text/html\t;\tQ=0.9", PROBLEM),
+        ],
+    )
+    def test_the_weights_decide(self, accept: str, expected: str) -> None:
+        assert kind(accept) == expected
+
+    @pytest.mark.parametrize(
+        ("accept", "expected"),
+        [
+            # The most specific range gives the weight, wherever it stands: RFC 9110, section 12.5.1.
+            ("text/*;q=0.3, text/html;q=0.7, text/html;level=1, text/html;level=2;q=0.4, */*;q=0.5", HTML),
+            ("text/html;q=0.2, text/*, application/json;q=0.5", TEXT),
+            ("text/*, text/html;q=0", TEXT),
+            ("*/*, application/*;q=0.1, text/html;q=0.1", TEXT),
+            ("application/problem+json;q=0.1, application/json, text/html;q=0.5", HTML),
+        ],
+    )
+    def test_the_specific_range_goes_before_the_broad_one(self, accept: str, expected: str) -> None:
+        assert kind(accept) == expected
+
+    @pytest.mark.parametrize(
+        ("accept", "expected"),
+        [
+            ("application/json, text/html", HTML),
+            ("text/plain, text/html", HTML),
+            ("text/html, */*", HTML),
+            ("text/plain, */*", TEXT),
+            ("text/plain, application/json", PROBLEM),
+            ("*/*, application/json;q=0", HTML),
+        ],
+    )
+    def test_a_tie_goes_to_what_is_named_and_then_to_the_page(self, accept: str, expected: str) -> None:
+        assert kind(accept) == expected
+
+    @pytest.mark.parametrize(
+        "accept",
+        ["image/png", "application/xml", "*/*;q=0", "text/html;q=0", "text/html;q=0.000, text/plain;q=0", "*/*;q=0.0"],
+    )
+    def test_where_nothing_is_acceptable_it_is_plain_text(self, accept: str) -> None:
+        assert kind(accept) == TEXT
+
+    @pytest.mark.parametrize(
+        "malformed",
+        [
+            *("text/html;q=2", "text/html;q=x", "text/html;q=.5", "text/html;q=-1", "text/html;q=0.1234"),
+            *("text/html;q=1.001", "text/html;q", "text/html;q=", 'text/html;q="1"', "text/html level=1", "*/html"),
+            *("text/", "/html", "text", "*", "text/html/x", ";text/html", "text/html;a=b c", "te xt/html"),
+            *("text/html;\x00", "téxt/html"),
+        ],
+    )
+    def test_a_malformed_range_is_as_if_it_were_not_there(self, malformed: str) -> None:
+        assert kind(malformed) == PROBLEM
+        assert kind(f"{malformed}, text/plain;q=0.1") == TEXT
+
+    @pytest.mark.parametrize(
+        ("accept", "expected"),
+        [
+            ("text/html;charset=utf-8", HTML),
+            ('text/html; charset="UTF-8"', HTML),
+            ("text/html;charset=utf-8;q=0.1, text/plain;q=0.2", TEXT),
+            ('text/html;charset="UTF-8";q=0.1, text/html;level=1, text/plain;q=0.5', TEXT),
+            ("application/json;version=1", PROBLEM),
+            ("text/html;q=0.1, text/html;level=1, text/plain;q=0.5", TEXT),
+            ("text/html, text/html;q=0.1, text/plain;q=0.5", HTML),
+            ("text/html;;q=0.5;", HTML),
+            ('text/plain;x="a, text/html, \\" b";q=0.5', TEXT),
+            ('text/plain, text/html;x="never closed', TEXT),
+        ],
+    )
+    def test_parameters_and_quoted_strings(self, accept: str, expected: str) -> None:
+        assert kind(accept) == expected
+
+    @given(st.text())
+    def test_no_header_whatever_raises(self, accept: str) -> None:
+        assert kind(accept) in {HTML, PROBLEM, TEXT}
+
+    @pytest.mark.timeout(5)
+    @pytest.mark.parametrize("part", ['"', '\\"', "text/html;", ' ;"', "a/b;c=", ",", "\t"])
+    def test_a_hostile_header_costs_time_in_proportion_to_its_length(self, part: str) -> None:
+        assert kind(part * 200_000) in {HTML, PROBLEM, TEXT}
+
+
+class TestHeaders:
+    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain", "image/png"])
+    def test_what_every_503_carries(self, accept: str) -> None:
+        answer = ask(on(message="Möbel — 家具"), accept, spread=0.5)
+        assert answer.status == 503
+        assert header(answer, "Retry-After") == "63"
+        assert header(answer, "Cache-Control") == "no-store"
+        assert header(answer, "Vary") == "Accept"
+        assert header(answer, "X-Content-Type-Options") == "nosniff"
+        assert header(answer, "Content-Length") == str(len(answer.body))
+
+    @given(message=st.text(), accept=st.text() | st.sampled_from(["text/html", "text/plain"]))
+    def test_nothing_from_outside_reaches_a_header(self, message: str, accept: str) -> None:
+        for name, value in ask(on(message=message, actor=message, reason=message), accept).headers:
+            assert re.fullmatch(r"[A-Za-z-]+", name)
+            assert re.fullmatch(r"[ -~]+", value)
+            assert message not in value or len(message) < 25
+
+    def test_the_policy_of_the_page_allows_its_own_style_and_script_and_nothing_else(self) -> None:
+        answer = ask(on(), "text/html")
+        policy = dict(part.split(" ", 1) for part in (header(answer, "Content-Security-Policy") or "").split("; "))
+        hashes = {}
+        for tag in ("style", "script"):
+            (source,) = re.findall(f"<{tag}>(.*?)</{tag}>", answer.body.decode(), re.DOTALL)
+            hashes[tag] = f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+        assert policy == {
+            "default-src": "'none'",
+            "style-src": hashes["style"],
+            "script-src": hashes["script"],
+            "connect-src": "'self'",
+            "base-uri": "'none'",
+            "form-action": "'none'",
+            "frame-ancestors": "'none'",
+        }
+
+    @pytest.mark.parametrize("accept", ["application/json", "text/plain"])
+    def test_only_the_page_carries_a_policy(self, accept: str) -> None:
+        assert header(ask(on(), accept), "Content-Security-Policy") is None
+
+    def test_a_response_is_a_frozen_value(self) -> None:
+        answer = Response(status=503, headers=(), body=b"")
+        assert answer == Response(503, (), b"")
+        with pytest.raises(AttributeError):
+            answer.status = 200  # type: ignore[misc]
+
+
+class TestProblem:
+    def test_it_says_what_is_known(self) -> None:
+        until = dt.datetime(2026, 11, 21, 15, 30, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+        answer = ask(on(message="Back at ½ past", until=until, retry_after=0))
+        assert json.loads(answer.body) == {
+            "type": "about:blank",
+            "title": "Service Unavailable",
+            "status": 503,
+            "detail": "Back at ½ past",
+            "retry_after": 1,
+            "until": "2026-11-21T13:30:00+00:00",
+        }
+
+    def test_it_leaves_out_what_is_not(self) -> None:
+        problem = json.loads(ask(on()).body)
+        assert set(problem) == {"type", "title", "status", "detail"}
+        assert problem["detail"] == "The service is down for maintenance. Please try again later."
+
+    @given(st.text())
+    def test_any_message_is_valid_json(self, message: str) -> None:
+        assert json.loads(ask(on(message=message)).body)["status"] == 503
+
+
+class TestWords:
+    @pytest.mark.parametrize("message", [None, "", " \r\n\t", "\x00\x1b"])
+    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
+    def test_a_default_sentence_stands_where_there_is_no_message(self, message: str | None, accept: str) -> None:
+        assert "The service is down for maintenance." in ask(on(message=message), accept).body.decode()
+
+    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
+    def test_read_only_is_called_so(self, accept: str) -> None:
+        assert "Changes cannot be saved" in ask(on(mode="read_only"), accept).body.decode()
+
+    def test_a_process_that_blocks_because_it_does_not_know_says_nothing_of_read_only(self) -> None:
+        answer = ask(Snapshot(enabled=False, mode="read_only"), "text/plain")
+        assert answer.body == b"The service is down for maintenance. Please try again later.\n"
+
+    @pytest.mark.parametrize(("mode", "label"), [("full", "Expected back"), ("read_only", "Expected end")])
+    def test_plain_text_gives_the_end_in_utc(self, mode: str, label: str) -> None:
+        until = dt.datetime(2026, 11, 21, 15, 30, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+        answer = ask(on(mode=mode, message="Soon.\r\nReally.", until=until), "text/plain")
+        assert answer.body.decode() == f"Soon.\nReally.\n{label}: 2026-11-21 13:30 UTC\n"
+
+    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
+    def test_no_control_character_reaches_a_terminal(self, accept: str) -> None:
+        body = ask(on(message="a\x1b[2Jb\x07\x9b\x7fc\td\ne"), accept).body.decode()
+        assert "a[2Jbc" in body
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]|u00[01]", body)
+
+    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
+    def test_half_a_surrogate_pair_does_not_raise(self, accept: str) -> None:
+        assert b"a?b" in ask(on(message="a\ud800b"), accept).body
+
+    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
+    def test_an_end_that_utc_has_no_year_for_does_not_raise(self, accept: str) -> None:
+        west = dt.datetime.max.replace(tzinfo=dt.timezone(dt.timedelta(hours=-5)))
+        assert b"9999-12-31" in ask(on(until=west), accept).body
+
+
+class _Outline(HTMLParser):
+    """The tags of a page and, for each, its attributes and the text inside."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+class TestPage:
+    def test_a_hostile_message_is_text(self) -> None:
+        outline, quiet = _Outline(ask(on(message=HOSTILE), "text/html").body), _Outline(ask(on(), "text/html").body)
+        assert HOSTILE in outline.text
+        assert outline.tags == quiet.tags
+
+    def test_it_refers_to_nothing_outside_itself(self) -> None:
+        page = ask(on(until=NOW), "text/html").body
+        assert not re.search(rb"https?:|//[a-z]|@import|\bsrc=|\bhref=", page)
+        assert len(page) < 8192
+
+    def test_it_has_no_slot_left_open(self) -> None:
+        assert b"<!--" not in ask(on(until=NOW), "text/html").body
+
+    def test_it_is_marked_up_for_those_who_hear_it(self) -> None:
+        tags = _Outline(ask(on(until=NOW), "text/html").body).tags
+        names = [name for name, _ in tags]
+        assert ("html", {"lang": "en"}) in tags
+        assert [names.count(name) for name in ("main", "h1", "title")] == [1, 1, 1]
+        assert "status" in [attributes.get("role") for _, attributes in tags]
+
+    def test_without_a_script_it_reloads_and_shows_the_end_in_utc(self) -> None:
+        page = ask(on(until=NOW), "text/html").body.decode()
+        assert '<noscript><meta http-equiv="refresh" content="60"></noscript>' in page
+        assert '<time datetime="2026-11-21T12:00:00+00:00" dir="auto">2026-11-21 12:00 UTC</time>' in page
+
+    def test_read_only_never_reloads_because_that_would_lose_what_was_typed(self) -> None:
+        assert b"http-equiv" not in ask(on(mode="read_only"), "text/html").body
+
+
+class TestCaches:
+    def test_the_same_words_are_rendered_once_however_often_the_flag_is_read(self) -> None:
+        first, again = (ask(on(message="once", read_at=at, revision=7), "text/html") for at in (1.0, 2.0))
+        assert first.body is again.body
+
+    def test_each_word_that_a_body_says_tells_it_apart(self) -> None:
+        until = NOW + dt.timedelta(hours=1)
+        said = [{}, {"message": "x"}, {"until": until}, {"retry_after": 5}, {"mode": "read_only"}]
+        assert len({ask(on(**details)).body for details in said}) == len(said)
+
+    def test_old_messages_and_odd_headers_do_not_pile_up(self) -> None:
+        for number in range(1000):
+            ask(on(message=str(number)), f"text/html;n={number}")
+        assert len(refusal._rendered) <= 16
+        assert len(refusal._chosen) <= 256
+
+    def test_a_header_that_is_too_long_is_not_remembered(self) -> None:
+        longest, longer = (f"text/html;x={'y' * (size - 12)}" for size in (1024, 1025))
+        assert kind(longest) == kind(longer) == HTML
+        assert longest in refusal._chosen
+        assert longer not in refusal._chosen
+
+    def test_the_refusals_of_a_snapshot_are_those_of_render_and_made_once(self) -> None:
+        for snapshot in (on(), on(retry_after=5), on(until=dt.datetime(2001, 1, 1, tzinfo=dt.UTC))):
+            refusals = Refusals(snapshot)
+            for accept, spread in (("text/html", 0.0), (None, 0.5), ("text/html", 0.5)):
+                assert refusals.get(accept, spread, False) == ask(snapshot, accept, spread=spread)
+                assert refusals.get(accept, spread, False) is refusals.get(accept, spread, False)
+            sent = b"What you sent was not saved."
+            assert [sent in refusals.get("text/html", 0.0, was).body for was in (True, False)] == [True, False]
+
+    def test_refusals_do_not_pile_up(self) -> None:
+        refusals = Refusals(on())
+        for number in range(600):
+            refusals.get(f"text/html;answer={number}", 0.0, False)
+            assert len(refusals._made) <= 256
+        refusals.get(longer := f"text/html;x={'y' * 1013}", 0.0, False)
+        assert (longer, 60, False) not in refusals._made
+
+    def test_a_lock_left_behind_by_a_fork_stops_nobody(self) -> None:
+        with refusal._rendered._adding, refusal._chosen._adding:
+            assert kind("text/html;left=behind") == HTML
+        assert "text/html;left=behind" not in refusal._chosen
+
+    def test_threads_that_share_the_caches_get_their_own_answers(self) -> None:
+        wrong: list[str] = []
+
+        def work(name: str) -> None:
+            for number in range(300):
+                text = f"{name}{number % 40}."
+                if ask(on(message=text), f"text/plain;n={number}").body.decode() != f"{text}\n":
+                    wrong.append(text)
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        assert not wrong
+        assert len(refusal._rendered) <= 16

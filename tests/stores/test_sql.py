@@ -1,0 +1,699 @@
+"""The SQL files: their names, and what they make of a database, on every PostgreSQL that can be had."""
+
+import itertools
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from threading import Barrier
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.rows import TupleRow, scalar_row
+
+from maintenance import MaintenanceState, StoreError
+from maintenance.stores import PostgresStore, postgres_session
+from maintenance.stores.migrations import migrations
+from tests.support.postgres import DURABLE, Binaries, Server, database, installations, server
+from tests.support.waiting import eventually
+
+SQL = Path(__file__).parents[2] / "sql"
+FLAG = "WHERE key = 'maintenance_mode'"
+USER = "10000000-0000-0000-0000-000000000001"
+
+# What a database holds, as text: two dumps are equal where nothing changed, the sequences' positions included.
+_DUMP: tuple[LiteralString, ...] = (
+    (
+        "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
+        "WHERE table_schema = 'public' ORDER BY table_name, ordinal_position"
+    ),
+    "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1",
+    (
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2"
+    ),
+    "SELECT tgrelid::regclass::text, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
+    (
+        "SELECT proname, pg_get_functiondef(oid), proacl::text FROM pg_proc "
+        "WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
+    ),
+    "SELECT sequencename::text, start_value, increment_by, last_value FROM pg_sequences ORDER BY 1",
+    (
+        "SELECT relname::text, relpersistence::text, reloptions::text, relacl::text FROM pg_class "
+        "WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+    ),
+    "SELECT to_jsonb(s)::text FROM public.platform_settings s ORDER BY key",
+    "SELECT to_jsonb(i)::text FROM public.maintenance_instances i ORDER BY id",
+)
+
+
+@pytest.fixture(scope="session", params=installations(), ids=lambda found: found.source)
+def each_server(request: pytest.FixtureRequest, postgres: Server) -> Iterator[Server]:
+    binaries: Binaries = request.param
+    if binaries.source == postgres.source:
+        yield postgres
+        return
+    with server(binaries) as another:
+        yield another
+
+
+@pytest.fixture
+def url(each_server: Server) -> Iterator[str]:
+    with database(each_server) as found:
+        yield found
+
+
+@pytest.fixture
+def connection(url: str) -> Iterator[Connection]:
+    with psycopg.connect(url, autocommit=True) as opened:
+        yield opened
+
+
+def migrate(url: str) -> None:
+    PostgresStore(url).migrate()
+
+
+def dump(connection: Connection) -> list[list[TupleRow]]:
+    return [connection.execute(query).fetchall() for query in _DUMP]
+
+
+def ask(connection: Connection, query: LiteralString) -> object:
+    """The one value of the one row."""
+    cursor = connection.cursor(row_factory=scalar_row)
+    return cursor.execute(query).fetchone()
+
+
+def revision(connection: Connection) -> int:
+    found = ask(connection, f"SELECT revision FROM platform_settings {FLAG}")
+    assert isinstance(found, int)
+    return found
+
+
+def foreign_keys(connection: Connection) -> list[str]:
+    rows = connection.execute(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE conrelid = 'public.platform_settings'::regclass AND contype = 'f'"
+    )
+    return [row[0] for row in rows]
+
+
+def test_files_are_named_and_numbered_without_a_gap() -> None:
+    names = sorted(path.name for path in SQL.iterdir())
+    assert names[0] == "0001_platform_settings.sql"
+    assert [name for name in names if not re.fullmatch(r"\d{4}_[a-z_]+\.sql", name)] == []
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
+
+
+def test_the_library_applies_exactly_these_files_in_this_order() -> None:
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in sorted(SQL.glob("*.sql"))] == list(migrations())
+
+
+def test_the_files_are_sql_and_nothing_but() -> None:
+    for name, text in migrations():
+        assert not re.search(r"^\\", text, re.MULTILINE), f"{name}: psql's own commands run in psql only"
+        assert not re.search(r"^\s*(BEGIN|COMMIT|ROLLBACK)\s*;", text, re.MULTILINE), (
+            f"{name}: the caller's transaction"
+        )
+        assert "CONCURRENTLY" not in text, f"{name}: cannot run in a transaction"
+        assert "%" not in text, f"{name}: a driver would take it for a parameter"
+
+
+def test_the_table_is_the_one_that_was_promised(url: str, connection: Connection) -> None:
+    migrate(url)
+    columns = connection.execute(
+        "SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns "
+        "WHERE table_schema = 'public' AND table_name = 'platform_settings' ORDER BY ordinal_position"
+    ).fetchall()
+    assert columns[:7] == [
+        ("id", "integer", "NO", "nextval('platform_settings_id_seq'::regclass)"),
+        ("key", "text", "NO", None),
+        ("value_bool", "boolean", "YES", None),
+        ("value_text", "text", "YES", None),
+        ("description", "text", "NO", "''::text"),
+        ("updated_at", "timestamp with time zone", "YES", "now()"),
+        ("updated_by", "uuid", "YES", None),
+    ]
+    rows = connection.execute("SELECT key, value_bool, value_text, updated_by FROM platform_settings").fetchall()
+    assert rows == [("maintenance_mode", False, None, None)]
+    assert ask(connection, "SELECT description FROM platform_settings")
+    indexes = connection.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'platform_settings'").fetchall()
+    assert any("UNIQUE" in definition and definition.endswith("(key)") for (definition,) in indexes)
+
+
+def test_a_key_is_unique(url: str, connection: Connection) -> None:
+    migrate(url)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        connection.execute("INSERT INTO platform_settings (key) VALUES ('maintenance_mode')")
+
+
+def test_a_second_time_changes_nothing(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute(
+        "UPDATE platform_settings SET value_bool = true, updated_by = %s, description = 'mine', "
+        f"""details = '{{"message": "back soon"}}' {FLAG}""",
+        [USER],
+    )
+    connection.execute("INSERT INTO platform_settings (key, value_text) VALUES ('another', 'x')")
+    before = dump(connection)
+    migrate(url)
+    assert dump(connection) == before
+    assert ask(connection, f"SELECT value_bool FROM platform_settings {FLAG}") is True
+
+
+def test_a_second_time_notifies_nobody_and_waits_for_nobody(url: str, connection: Connection) -> None:
+    """A reader in a long transaction, such as a dump of the database, must not hold up a deploy, nor be held up."""
+    migrate(url)
+    connection.execute("LISTEN platform_settings")
+    with psycopg.connect(url) as reader:
+        reader.execute("SELECT * FROM platform_settings, maintenance_instances")
+        migrate(url)
+    assert list(connection.notifies(timeout=0.2)) == []
+
+
+def test_by_hand_each_file_also_runs_alone_and_twice(connection: Connection) -> None:
+    """As with psql, file after file, where nobody opens a transaction around them."""
+    for _ in range(2):
+        for _, text in migrations():
+            connection.execute(text)  # type: ignore[call-overload]
+    first = dump(connection)
+    for _, text in migrations():
+        connection.execute(text)  # type: ignore[call-overload]
+    assert dump(connection) == first
+
+
+def test_by_twenty_threads_at_once(url: str, connection: Connection) -> None:
+    start = Barrier(20)
+
+    def race(_: int) -> None:
+        start.wait(30)
+        migrate(url)
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(race, range(20)))
+    assert ask(connection, "SELECT count(*) FROM platform_settings") == 1
+    assert ask(connection, "SELECT last_value FROM platform_settings_id_seq") == 1
+    before = dump(connection)
+    migrate(url)
+    assert dump(connection) == before
+
+
+def test_by_twenty_transactions_by_hand_at_once(url: str, connection: Connection) -> None:
+    """As with several `psql --single-transaction`."""
+    start = Barrier(20)
+
+    def race(_: int) -> None:
+        with psycopg.connect(url) as own:
+            start.wait(30)
+            for _, text in migrations():
+                own.execute(text)  # type: ignore[call-overload]
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(race, range(20)))
+    assert ask(connection, "SELECT count(*) FROM platform_settings") == 1
+
+
+def test_a_migration_that_hangs_holds_up_the_next_one_for_a_while(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_session, "MIGRATE_TIMEOUT", 0.2)
+    with psycopg.connect(url) as hanging:
+        hanging.execute(migrations()[0][1])  # type: ignore[call-overload]
+        with pytest.raises(StoreError, match="another migration has not ended within 0.2 s: end it, or try again"):
+            migrate(url)
+    migrate(url)
+
+
+def test_a_migration_waits_for_a_table_for_a_while(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_session, "LOCK_TIMEOUT", 0.2)
+    with psycopg.connect(url) as reader:
+        reader.execute(migrations()[0][1])  # type: ignore[call-overload]
+        reader.commit()
+        reader.execute("SELECT FROM platform_settings")
+        with pytest.raises(StoreError, match="lock timeout.*: end the transaction that holds the lock, or try again"):
+            migrate(url)
+    migrate(url)
+
+
+def test_by_twenty_processes_at_once(database_url: str) -> None:
+    program = (
+        "import sys; from maintenance.stores import PostgresStore; store = PostgresStore(sys.argv[1]); "
+        "print('ready', flush=True); sys.stdin.read(1); store.migrate()"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, database_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(20)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    endings = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+    assert endings == [(b"", 0)] * 20
+    with psycopg.connect(database_url) as connection:
+        assert ask(connection, "SELECT count(*) FROM platform_settings") == 1
+        assert ask(connection, "SELECT last_value FROM platform_settings_id_seq") == 1
+
+
+@pytest.mark.parametrize(
+    "definition", ["id uuid PRIMARY KEY", "id uuid UNIQUE, other int"], ids=["primary key", "unique"]
+)
+def test_updated_by_refers_to_users_with_a_uuid_key(
+    url: str, connection: Connection, definition: LiteralString
+) -> None:
+    connection.execute(f"CREATE TABLE public.users ({definition})")
+    connection.execute("INSERT INTO public.users (id) VALUES (%s)", [USER])
+    migrate(url)
+    connection.execute(f"UPDATE platform_settings SET updated_by = %s {FLAG}", [USER])
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        connection.execute(f"UPDATE platform_settings SET updated_by = gen_random_uuid() {FLAG}")
+    connection.execute("DELETE FROM public.users")
+    assert ask(connection, f"SELECT updated_by FROM platform_settings {FLAG}") is None
+
+
+def test_updated_by_refers_to_a_users_table_that_came_later(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute(f"UPDATE platform_settings SET updated_by = %s {FLAG}", [USER])  # of a user who never was
+    connection.execute("CREATE TABLE public.users (id uuid PRIMARY KEY)")
+    migrate(url)
+    [foreign_key] = foreign_keys(connection)
+    assert "REFERENCES users(id) ON DELETE SET NULL" in foreign_key
+    connection.execute("CREATE SCHEMA other")
+    migrate(url)
+    assert foreign_keys(connection) == [foreign_key]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "SELECT 1",
+        "CREATE TABLE public.users (id integer PRIMARY KEY)",
+        "CREATE TABLE public.users (id uuid)",
+        "CREATE TABLE public.users (id uuid, tenant int, PRIMARY KEY (id, tenant))",
+        "CREATE TABLE public.users (key uuid PRIMARY KEY)",
+        "CREATE VIEW public.users AS SELECT gen_random_uuid() AS id",
+        """CREATE MATERIALIZED VIEW public.users AS SELECT gen_random_uuid() AS id;
+        CREATE UNIQUE INDEX ON public.users (id)""",
+        "CREATE UNLOGGED TABLE public.users (id uuid PRIMARY KEY)",
+        "CREATE SCHEMA app; CREATE TABLE app.users (id uuid PRIMARY KEY)",
+    ],
+    ids=[
+        "no table",
+        "integer key",
+        "no key",
+        "key of two",
+        "another name",
+        "view",
+        "materialized view",
+        "unlogged",
+        "another schema",
+    ],
+)
+def test_updated_by_is_a_plain_uuid_otherwise(url: str, connection: Connection, other: LiteralString) -> None:
+    connection.execute(other)
+    migrate(url)
+    assert foreign_keys(connection) == []
+    connection.execute(f"UPDATE platform_settings SET updated_by = gen_random_uuid() {FLAG}")
+
+
+def test_a_foreign_key_of_another_name_is_enough(url: str, connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE public.users (id uuid PRIMARY KEY); CREATE TABLE public.platform_settings ("
+        "key text UNIQUE, updated_by uuid CONSTRAINT who REFERENCES public.users (id) ON DELETE RESTRICT)"
+    )
+    migrate(url)
+    assert foreign_keys(connection) == ["FOREIGN KEY (updated_by) REFERENCES users(id) ON DELETE RESTRICT"]
+
+
+# A table of that name, which the platform may have had before.
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "key text",
+        "key varchar(80) NOT NULL, value_bool boolean, description varchar(255) NOT NULL DEFAULT ''",
+        "id uuid DEFAULT gen_random_uuid(), key text PRIMARY KEY, value_bool boolean, value_text text, extra json",
+        "tenant int DEFAULT 1, key text, UNIQUE (tenant, key)",
+    ],
+)
+def test_what_a_table_that_was_there_lacks_is_added(url: str, connection: Connection, columns: LiteralString) -> None:
+    connection.execute(f"CREATE TABLE public.platform_settings ({columns})")
+    connection.execute("INSERT INTO public.platform_settings (key) VALUES ('theirs')")
+    migrate(url)
+    with closing(MaintenanceState(url)) as state:
+        assert not state.refresh().enabled
+        assert state.set(True, message="x").enabled
+        assert state.refresh().message == "x"
+    connection.execute("UPDATE public.platform_settings SET value_bool = true WHERE key = 'theirs'")
+    assert ask(connection, "SELECT count(*) FROM public.platform_settings") == 2
+    before = dump(connection)
+    migrate(url)
+    assert dump(connection) == before
+
+
+@pytest.mark.parametrize(
+    ("columns", "wrong"),
+    [
+        ("id int", "key is missing, not text"),
+        ("key integer", "key is integer, not text"),
+        (
+            "key text UNIQUE, value_bool text, updated_by int",
+            "updated_by is integer, not uuid; value_bool is text, not boolean",
+        ),
+        (
+            "key text UNIQUE, updated_at timestamp",
+            "updated_at is timestamp without time zone, not timestamp with time zone",
+        ),
+    ],
+)
+def test_a_table_of_another_form_is_refused_and_stays(
+    url: str, connection: Connection, columns: LiteralString, wrong: str
+) -> None:
+    connection.execute(f"CREATE TABLE public.platform_settings ({columns})")
+    with pytest.raises(StoreError) as caught:
+        migrate(url)
+    assert f"is there in another form ({wrong}): change its columns, or rename it" in str(caught.value)
+    assert ask(connection, "SELECT count(*) FROM pg_class WHERE relname LIKE 'maintenance%'") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "value_bool = true",
+        "value_bool = NULL",
+        "value_text = 'x'",
+        """details = '{"message": "back soon"}'""",
+        "value_bool = true, updated_by = gen_random_uuid(), description = 'x'",
+        "value_bool = true, revision = 1",
+        "value_bool = true, revision = 9223372036854775807",
+    ],
+)
+def test_a_change_by_raw_sql_is_a_new_revision(url: str, connection: Connection, change: LiteralString) -> None:
+    migrate(url)
+    connection.execute(f"UPDATE platform_settings SET updated_at = 'epoch' {FLAG}")
+    before = revision(connection)
+    connection.execute(f"UPDATE platform_settings SET {change} {FLAG}")
+    after = revision(connection)
+    assert before < after < before + 100, "from the sequence, whatever was written there"
+    assert ask(connection, f"SELECT now() - updated_at < '1 min' FROM platform_settings {FLAG}") is True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "value_bool = value_bool",
+        "value_bool = false, details = '{}'",
+        "updated_by = gen_random_uuid()",
+        "description = 'x'",
+        "revision = revision + 10",
+        "updated_at = 'epoch'",
+    ],
+)
+def test_no_change_is_no_new_revision(url: str, connection: Connection, change: LiteralString) -> None:
+    migrate(url)
+    before = revision(connection)
+    connection.execute(f"UPDATE platform_settings SET {change} {FLAG}")
+    assert revision(connection) == before
+
+
+def test_the_revision_grows_across_delete_and_insert(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
+    before = revision(connection)
+    connection.execute(f"DELETE FROM platform_settings {FLAG}")
+    connection.execute("INSERT INTO platform_settings (key, value_bool, revision) VALUES ('maintenance_mode', true, 1)")
+    assert revision(connection) > before
+    connection.execute("TRUNCATE platform_settings RESTART IDENTITY")
+    migrate(url)
+    assert revision(connection) > before + 1
+
+
+def test_settings_made_anew_beside_instances_of_before_give_no_revision_twice(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute(
+        "INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl, revision) "
+        "VALUES (gen_random_uuid(), 'h', 'b', 1, 'p', '1', 'serve', 10, 70)"
+    )
+    connection.execute("DROP TABLE platform_settings CASCADE; DROP SEQUENCE platform_settings_revision_seq")
+    migrate(url)
+    assert revision(connection) > 70
+
+
+def test_what_replication_applies_is_a_change_like_any_other(url: str, connection: Connection) -> None:
+    migrate(url)
+    before = revision(connection)
+    connection.execute("LISTEN platform_settings")
+    connection.execute("SET session_replication_role = replica")
+    connection.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
+    assert revision(connection) > before
+    [heard] = connection.notifies(timeout=10, stop_after=1)
+    assert heard.payload == "maintenance_mode"
+
+
+@pytest.mark.parametrize(
+    ("statement", "payloads"),
+    [
+        ("UPDATE platform_settings SET value_bool = true", ["maintenance_mode"]),
+        ("UPDATE platform_settings SET description = 'x'", ["maintenance_mode"]),
+        ("UPDATE platform_settings SET value_bool = value_bool", []),
+        ("DELETE FROM platform_settings", ["maintenance_mode"]),
+        ("INSERT INTO platform_settings (key) VALUES ('another')", ["another"]),
+    ],
+)
+def test_a_change_notifies_with_the_key(
+    url: str, connection: Connection, statement: LiteralString, payloads: list[str]
+) -> None:
+    migrate(url)
+    connection.execute("LISTEN platform_settings")
+    with psycopg.connect(url) as writer:
+        writer.execute(statement)
+        writer.execute("NOTIFY platform_settings, 'end'")
+    heard = [notice.payload for notice in connection.notifies(timeout=10, stop_after=len(payloads) + 1)]
+    assert heard == [*payloads, "end"]
+
+
+def test_a_column_without_equality_stops_no_flip(url: str, connection: Connection) -> None:
+    migrate(url)
+    connection.execute("ALTER TABLE platform_settings ADD COLUMN extra json DEFAULT '{}'")
+    connection.execute("LISTEN platform_settings")
+    for statement in (
+        "UPDATE platform_settings SET value_bool = true",
+        "UPDATE platform_settings SET value_bool = true",  # no change
+        """UPDATE platform_settings SET extra = '{"a": 1}'""",
+        "INSERT INTO platform_settings (key, extra) VALUES ('another', '[]')",
+        "UPDATE platform_settings SET key = 'renamed' WHERE key = 'another'",
+        "DELETE FROM platform_settings WHERE key = 'renamed'",
+        "NOTIFY platform_settings, 'end'",
+    ):
+        connection.execute(statement)
+    heard = [notice.payload for notice in connection.notifies(timeout=10, stop_after=7)]
+    assert heard == ["maintenance_mode"] * 2 + ["another"] * 2 + ["renamed"] * 2 + ["end"]
+
+
+@pytest.fixture
+def flipper(connection: Connection) -> Iterator[LiteralString]:
+    """A role that may do nothing yet."""
+    connection.execute("DROP ROLE IF EXISTS flipper")
+    connection.execute("CREATE ROLE flipper")
+    yield "flipper"
+    connection.execute("RESET ROLE; DROP OWNED BY flipper; DROP ROLE flipper")
+
+
+def test_a_role_that_may_only_update_the_table_flips(url: str, connection: Connection, flipper: LiteralString) -> None:
+    """The sequence and the functions need no grant of their own."""
+    migrate(url)
+    connection.execute(f"GRANT SELECT, UPDATE ON platform_settings TO {flipper}")
+    before = revision(connection)
+    connection.execute(f"SET ROLE {flipper}")
+    connection.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
+    assert revision(connection) > before
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("SELECT setval('public.platform_settings_revision_seq', 1)")
+
+
+# A table whose column runs code of its owner when the trigger fills it.
+_TRAP: tuple[LiteralString, ...] = (
+    (
+        "CREATE FUNCTION pg_temp.trap(bigint) RETURNS boolean LANGUAGE plpgsql STRICT AS "
+        "$$ BEGIN EXECUTE 'ALTER ROLE flipper SUPERUSER'; RETURN true; END $$"
+    ),
+    "CREATE DOMAIN pg_temp.trapped AS bigint CHECK (pg_temp.trap(value))",
+    (
+        "CREATE TEMPORARY TABLE trap (key text, value_bool boolean, value_text text, details jsonb, "
+        "revision pg_temp.trapped, updated_at timestamptz)"
+    ),
+    "CREATE TRIGGER t BEFORE INSERT ON trap FOR EACH ROW EXECUTE FUNCTION public.platform_settings_revise()",
+)
+
+
+@pytest.mark.parametrize("migrated_before", [False, True], ids=["new", "made before with SECURITY DEFINER"])
+def test_the_trigger_lends_nobody_its_owners_rights(
+    url: str, connection: Connection, flipper: LiteralString, *, migrated_before: bool
+) -> None:
+    migrate(url)
+    if migrated_before:
+        connection.execute("ALTER FUNCTION public.platform_settings_revise() SECURITY DEFINER")
+        migrate(url)
+    connection.execute(f"SET ROLE {flipper}")
+    for statement in _TRAP:
+        connection.execute(statement)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("INSERT INTO trap (key) VALUES ('a')")
+    assert ask(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = 'flipper'") is False
+    connection.execute("RESET ROLE; DROP TABLE trap; DROP DOMAIN pg_temp.trapped")
+
+
+def test_a_hostile_search_path_changes_nothing(url: str, connection: Connection) -> None:
+    connection.execute("CREATE SCHEMA other; SET search_path = other")
+    for _, text in migrations():
+        connection.execute(text)  # type: ignore[call-overload]
+    connection.execute("UPDATE public.platform_settings SET value_bool = true")
+    assert ask(connection, "SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace") == 0
+
+
+# Each a better match than PostgreSQL's own, where that is not named with its schema or called with its own types.
+_BETTER: tuple[LiteralString, ...] = (
+    "FUNCTION public.has_table_privilege(regclass, text) RETURNS boolean",
+    "FUNCTION public.has_sequence_privilege(text, text, text) RETURNS boolean",
+    "FUNCTION public.hashtextextended(text, integer) RETURNS bigint",
+    "FUNCTION public.nextval(text) RETURNS bigint",
+    "FUNCTION public.concat(text, bigint) RETURNS text",
+    "FUNCTION public.trap(oid, regclass) RETURNS boolean",
+    "FUNCTION public.trap(oid, regtype) RETURNS boolean",
+)
+_OPERATORS: tuple[LiteralString, ...] = (
+    "public.= (LEFTARG = oid, RIGHTARG = regclass, FUNCTION = public.trap)",
+    "public.= (LEFTARG = oid, RIGHTARG = regtype, FUNCTION = public.trap)",
+)
+
+
+@pytest.mark.parametrize("migrated_before", [False, True])
+def test_nobody_who_may_create_in_public_has_his_code_run(
+    url: str, connection: Connection, *, migrated_before: bool
+) -> None:
+    """Up to PostgreSQL 14 everybody may. The pattern is that of CVE-2018-1058."""
+    if migrated_before:
+        migrate(url)
+    for head in _BETTER:
+        connection.execute(f"CREATE {head} LANGUAGE plpgsql AS $$ BEGIN RAISE 'run as %', current_user; END $$")
+    for operator in _OPERATORS:
+        connection.execute(f"CREATE OPERATOR {operator}")
+    with pytest.raises(psycopg.errors.RaiseException, match="run as tester"):
+        connection.execute("SELECT nextval('a')")  # the trap works
+    migrate(url)
+    with (
+        closing(MaintenanceState(url, when_stale="block")) as member,
+        closing(MaintenanceState(url, register=False)) as operator,
+    ):
+        member.start()
+        assert operator.prove(operator.set(True), drain=True, expect=1, timeout=10.0)
+        assert member.enabled
+    assert operator.fleet().instances == ()
+
+
+def test_a_flip_in_psql_survives_a_crash_of_the_server_whatever_the_role_asks() -> None:
+    """Processes may have followed it, and a proof of the flag before it must not come true again."""
+    with server(**DURABLE) as own:
+        migrate(own.url())
+        with psycopg.connect(own.url(), autocommit=True) as connection:
+            connection.execute("SET synchronous_commit = off")
+            connection.execute("UPDATE platform_settings SET value_bool = true")
+            own.kill()
+        own.start()
+        with psycopg.connect(own.url()) as connection:
+            assert ask(connection, f"SELECT value_bool FROM platform_settings {FLAG}") is True
+
+
+def test_a_table_of_instances_that_is_made_anew_is_not_whole(url: str, connection: Connection) -> None:
+    """Who was in it still serves, and need not have noticed."""
+    migrate(url)
+    connection.execute("DROP TABLE maintenance_instances")
+    migrate(url)
+    with closing(MaintenanceState(url, register=False)) as operator:
+        assert not operator.fleet().intact
+        proof = operator.prove(operator.set(True), timeout=0.0)
+        assert (proof.proven, "say how many with --expect N" in str(proof.problem)) == (False, True)
+    dumped = dump(connection)
+    migrate(url)
+    assert dump(connection) == dumped
+
+
+def test_the_first_revision_of_a_sequence_that_was_never_asked_is_not_given_twice(
+    url: str, connection: Connection
+) -> None:
+    """As after a restore of the schema alone, and then of the rows."""
+    migrate(url)
+    connection.execute("SELECT setval('platform_settings_revision_seq', 1, false)")
+    migrate(url)
+    connection.execute("UPDATE platform_settings SET value_bool = true")
+    assert revision(connection) == 2
+
+
+@pytest.mark.parametrize("came", ["settings", "instances"])
+def test_rows_that_come_without_the_sequence_take_no_later_revision(
+    url: str, connection: Connection, came: str
+) -> None:
+    """As logical replication brings them to the server that is to take over."""
+    migrate(url)
+    if came == "settings":
+        connection.execute("ALTER TABLE platform_settings DISABLE TRIGGER platform_settings_revise")
+        connection.execute("UPDATE platform_settings SET revision = 4242")
+    else:
+        connection.execute(
+            "INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl, revision) "
+            "VALUES (gen_random_uuid(), 'web-1', '', 1, 'gunicorn', '1', 'serve', 10, 4242)"
+        )
+    migrate(url)
+    connection.execute("UPDATE platform_settings SET value_bool = true")
+    assert revision(connection) == 4243
+
+
+def notify_without_end(connection: Connection) -> None:
+    for number in itertools.count():
+        connection.execute("SELECT pg_notify('x', repeat('y', 7900) || %s)", [str(number)])
+
+
+def test_a_full_queue_of_notifications_refuses_no_flip() -> None:
+    """Any listener of the cluster, in any database, may keep it full: one that sits in a transaction."""
+    binaries = installations()[-1]
+    if binaries.version < 17:
+        pytest.skip("only from PostgreSQL 17 on can the queue be made small enough to fill it")
+    with server(binaries, max_notify_queue_pages="64") as own, psycopg.connect(own.url()) as stuck:
+        migrate(own.url())
+        with psycopg.connect(own.url(), autocommit=True) as connection:
+            stuck.execute("LISTEN x")
+            stuck.commit()
+            stuck.execute("SELECT 1")
+            with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="too many notifications"):
+                notify_without_end(connection)
+            connection.execute("UPDATE platform_settings SET value_bool = true")
+            assert ask(connection, f"SELECT value_bool FROM platform_settings {FLAG}") is True
+            stuck.rollback()
+            eventually(lambda: ask(connection, "SELECT pg_notification_queue_usage()") == 0.0)
+            connection.execute("LISTEN platform_settings")
+            connection.execute("UPDATE platform_settings SET value_bool = false")
+            assert [it.payload for it in connection.notifies(timeout=5.0, stop_after=1)] == ["maintenance_mode"]
+
+
+def test_the_instances_survive_a_crash_of_the_server() -> None:
+    """An emptied table would be taken for an empty fleet, so it must be logged."""
+    with server(**DURABLE) as own:
+        migrate(own.url())
+        with psycopg.connect(own.url(), autocommit=True) as connection:
+            before = ask(connection, "SELECT count(*) FROM maintenance_instances")
+            own.kill()
+        own.start()
+        with psycopg.connect(own.url()) as connection:
+            assert ask(connection, "SELECT count(*) FROM maintenance_instances") == before
+            assert before
