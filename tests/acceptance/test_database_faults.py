@@ -558,7 +558,7 @@ def test_a_read_that_was_sent_before_an_own_write_returned_never_replaces_it(
             assert one.get() == 200
             for _ in range(2):
                 relay.delay = 0.4  # each way: the store answers after 0.4 s, and the answer is here after 0.8 s
-                one.state.follower.wake()
+                one.state.lifecycle.wake()
                 time.sleep(0.55)
                 assert one.state.set(True).enabled
                 until = time.monotonic() + 0.6

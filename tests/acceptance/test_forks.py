@@ -130,7 +130,7 @@ def test_both_sides_of_a_fork_read_their_own_answers(migrated_url: str) -> None:
             end, wrong, reads = time.monotonic() + seconds, 0, 0
             while time.monotonic() < end:
                 get(state)
-                state.follower.wake()
+                state.lifecycle.wake()
                 told = state.status()
                 # `registered` is asked with this process's own id: the other's answer would say no.
                 wrong += not told.registered or told.last_error is not None
@@ -212,7 +212,7 @@ def test_a_state_that_was_primed_before_the_fork(migrated_url: str) -> None:
         flip(migrated_url, on=True)
         children = [Child(lambda: [get(state), state.status().registered]) for _ in range(3)]
         assert [child.result() for child in children] == [[503, True]] * 3
-        assert state.follower.refresher is None, "the master has started nothing"
+        assert state.lifecycle.watcher is None, "the master has started nothing"
 
 
 def test_a_child_of_a_primed_parent_that_is_asked_by_code_follows_too(migrated_url: str) -> None:

@@ -503,13 +503,13 @@ def test_only_what_the_flag_refuses_counts(state: MaintenanceState, flag: Snapsh
 
 @pytest.mark.usefixtures("loaded")
 def test_a_fork_forgets_the_parents(state: MaintenanceState) -> None:
-    state.forked()
+    state.fork()
     assert state._measure(Snapshot(enabled=True)) == Load()
 
 
 def test_where_nothing_is_tracked_there_is_nothing_to_forget(state: MaintenanceState) -> None:
     WSGIMiddleware(wsgi, state, in_flight=False)
-    state.forked()
+    state.fork()
     assert state._measure(Snapshot(enabled=True)) is None
 
 

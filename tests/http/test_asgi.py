@@ -95,10 +95,10 @@ def test_off_the_app_gets_the_very_scope(state: MaintenanceState) -> None:
 def test_the_lifespan_begins_the_reading_and_ends_it(backend: str, store: FaultyStore) -> None:
     state = MaintenanceState(store)
     told: list[bool] = []
-    app = Lifespan(lambda: told.append(state.follower.refresher is not None))
+    app = Lifespan(lambda: told.append(state.lifecycle.watcher is not None))
     run(lambda: MaintenanceMiddleware(app, state)({"type": "lifespan"}, nothing, ignore), backend)
     assert told == [True]
-    assert state.follower.refresher is None
+    assert state.lifecycle.watcher is None
 
 
 @BACKENDS
@@ -133,7 +133,7 @@ def test_a_shutdown_that_says_nothing_leaves_the_fleet_too(backend: str, store: 
 
     state = MaintenanceState(store)
     run(lambda: MaintenanceMiddleware(ends, state)({"type": "lifespan"}, nothing, ignore), backend)
-    assert state.follower.refresher is None
+    assert state.lifecycle.watcher is None
     assert store.inner.connect().fleet().instances == ()
 
 
@@ -149,7 +149,7 @@ def test_a_shutdown_that_fails_leaves_the_fleet_too(backend: str, store: FaultyS
     state = MaintenanceState(store)
     with pytest.raises(OSError, match="a clean-up failed"):
         run(lambda: MaintenanceMiddleware(fails, state)({"type": "lifespan"}, nothing, ignore), backend)
-    assert state.follower.refresher is None
+    assert state.lifecycle.watcher is None
     assert store.inner.connect().fleet().instances == ()
 
 
@@ -172,7 +172,7 @@ def test_a_startup_that_fails_is_passed_on_and_leaves_nothing(backend: str, stor
 def test_an_app_that_lets_the_lifespan_go_by_stays_in_the_fleet(store: FaultyStore) -> None:
     state = MaintenanceState(store)
     run(lambda: MaintenanceMiddleware(App(), state)({"type": "lifespan"}, nothing, ignore))
-    assert state.follower.refresher is not None
+    assert state.lifecycle.watcher is not None
     state.close()
 
 
@@ -229,7 +229,7 @@ def test_a_default_state_that_is_replaced_while_the_app_starts_up_is_followed(
 
     async def send(message: Any) -> None:
         if message["type"] == "lifespan.startup.complete":
-            told.append(api.default_state().follower.refresher is not None)
+            told.append(api.default_state().lifecycle.watcher is not None)
 
     init = functools.partial(init_maintenance, sqlite_url)
     run(lambda: MaintenanceMiddleware(Lifespan(init))({"type": "lifespan"}, nothing, send))

@@ -66,13 +66,13 @@ def ask_asgi() -> int:
     ids=["wsgi", "asgi", "enabled", "set", "fleet"],
 )
 def test_without_a_url_it_says_which_variables_to_set(ask: Callable[[], Any]) -> None:
-    with pytest.raises(ConfigurationError, match="set MAINTENANCE_DATABASE_URL or DATABASE_URL, or write init_maint"):
+    with pytest.raises(ConfigurationError, match="set MAINTENANCE_DATABASE_URL or DATABASE_URL, or use init_maint"):
         ask()
 
 
 @pytest.mark.parametrize(
     ("variable", "more"),
-    [("MAINTENANCE_DATABASE_URL", ""), ("DATABASE_URL", "; or leave it to the app, and set MAINTENANCE_DATABASE_URL")],
+    [("MAINTENANCE_DATABASE_URL", ""), ("DATABASE_URL", "; or keep it for the app, and set MAINTENANCE_DATABASE_URL")],
 )
 @pytest.mark.parametrize("ask", [init_maintenance, maintenance_enabled], ids=["init", "enabled"])
 def test_a_wrong_url_is_told_with_the_variable_that_it_stands_in(
@@ -88,7 +88,7 @@ def test_a_wrong_url_is_told_with_the_variable_that_it_stands_in(
 @pytest.mark.parametrize("ask", [maintenance.fleet, functools.partial(set_maintenance, True)], ids=["fleet", "set"])
 @pytest.mark.parametrize("wrong", ["memory://", False, MaintenanceState], ids=str)
 def test_what_is_no_state_is_refused(ask: Callable[..., Any], wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"state is of type {type(wrong).__name__}: write"):
+    with pytest.raises(ConfigurationError, match=f"state is of type {type(wrong).__name__}: use"):
         ask(state=wrong)
 
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from maintenance.base.values import WEBSOCKET, Load
-from maintenance.process.in_flight import ROOM, Entry, InFlight, load
+from maintenance.process.in_flight import ROOM, Entry, InFlight, sum_up
 from tests.support.entering import enter
 
 sweep = InFlight.sweep
@@ -172,16 +172,16 @@ def test_a_load_counts_what_it_is_told_to_and_names_the_oldest_of_it() -> None:
         Entry("GET", "/oldest", "", 101.0, None),
         Entry(WEBSOCKET, "/live", "", 105.0, None),
     ]
-    assert load([(entry, entry.method != "GET") for entry in entries], now=110.0) == Load(3, 1, "POST /old", 7.0)
+    assert sum_up([(entry, entry.method != "GET") for entry in entries], now=110.0) == Load(3, 1, "POST /old", 7.0)
 
 
 def test_a_load_of_nothing_is_nothing() -> None:
-    assert load([], now=1.0) == Load()
+    assert sum_up([], now=1.0) == Load()
 
 
 def test_what_a_visitor_asked_for_is_reported_as_any_store_can_keep_it() -> None:
     entry = Entry("GET", "/a\x00b\x1b[2J\udce9/" + "x" * 500, "", 1.0, None)
-    oldest = load([(entry, True)], now=2.0).oldest
+    oldest = sum_up([(entry, True)], now=2.0).oldest
     assert oldest is not None
     assert oldest.startswith(r"GET /a\x00b\x1b[2J\udce9/xxx")
     assert len(oldest) == 200

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from maintenance.base.options import Settings
 from maintenance.base.values import Snapshot
 from maintenance.errors import ConfigurationError
 from maintenance.process.lease import GRACE, Lease, fallback
+from maintenance.process.life import Event
 from tests.support.clock import Clock, Queue, runtime
+from tests.support.entering import is_open
 
 TTL = 10.0
 OFF = Snapshot(enabled=False, revision=1)
@@ -26,19 +29,21 @@ def clock() -> Clock:
 @pytest.fixture
 def make(clock: Clock) -> Any:
     def made(when_stale: Any = "serve", before: Snapshot | None = None) -> Lease:
-        return Lease(before or fallback(None), ttl=TTL, when_stale=when_stale, runtime=runtime(clock))
+        return Lease(
+            before or fallback(None), settings=Settings(ttl=TTL, when_stale=when_stale), runtime=runtime(clock)
+        )
 
     return made
 
 
 def read(lease: Lease, snapshot: Snapshot, *, at: float, ticket: int | None = None, **more: Any) -> bool:
     number = lease.ticket() if ticket is None else ticket
-    return lease.install(replace(snapshot, read_at=at), ticket=number, renew=True, **more)
+    return lease.install(replace(snapshot, read_at=at), ticket=number, **{"epoch": lease.life.epoch} | more)
 
 
 def test_before_the_first_read_nothing_may_be_rested_on(make: Any, clock: Clock) -> None:
     lease = make()
-    assert not lease.runs()
+    assert not lease.running
     assert not clock.now < lease.current.deadline
     assert lease.known.source == "default"
 
@@ -49,29 +54,29 @@ def test_the_lease_runs_from_before_the_read_was_sent_and_ends_exactly_then(make
     read(lease, OFF, at=1000)
     assert lease.current.deadline == 1000 + TTL
     clock.now = 1000 + TTL - 0.001
-    assert lease.runs()
+    assert lease.running
     clock.now = 1000 + TTL
-    assert not lease.runs()
+    assert not lease.running
     assert not clock.now < lease.current.deadline
 
 
 def test_what_is_off_is_open_and_what_is_on_is_not(make: Any) -> None:
     lease = make()
     read(lease, OFF, at=1000)
-    assert lease.current.open
+    assert is_open(lease.current)
     read(lease, ON, at=1001)
-    assert not lease.current.open
+    assert not is_open(lease.current)
     assert lease.current.snapshot.message == "back soon"
 
 
 def test_a_read_sent_before_an_own_write_returned_never_replaces_it(make: Any) -> None:
     lease = make()
     early = lease.ticket()
-    assert lease.install(ON, ticket=lease.ticket(), renew=False)
+    assert lease.install(ON, ticket=lease.ticket(), epoch=None)
     assert not read(lease, OFF, at=1000, ticket=early)
     assert lease.known.enabled
     assert lease.current.snapshot.enabled
-    assert not lease.runs()
+    assert not lease.running
 
 
 def test_the_read_sent_last_wins_whatever_its_revision(make: Any) -> None:
@@ -97,36 +102,36 @@ def test_a_read_that_came_while_an_own_write_was_under_way_stands_where_it_knows
     lease = make()
     asked = lease.ticket()
     assert read(lease, replace(ON, revision=3), at=1000)
-    assert not lease.install(OFF, ticket=lease.ticket(), asked=asked, renew=False)
-    assert (lease.known.revision, lease.current.open) == (3, False)
+    assert not lease.install(OFF, ticket=lease.ticket(), asked=asked, epoch=None)
+    assert (lease.known.revision, is_open(lease.current)) == (3, False)
 
 
 def test_an_own_write_changes_the_answer_and_not_the_lease(make: Any) -> None:
     lease = make()
     read(lease, OFF, at=1000)
-    lease.install(ON, ticket=lease.ticket(), renew=False)
-    assert (lease.current.open, lease.current.deadline) == (False, 1000 + TTL)
+    lease.install(ON, ticket=lease.ticket(), epoch=None)
+    assert (is_open(lease.current), lease.current.deadline) == (False, 1000 + TTL)
 
 
 def test_an_older_answer_of_a_standby_never_replaces_what_is_known(make: Any) -> None:
     lease = make()
     read(lease, ON, at=1000)
-    assert not lease.install(OFF, ticket=lease.ticket(), renew=False, lagging=True)
+    assert not lease.install(OFF, ticket=lease.ticket(), epoch=None, lagging=True)
     assert lease.known.enabled
 
 
 def test_a_standby_that_has_caught_up_changes_the_answer_and_not_the_lease(make: Any) -> None:
     lease = make()
     read(lease, OFF, at=1000)
-    assert lease.install(ON, ticket=lease.ticket(), renew=False, lagging=True)
-    assert (lease.current.open, lease.until) == (False, 1000 + TTL)
+    assert lease.install(ON, ticket=lease.ticket(), epoch=None, lagging=True)
+    assert (is_open(lease.current), lease.until) == (False, 1000 + TTL)
 
 
 def test_a_failure_is_remembered_until_a_read_renews(make: Any) -> None:
     lease = make()
     lease.fail("away")
     assert (lease.failing, lease.error) == (True, "away")
-    lease.install(ON, ticket=lease.ticket(), renew=False)
+    lease.install(ON, ticket=lease.ticket(), epoch=None)
     assert lease.failing
     read(lease, OFF, at=1000)
     assert (lease.failing, lease.error) == (False, None)
@@ -136,30 +141,30 @@ def test_serve_rests_on_the_last_answer_for_a_grace_at_a_time(make: Any, clock: 
     lease = make()
     read(lease, OFF, at=1000)
     clock.now = 1000 + TTL + 5
-    assert lease.run_out().deadline == clock.now + GRACE
-    assert lease.current.open
+    assert lease.stale_answer(grace=GRACE).deadline == clock.now + GRACE
+    assert is_open(lease.current)
     clock.now += 0.5
-    assert lease.run_out().deadline == clock.now + 0.5  # the grace that runs is not made longer
-    assert not lease.runs()
+    assert lease.stale_answer(grace=GRACE).deadline == clock.now + 0.5  # the grace that runs is not made longer
+    assert not lease.running
 
 
 def test_an_answer_ends_the_grace(make: Any, clock: Clock) -> None:
     lease = make()
     clock.now += 1
-    lease.run_out()
+    lease.stale_answer(grace=GRACE)
     assert clock.now < lease.current.deadline
-    assert lease.current.open
+    assert is_open(lease.current)
     read(lease, ON, at=clock.now)
-    assert not lease.current.open
+    assert not is_open(lease.current)
 
 
 def test_block_admits_nothing_once_the_lease_has_run_out(make: Any, clock: Clock) -> None:
     lease = make("block")
     read(lease, ON, at=1000)
     clock.now = 1000 + TTL
-    stale = lease.run_out()
-    assert lease.run_out() is stale  # so that what is rendered of it is kept
-    assert not stale.open
+    stale = lease.stale_answer(grace=GRACE)
+    assert lease.stale_answer(grace=GRACE) is stale  # so that what is rendered of it is kept
+    assert not is_open(stale)
     assert stale.deadline == float("-inf")
     said = stale.snapshot
     assert (said.enabled, said.mode, said.message, said.until, said.retry_after) == (True, "full", None, None, None)
@@ -170,22 +175,22 @@ def test_expiring_ends_the_lease_and_no_read_under_way_renews_it(make: Any, cloc
     lease = make()
     read(lease, OFF, at=1000)
     lease.fail("away")
-    early = lease.ticket()
-    lease.expire()
-    assert (lease.runs(), lease.failing) == (False, False)
-    assert read(lease, ON, at=1000, ticket=early)
+    early, epoch = lease.ticket(), lease.life.epoch
+    lease.end(Event.LEAVE)
+    assert (lease.running, lease.failing) == (False, False)
+    assert read(lease, ON, at=1000, ticket=early, epoch=epoch)
     assert lease.known.enabled
-    assert not lease.runs()
+    assert not lease.running
     read(lease, ON, at=1000)
-    assert lease.runs()
+    assert lease.running
 
 
 def test_a_fork_keeps_what_is_known_and_no_lease_and_no_lock(make: Any) -> None:
     lease = make()
     read(lease, ON, at=1000)
     lease._lock.acquire()  # another thread of the parent, which the child does not have
-    lease.forked()
-    assert not lease.runs()
+    lease.fork()
+    assert not lease.running
     assert lease.known.enabled
     lease.fail("not stuck")
 
@@ -194,32 +199,40 @@ def test_a_fork_keeps_what_is_known_and_no_lease_and_no_lock(make: Any) -> None:
 def test_closed_admits_nothing_whatever_arrives(make: Any, clock: Clock, when_stale: str) -> None:
     lease = make(when_stale)
     read(lease, OFF, at=1000)
-    lease.close()
+    lease.end(Event.CLOSE)
     read(lease, OFF, at=1000)
-    for held in (lease.current, lease.run_out(), lease.current):
-        assert not held.open
+    for held in (lease.current, lease.stale_answer(grace=GRACE), lease.current):
+        assert not is_open(held)
         assert held.snapshot.enabled
         assert not clock.now < held.deadline
 
 
-@pytest.mark.parametrize("second", [lambda it: read(it, OFF, at=1000, ticket=2), Lease.run_out, Lease.expire])
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda it: read(it, OFF, at=1000, ticket=2),
+        lambda it: it.stale_answer(grace=GRACE),
+        lambda it: it.end(Event.LEAVE),
+    ],
+    ids=["install", "stale_answer", "end"],
+)
 def test_what_another_thread_installs_first_is_not_undone(clock: Clock, second: Callable[[Lease], object]) -> None:
     lock = Queue()
-    lease = Lease(fallback(None), ttl=TTL, when_stale="serve", runtime=runtime(clock, lock=lambda: lock))
+    lease = Lease(fallback(None), settings=Settings(ttl=TTL), runtime=runtime(clock, lock=lambda: lock))
     lock.first = lambda: read(lease, ON, at=1000, ticket=3)
     second(lease)
     assert lease.known.revision == lease.current.snapshot.revision == 2
-    assert not lease.current.open
+    assert not is_open(lease.current)
 
 
 def test_what_another_thread_installs_as_it_closes_admits_nothing(clock: Clock) -> None:
     lock = Queue()
-    lease = Lease(fallback(None), ttl=TTL, when_stale="serve", runtime=runtime(clock, lock=lambda: lock))
+    lease = Lease(fallback(None), settings=Settings(ttl=TTL), runtime=runtime(clock, lock=lambda: lock))
     lock.first = lambda: read(lease, OFF, at=1000)
-    lease.close()
+    lease.end(Event.CLOSE)
     assert lease.known.revision == lease.current.snapshot.revision == 1
     assert lease.current.snapshot.enabled
-    assert not lease.current.open
+    assert not is_open(lease.current)
 
 
 @pytest.mark.parametrize("word", ["1", "true", "yes", "on", "ON", " True "])
@@ -234,5 +247,5 @@ def test_the_environment_can_say_off(word: str) -> None:
 
 @pytest.mark.parametrize("word", ["", "2", "maybe", "enabled", "y"])
 def test_the_environment_can_say_nothing_else(word: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"MAINTENANCE_MODE is '{word}': write 1, true, yes or on, or 0"):
+    with pytest.raises(ConfigurationError, match=f"MAINTENANCE_MODE is '{word}': use 1, true, yes or on, or 0"):
         fallback(word)

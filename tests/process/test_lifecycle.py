@@ -1,5 +1,6 @@
 """Who waits for the store, and for how long: with a clock that moves only while somebody waits."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,10 +11,12 @@ import pytest
 from maintenance import MaintenanceState
 from maintenance.errors import LateError
 from maintenance.process.lease import GRACE, Answer
-from maintenance.process.lifecycle import LEAVE_LIMIT, PATIENCE, SHORT_PATIENCE
+from maintenance.process.life import Event, Thread
+from maintenance.process.lifecycle import LEAVE_LIMIT
+from maintenance.process.waiting import PATIENCE, SHORT_PATIENCE
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clock import Bell, Clock, Queue, Waits, hang, refuse, runtime
-from tests.support.entering import enter
+from tests.support.entering import enter, is_open
 from tests.support.faulty import FaultyStore
 from tests.support.plain_apps import wsgi
 from tests.support.waiting import eventually
@@ -48,9 +51,9 @@ def hanging(store: FaultyStore, clock: Clock, waits: Waits) -> Make:
             store, ttl=TTL, runtime=runtime(clock, start=hang, event=waits.event), register=False, **options
         )
         state.start()
-        assert state.follower.refresher is not None
-        state.follower.refresher.begun = True
-        state.follower.refresher.trying_since = clock.now
+        assert state.lifecycle.watcher is not None
+        state.lifecycle.watcher.thread = Thread.RUNNING
+        state.lifecycle.watcher.trying_since = clock.now
         return state
 
     return made
@@ -58,12 +61,12 @@ def hanging(store: FaultyStore, clock: Clock, waits: Waits) -> Make:
 
 def read(state: MaintenanceState) -> None:
     """What the thread does when the read comes back."""
-    assert state.follower.refresher is not None
-    state.follower.refresher._attempt()
+    assert state.lifecycle.watcher is not None
+    state.lifecycle.watcher._try()
 
 
 def open_until(held: Answer, clock: Clock) -> bool:
-    return held.open and clock.now < held.deadline
+    return is_open(held) and clock.now < held.deadline
 
 
 # The first read
@@ -77,7 +80,7 @@ def test_every_first_request_waits_for_boot_timeout_and_then_the_environment_sta
         monkeypatch.setenv("MAINTENANCE_MODE", word)
     state = hanging(boot_timeout=3.0)
     assert state.peek() is None
-    assert state.wait_for_answer().open is passes
+    assert is_open(state.wait_for_answer()) is passes
     assert waits.waited == [3.0]
     assert state.lease.known.source == ("environment" if word else "default")
     clock.now += GRACE
@@ -93,10 +96,10 @@ def test_block_admits_nothing_before_the_first_read_whatever_the_environment_say
     machine = runtime(clock, start=hang, event=waits.event)
     state = MaintenanceState(store, when_stale="block", boot_timeout=3.0, runtime=machine)
     store.away()
-    assert not state.wait_for_answer().open
+    assert not is_open(state.wait_for_answer())
     assert waits.waited == [3.0]
     clock.now += GRACE
-    assert not state.wait_for_answer().open
+    assert not is_open(state.wait_for_answer())
 
 
 def test_a_first_request_gets_what_the_first_read_brings(hanging: Make, waits: Waits, store: FaultyStore) -> None:
@@ -104,7 +107,7 @@ def test_a_first_request_gets_what_the_first_read_brings(hanging: Make, waits: W
     state = hanging()
     waits.meanwhile = lambda: read(state)
     held = state.wait_for_answer()
-    assert (held.open, held.snapshot.source) == (False, "store")
+    assert (is_open(held), held.snapshot.source) == (False, "store")
 
 
 def test_a_first_read_that_fails_is_tried_again_for_the_time_that_one_request_may_wait(
@@ -118,9 +121,9 @@ def test_a_first_read_that_fails_is_tried_again_for_the_time_that_one_request_ma
         read(state)
 
     waits.meanwhile = try_in_vain
-    assert state.wait_for_answer().open
+    assert is_open(state.wait_for_answer())
     assert clock.now == pytest.approx(1000.3 + PATIENCE, abs=0.3)
-    assert not state.follower.booting
+    assert not state.lifecycle.booting
 
 
 def test_a_first_read_that_is_late_is_tried_again_at_once_for_boot_timeout(
@@ -130,19 +133,19 @@ def test_a_first_read_that_is_late_is_tried_again_at_once_for_boot_timeout(
     store.error = LateError("the server is slow")
 
     def try_in_vain() -> None:
-        refresher = state.follower.refresher
+        refresher = state.lifecycle.watcher
         assert refresher is not None
-        monkeypatch.setattr(refresher, "wake", lambda: woken.append(clock.now))
+        monkeypatch.setattr(refresher, "wake", lambda **_: woken.append(clock.now))
         clock.now += 0.4
         read(state)
 
     waits.meanwhile = try_in_vain
-    assert state.wait_for_answer().open
+    assert is_open(state.wait_for_answer())
     assert clock.now == pytest.approx(1005.0, abs=0.4)
     assert woken == pytest.approx([1000.4 + 0.4 * n for n in range(len(waits.waited) - 1)])
     store.away()
     read(state)
-    assert not state.follower.refresher.late
+    assert not state.lifecycle.watcher.late
 
 
 def test_a_store_that_is_slow_and_then_away_costs_no_more_than_one_that_is_away(
@@ -157,15 +160,15 @@ def test_a_store_that_is_slow_and_then_away_costs_no_more_than_one_that_is_away(
         store.away()
 
     waits.meanwhile = end
-    assert state.wait_for_answer().open
+    assert is_open(state.wait_for_answer())
     assert clock.now == pytest.approx(1002.0 + PATIENCE)
 
 
 def test_a_request_that_waits_wakes_the_thread_unless_that_paces_itself(hanging: Make, store: FaultyStore) -> None:
     for failing, rings in ((False, 1), (True, 0)):
         state = hanging()
-        assert state.follower.refresher is not None
-        bell = state.follower.refresher._waker
+        assert state.lifecycle.watcher is not None
+        bell = state.lifecycle.watcher._waker
         assert isinstance(bell, Bell)
         if failing:
             store.away()
@@ -178,8 +181,8 @@ def test_the_first_answer_ends_the_time_for_booting(hanging: Make, store: Faulty
     state = hanging(boot_timeout=60.0)
     store.standby = True  # whose answer renews no lease
     read(state)
-    assert not state.follower.booting
-    assert state.wait_for_answer().open
+    assert not state.lifecycle.booting
+    assert is_open(state.wait_for_answer())
     assert waits.waited == []
 
 
@@ -197,7 +200,7 @@ def test_a_store_that_comes_up_while_the_first_request_waits_is_heard(
 
     waits.meanwhile = come_up
     held = state.wait_for_answer()
-    assert (held.open, held.snapshot.source) == (False, "store")
+    assert (is_open(held), held.snapshot.source) == (False, "store")
 
 
 def test_a_request_that_waits_while_the_process_closes_is_let_go_and_starts_nothing(
@@ -211,8 +214,8 @@ def test_a_request_that_waits_while_the_process_closes_is_let_go_and_starts_noth
 
     waits.meanwhile = close
     held = state.wait_for_answer()
-    assert not held.open
-    assert state.follower.refresher is None
+    assert not is_open(held)
+    assert state.lifecycle.watcher is None
     assert waits.waited == [60.0, LEAVE_LIMIT]
     assert clock.now == 1000.0 + LEAVE_LIMIT
 
@@ -225,10 +228,10 @@ def test_the_first_requests_of_a_next_life_wait_for_boot_timeout_too_and_those_a
     state.leave()
     waits.waited.clear()
     state.start()
-    assert state.follower.refresher is not None
-    state.follower.refresher.begun = True
-    assert state.wait_for_answer().open
-    assert state.wait_for_answer().open
+    assert state.lifecycle.watcher is not None
+    state.lifecycle.watcher.thread = Thread.RUNNING
+    assert is_open(state.wait_for_answer())
+    assert is_open(state.wait_for_answer())
     assert waits.waited == [3.0]
 
 
@@ -252,7 +255,7 @@ def test_a_first_request_that_waits_while_the_process_leaves_waits_for_its_next_
         waits.meanwhile = lambda: read(state)
 
     waits.meanwhile = leave
-    assert not state.wait_for_answer().open
+    assert not is_open(state.wait_for_answer())
     assert clock.now == 1000.0 + LEAVE_LIMIT
 
 
@@ -265,8 +268,8 @@ def stale(hanging: Make, clock: Clock) -> MaintenanceState:
     state = hanging()
     read(state)
     clock.now += TTL
-    assert state.follower.refresher is not None
-    state.follower.refresher.trying_since = clock.now
+    assert state.lifecycle.watcher is not None
+    state.lifecycle.watcher.trying_since = clock.now
     return state
 
 
@@ -286,7 +289,7 @@ def test_nobody_waits_while_the_store_is_away(stale: MaintenanceState, waits: Wa
         held = stale.peek()
         assert held is not None
         assert open_until(held, clock)
-        assert stale.wait_for_answer().open
+        assert is_open(stale.wait_for_answer())
     assert waits.waited == [PATIENCE]
 
 
@@ -298,8 +301,8 @@ def test_those_that_come_meanwhile_wait_a_tenth_of_a_second_from_when_the_read_w
         clock.now += 0.04
         assert open_until(stale.wait_for_answer(), clock)
         assert not stale.lease.failing  # so short a wait says nothing of the store
-        assert stale.follower.refresher is not None
-        stale.follower.refresher.trying_since = None  # about to be sent
+        assert stale.lifecycle.watcher is not None
+        stale.lifecycle.watcher.trying_since = None  # about to be sent
         clock.now = stale.lease.current.deadline
         stale.wait_for_answer()
 
@@ -351,21 +354,22 @@ def test_a_request_gets_what_arrives_while_it_waits(
 ) -> None:
     MaintenanceState(store).set(True)
     waits.meanwhile = lambda: read(stale)
-    assert not stale.wait_for_answer().open
+    assert not is_open(stale.wait_for_answer())
     assert clock.now == 1000 + TTL
 
 
 def test_a_request_that_comes_as_the_answer_does_waits_for_nothing(
     stale: MaintenanceState, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience = stale.follower._patience
+    assert stale.lifecycle.watcher is not None
+    enter_room = stale.lifecycle.watcher.room.enter
 
     def late() -> Any:
         read(stale)
-        return patience()
+        return enter_room()
 
-    monkeypatch.setattr(stale.follower, "_patience", late)
-    assert stale.wait_for_answer().open
+    monkeypatch.setattr(stale.lifecycle.watcher.room, "enter", late)
+    assert is_open(stale.wait_for_answer())
     assert waits.waited == []
 
 
@@ -377,8 +381,9 @@ def test_a_request_that_comes_as_a_try_fails_waits_for_no_other(
         read(stale)
         return waits.event()
 
-    stale.follower._runtime = replace(stale.follower._runtime, event=late)
-    assert stale.wait_for_answer().open
+    assert stale.lifecycle.watcher is not None
+    stale.lifecycle.watcher.room._runtime = replace(stale.lifecycle._runtime, event=late)
+    assert is_open(stale.wait_for_answer())
     assert waits.waited == []
 
 
@@ -387,13 +392,13 @@ def test_block_answers_503_to_all_that_come_while_the_store_is_away(
 ) -> None:
     state = MaintenanceState(store, ttl=TTL, when_stale="block", runtime=runtime(clock, start=hang, event=waits.event))
     state.start()
-    assert state.follower.refresher is not None
-    state.follower.refresher.begun = True
+    assert state.lifecycle.watcher is not None
+    state.lifecycle.watcher.thread = Thread.RUNNING
     read(state)
     assert open_until(state.lease.current, clock)
     clock.now += TTL
-    assert not state.wait_for_answer().open
-    assert not state.wait_for_answer().open
+    assert not is_open(state.wait_for_answer())
+    assert not is_open(state.wait_for_answer())
     assert waits.waited == [PATIENCE]
 
 
@@ -410,7 +415,7 @@ def test_the_first_request_reads_and_those_after_it_rest_on_that(
     threadless: MaintenanceState, store: FaultyStore
 ) -> None:
     MaintenanceState(store, register=False).set(True)
-    assert not threadless.wait_for_answer().open
+    assert not is_open(threadless.wait_for_answer())
     assert [threadless.peek() is not None for _ in range(3)] == [True] * 3
     assert store.reads == 1
     assert [one.revision for one in store.reports] == [None, 2]
@@ -419,26 +424,26 @@ def test_the_first_request_reads_and_those_after_it_rest_on_that(
 def test_a_process_that_is_paused_as_it_begins_reads_all_the_same(
     threadless: MaintenanceState, store: FaultyStore, clock: Clock
 ) -> None:
-    begin = threadless.follower._ensure_running
+    begin = threadless.lifecycle.begin
 
     def paused() -> None:
         begin()
         clock.now += 60.0
 
     MaintenanceState(store, register=False).set(True)
-    threadless.follower._ensure_running = paused  # type: ignore[method-assign]
-    assert not threadless.wait_for_answer().open
+    threadless.lifecycle.begin = paused  # type: ignore[method-assign]
+    assert not is_open(threadless.wait_for_answer())
     assert store.reads == 1
 
 
 def test_the_next_request_past_the_ttl_reads_and_waits_for_no_thread(
     threadless: MaintenanceState, store: FaultyStore, clock: Clock, waits: Waits
 ) -> None:
-    assert threadless.wait_for_answer().open
+    assert is_open(threadless.wait_for_answer())
     waits.waited.clear()
     MaintenanceState(store, register=False).set(True)
     clock.now = threadless.lease.until
-    assert not threadless.wait_for_answer().open
+    assert not is_open(threadless.wait_for_answer())
     assert store.reads == 2
     assert store.connects == 2  # its own, kept, and the flip's
     assert waits.waited == []
@@ -448,13 +453,13 @@ def test_a_store_that_was_away_is_asked_again_with_pauses(
     threadless: MaintenanceState, store: FaultyStore, clock: Clock
 ) -> None:
     store.away()
-    assert threadless.wait_for_answer().open
+    assert is_open(threadless.wait_for_answer())
     asked = store.connects
     MaintenanceState(store.inner, register=False).set(True)
-    assert threadless.lease.run_out().open
+    assert is_open(threadless.lease.stale_answer(grace=GRACE))
     store.back()
     clock.now += 5.0
-    assert not threadless.wait_for_answer().open
+    assert not is_open(threadless.wait_for_answer())
     assert store.connects == asked + 1
     assert threadless.status().last_error is None
 
@@ -462,10 +467,10 @@ def test_a_store_that_was_away_is_asked_again_with_pauses(
 def test_block_does_not_ask_a_store_that_is_away_at_each_request(store: FaultyStore, clock: Clock) -> None:
     state = MaintenanceState(store, ttl=TTL, when_stale="block", runtime=runtime(clock, start=refuse))
     store.away()
-    assert not any(state.wait_for_answer().open for _ in range(20))
+    assert not any(is_open(state.wait_for_answer()) for _ in range(20))
     assert store.connects == 1
     clock.now += 5.0
-    assert not state.wait_for_answer().open
+    assert not is_open(state.wait_for_answer())
     assert store.connects == 2
 
 
@@ -479,12 +484,12 @@ def test_concurrent_first_requests_all_wait_for_the_one_read(store: FaultyStore)
         go_on.wait(10)
 
     store.meanwhile = slow
-    threads = [threading.Thread(target=lambda: answers.append(state.wait_for_answer().open)) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: answers.append(is_open(state.wait_for_answer()))) for _ in range(4)]
     threads[0].start()
     assert held_up.wait(10)
     for thread in threads[1:]:
         thread.start()
-    eventually(lambda: len(state.follower._waiters) == 4)
+    eventually(lambda: len(state.lifecycle.watcher.room._waiters) == 4)
     assert answers == []  # none leaks through
     go_on.set()
     for thread in threads:
@@ -499,17 +504,17 @@ def test_of_two_first_requests_at_once_one_begins(store: FaultyStore, clock: Clo
 
     def other() -> None:
         state.start()
-        begun.append(state.follower.refresher)
+        begun.append(state.lifecycle.watcher)
 
-    state.follower._lock, lock.first = lock, other
+    state.lifecycle._lock, lock.first = lock, other
     state.start()
-    assert begun == [state.follower.refresher]
+    assert begun == [state.lifecycle.watcher]
 
 
 def test_leaving_removes_the_row_without_a_thread_too(threadless: MaintenanceState, store: FaultyStore) -> None:
     threadless.wait_for_answer()
     assert len(store.inner.connect().fleet().instances) == 1
-    refused = threadless.follower.refresher is not None and not threadless.follower.refresher.started
+    refused = threadless.lifecycle.watcher is not None and threadless.lifecycle.watcher.thread is Thread.NONE
     threadless.leave()
     assert (len(store.inner.connect().fleet().instances) == 0) is refused
     assert (store.open == 0) is refused
@@ -535,12 +540,12 @@ def test_a_thread_that_could_not_start_once_may_start_later(store: FaultyStore, 
 
     state = MaintenanceState(store, runtime=runtime(clock, start=begin, waker=Bell))
     state.wait_for_answer()
-    assert state.follower.refresher is not None
-    assert not state.follower.refresher.started
+    assert state.lifecycle.watcher is not None
+    assert state.lifecycle.watcher.thread is not Thread.STARTING
     start[0] = hang
     clock.now += TTL
     state.peek()
-    assert state.follower.refresher.started
+    assert state.lifecycle.watcher.thread is Thread.STARTING
 
 
 # Forks
@@ -555,16 +560,16 @@ def forkable(store: FaultyStore, clock: Clock, start: Any = refuse) -> tuple[Mai
 def test_a_child_forked_without_hooks_is_noticed_by_its_pid(store: FaultyStore, clock: Clock) -> None:
     state, pid = forkable(store, clock)
     state.wait_for_answer()
-    parents = state.follower.refresher
+    parents = state.lifecycle.watcher
     assert parents is not None
-    session = parents._session
+    session = parents.reader.session
     pid[0] = 101
     state.leave()  # says nothing in the parent's name
     assert len(store.inner.connect().fleet().instances) == 1
     clock.now += TTL
     MaintenanceState(store, register=False).set(True)
-    assert not state.wait_for_answer().open
-    assert state.follower.refresher is not parents
+    assert not is_open(state.wait_for_answer())
+    assert state.lifecycle.watcher is not parents
     assert session.abandoned  # type: ignore[union-attr]
     assert {one.pid for one in store.inner.connect().fleet().instances} == {100, 101}
 
@@ -572,8 +577,8 @@ def test_a_child_forked_without_hooks_is_noticed_by_its_pid(store: FaultyStore, 
 def test_code_that_asks_in_a_child_forked_without_hooks_has_it_follow(store: FaultyStore, clock: Clock) -> None:
     state, pid = forkable(store, clock)
     state.wait_for_answer()
-    assert state.follower.refresher is not None
-    state.follower.refresher.begun = True  # the parent's thread runs, and its copy in the child says so too
+    assert state.lifecycle.watcher is not None
+    state.lifecycle.watcher.thread = Thread.RUNNING  # the parent's thread runs, and its copy in the child says so too
     pid[0] = 101
     clock.now += TTL
     MaintenanceState(store, register=False).set(True)
@@ -583,10 +588,10 @@ def test_code_that_asks_in_a_child_forked_without_hooks_has_it_follow(store: Fau
 
 def test_a_lock_that_a_child_forked_without_hooks_finds_taken_stops_nobody(store: FaultyStore, clock: Clock) -> None:
     state, pid = forkable(store, clock)
-    with state.follower._lock:  # by a thread that the child does not have
+    with state.lifecycle._lock:  # by a thread that the child does not have
         pid[0] = 101
         state.leave()
-        assert state.wait_for_answer().open
+        assert is_open(state.wait_for_answer())
 
 
 def test_the_request_that_notices_a_fork_without_hooks_is_in_flight(store: FaultyStore, clock: Clock) -> None:
@@ -597,72 +602,69 @@ def test_the_request_that_notices_a_fork_without_hooks_is_in_flight(store: Fault
     for pid[0] in (100, 101):
         app(environ, lambda *_: None).close()
         clock.now += TTL
-    assert state.follower.refresher is not None
-    assert state.follower.refresher.registration.instance.pid == 101
+    assert state.lifecycle.watcher is not None
+    assert state.lifecycle.watcher.reader.membership.instance.pid == 101
     assert seen == [1, 1]
 
 
-def test_two_that_leave_end_not_what_a_request_has_begun_meanwhile(
-    store: FaultyStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_that_leave_end_not_what_a_request_has_begun_since(store: FaultyStore) -> None:
     state = MaintenanceState(store, runtime=runtime(Clock(), start=refuse))
     state.wait_for_answer()
-    expire = state.lease.expire
+    state.lifecycle._lock = lock = Queue()
 
-    def left_and_back() -> None:
-        monkeypatch.setattr(state.lease, "expire", expire)
+    def leave_and_come_back() -> None:
         state.leave()
         state.wait_for_answer()
-        expire()
 
-    monkeypatch.setattr(state.lease, "expire", left_and_back)
-    state.leave()
-    assert state.follower.refresher is not None
-    assert [one.id for one in store.inner.connect().fleet().instances] == [
-        state.follower.refresher.registration.instance.id
-    ]
-    state.close()
+    lock.first = leave_and_come_back
+    state.leave()  # ends the second life, which began before it had the lock
     assert store.inner.connect().fleet().instances == ()
+    assert state.lifecycle.watcher is None
 
 
 def test_the_lease_ends_before_the_row_may_go(store: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     state = MaintenanceState(store, when_stale="block", runtime=runtime(Clock(), start=refuse))
-    assert state.wait_for_answer().open
-    refresher, told = state.follower.refresher, []
-    assert refresher is not None
-    expire = state.lease.expire
+    assert is_open(state.wait_for_answer())
+    watcher, seen = state.lifecycle.watcher, []
+    assert watcher is not None
+    apply = state.lease.life.apply
 
-    def expired() -> None:
-        refresher._attempt()  # a read that is sent here may renew nothing, either
-        told.append(refresher._may_end())
-        expire()
-        refresher._attempt()
-        told.append(state.lease.runs())
+    def end(event: Event, **options: Any) -> bool:
+        if event is Event.LEAVE:
+            seen.append(watcher._may_end())
+            changed = apply(event, **options)
+            watcher._try()  # a read that is sent here renews nothing
+            seen.append(watcher._may_end())
+            return changed
+        return apply(event, **options)
 
-    monkeypatch.setattr(state.lease, "expire", expired)
+    monkeypatch.setattr(state.lease, "_lock", contextlib.nullcontext())  # which `_try` takes too
+    monkeypatch.setattr(state.lease.life, "apply", end)
     state.leave()
-    assert told == [False, False]
+    assert seen == [False, True]
+    assert not state.lease.running
     assert store.inner.connect().fleet().instances == ()
 
 
 def test_what_one_that_leaves_still_learns_ends_no_wait_of_its_successors(store: FaultyStore, clock: Clock) -> None:
     state = MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=hang))
     state.start()
-    leaving = state.follower.refresher
+    leaving = state.lifecycle.watcher
     assert leaving is not None
     state.leave()
     state.start()
     waiter = threading.Event()
-    state.follower._waiters.append(waiter)
-    leaving._attempt()
+    assert state.lifecycle.watcher is not None
+    state.lifecycle.watcher.room._waiters.append(waiter)
+    leaving._try()
     assert not waiter.is_set()
-    assert state.follower.booting
-    assert not state.lease.runs()
+    assert state.lifecycle.booting
+    assert not state.lease.running
 
 
 def test_leaving_ends_what_a_request_that_was_a_little_faster_has_begun(store: FaultyStore) -> None:
     state = MaintenanceState(store, runtime=runtime(Clock(), start=refuse))
-    state.follower._lock = lock = Queue()
+    state.lifecycle._lock = lock = Queue()
     lock.first = state.wait_for_answer
     state.leave()
     assert store.reads == 1
@@ -680,22 +682,22 @@ def test_of_two_threads_that_notice_a_fork_at_once_one_begins_anew(
 
     def other() -> None:
         state.start()
-        begun.append(state.follower.refresher)
+        begun.append(state.lifecycle.watcher)
 
     lock.first = other
     state.start()
-    assert begun == [state.follower.refresher]
+    assert begun == [state.lifecycle.watcher]
 
 
 def test_a_fork_that_another_thread_has_noticed_is_not_noticed_again(store: FaultyStore, clock: Clock) -> None:
     state, pid = forkable(store, clock, hang)
     state.start()
-    parents = state.follower.refresher
+    parents = state.lifecycle.watcher
     assert parents is not None
     pid[0] = 101
-    state.follower._notice_fork()
+    state.lifecycle.notice_fork()
     state.start()
-    own = state.follower.refresher
+    own = state.lifecycle.watcher
     assert own not in (None, parents)
-    state.follower._notice_fork()  # the second thread, which saw the parent's pid as well
-    assert state.follower.refresher is own
+    state.lifecycle.notice_fork()  # the second thread, which saw the parent's pid as well
+    assert state.lifecycle.watcher is own

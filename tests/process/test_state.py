@@ -21,12 +21,14 @@ from maintenance.base.options import LONGEST
 from maintenance.base.values import Change, Details, Row
 from maintenance.process.in_flight import Entry
 from maintenance.process.lease import GRACE
-from maintenance.process.state import _forked_all, _leave_all
+from maintenance.process.life import Thread
+from maintenance.process.state import _fork_all, _leave_all
+from maintenance.process.watcher import Watcher
 from maintenance.stores import MemoryStore, PostgresStore, SQLiteStore, Store
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
 from tests.support.clock import Bell, Clock, hang, refuse, runtime
-from tests.support.entering import enter
+from tests.support.entering import enter, is_open
 from tests.support.faulty import FaultyStore
 from tests.support.plain_apps import wsgi
 from tests.support.waiting import eventually
@@ -73,20 +75,20 @@ def registered(store: Store) -> set[str]:
     ("wrong", "says"),
     [
         *[({name: value}, says) for name in ("ttl", "boot_timeout") for value, says in [
-            (0, f"{name} is 0: write seconds above 0"),
-            (-1.0, f"{name} is -1.0: write seconds above 0"),
+            (0, f"{name} is 0: use seconds above 0"),
+            (-1.0, f"{name} is -1.0: use seconds above 0"),
             (float("nan"), f"{name} is nan"),
             (float("inf"), f"{name} is inf"),
             (10**400, f"{name} is 1000"),
-            (LONGEST * 2, f"{name} is 2000000.0: write seconds above 0 and at most 1e\\+06"),
-            (True, f"{name} is True: write seconds above 0"),
-            ("10", f"{name} is '10': write seconds"),
+            (LONGEST * 2, f"{name} is 2000000.0: use seconds above 0 and at most 1e\\+06"),
+            (True, f"{name} is True: use seconds above 0"),
+            ("10", f"{name} is '10': use seconds"),
             (None, f"{name} is None"),
         ]],
-        ({"when_stale": "panic"}, "when_stale is 'panic': write 'serve' or 'block'"),
+        ({"when_stale": "panic"}, "when_stale is 'panic': use 'serve' or 'block'"),
         ({"when_stale": None}, "when_stale is None"),
         ({"when_stale": ["serve"]}, "when_stale is"),
-        ({"when_stale": "block", "register": False}, "only what is registered may admit"),
+        ({"when_stale": "block", "register": False}, "only a registered process may admit"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_refused_with_what_to_write(wrong: dict[str, Any], says: str) -> None:
@@ -96,13 +98,13 @@ def test_a_wrong_option_is_refused_with_what_to_write(wrong: dict[str, Any], say
 
 @pytest.mark.parametrize("wrong", [PostgresStore, SQLiteStore, MemoryStore])
 def test_a_store_that_was_not_made_is_refused(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match=rf"store is the class {wrong.__name__}: write {wrong.__name__}\("):
+    with pytest.raises(ConfigurationError, match=rf"store is the class {wrong.__name__}: use {wrong.__name__}\("):
         MaintenanceState(wrong)
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"memory://", object()])
 def test_a_wrong_store_is_refused_with_what_to_write(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="write a Store, or a URL such as postgresql://"):
+    with pytest.raises(ConfigurationError, match="use a Store, or a URL such as postgresql://"):
         MaintenanceState(wrong)
 
 
@@ -119,7 +121,7 @@ def test_a_wrong_store_is_refused_with_what_to_write(wrong: Any) -> None:
     ],
 )
 def test_a_wrong_url_never_shows_its_password(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="write") as caught:
+    with pytest.raises(ConfigurationError, match="write|use") as caught:
         MaintenanceState(url)
     assert "hunter2" not in repr(caught.value)
     assert caught.value.__cause__ is None
@@ -160,13 +162,13 @@ def test_a_flip_writes_the_store_first_and_returns_what_was_written(state: Maint
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        ((1,), TypeError, "enabled is 1: write True or False"),
+        ((1,), TypeError, "enabled is 1: (write|use) True or False"),
         (("on",), TypeError, "enabled is 'on'"),
         ((True, {"mode": "half"}), ValueError, "mode is 'half'"),
         ((True, {"until": dt.datetime(2026, 1, 1)}), ValueError, "names no time zone"),  # noqa: DTZ001
         ((True, {"retry_after": -1}), ValueError, "retry_after is -1"),
         ((True, {"message": 5}), TypeError, "message is a int"),
-        ((True, {"updated_by": "me"}), ValueError, "updated_by is 'me': write a UUID, or None"),
+        ((True, {"updated_by": "me"}), ValueError, "updated_by is 'me': use a UUID, or None"),
         ((True, {"updated_by": 5}), TypeError, "updated_by is a int"),
     ],
 )
@@ -226,8 +228,8 @@ def test_a_hung_write_is_ended_from_another_thread(migrated_url: str, monkeypatc
 def test_priming_reads_now_and_starts_no_thread_and_no_lease(state: MaintenanceState, store: Store) -> None:
     MaintenanceState(store).set(True)
     assert state.prime().enabled
-    assert state.follower.refresher is None
-    assert not state.lease.runs()
+    assert state.lifecycle.watcher is None
+    assert not state.lease.running
     assert registered(store) == set()
     assert state.status().condition == "fresh"
 
@@ -309,10 +311,10 @@ def test_a_refresh_that_another_answer_overtakes_is_asked_for_again(
     still: MaintenanceState, faulty: FaultyStore, clock: Clock
 ) -> None:
     still.wait_for_answer()
-    assert still.follower.refresher is not None
-    bell = still.follower.refresher._waker = Bell()
+    assert still.lifecycle.watcher is not None
+    bell = still.lifecycle.watcher._waker = Bell()
     own = replace(still.lease.known, revision=99)
-    faulty.meanwhile = lambda: still.lease.install(own, ticket=still.lease.ticket(), renew=False)
+    faulty.meanwhile = lambda: still.lease.install(own, ticket=still.lease.ticket())
     still.refresh()
     assert bell.rings == 1
 
@@ -325,8 +327,8 @@ def test_what_was_primed_is_asked_for_again_once_it_is_old(
     MaintenanceState(faulty).set(True)
     assert still.status().condition == "stale"
     assert still.enabled
-    assert still.follower.refresher is not None
-    assert not still.wait_for_answer().open
+    assert still.lifecycle.watcher is not None
+    assert not is_open(still.wait_for_answer())
 
 
 @pytest.mark.parametrize("when_stale", ["serve", "block"])
@@ -339,7 +341,7 @@ def test_a_child_that_is_forked_for_one_question_reads_before_it_answers(
     for enabled in (True, False):
         MaintenanceState(faulty).set(enabled)
         clock.now += 11.0
-        parent.forked()
+        parent.fork()
         assert parent.enabled is enabled
 
 
@@ -359,9 +361,7 @@ def test_priming_never_raises_what_the_store_raises(
     assert still.prime().source == "default"
     assert still.status().last_error == "the server is away"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert (
-        "has not been read yet, requests get what stands before the first read, off: the server is away" in caplog.text
-    )
+    assert "using MAINTENANCE_MODE, or off without it (maintenance off): the server is away" in caplog.text
 
 
 def test_refreshing_raises_it(still: MaintenanceState, faulty: FaultyStore) -> None:
@@ -456,23 +456,23 @@ def test_code_that_asks_lets_no_request_rest_on_an_old_answer(
     still: MaintenanceState, clock: Clock, faulty: FaultyStore
 ) -> None:
     still.wait_for_answer()
-    assert still.follower.refresher is not None
-    still.follower.refresher.begun = True  # a thread reads for it, and is late
+    assert still.lifecycle.watcher is not None
+    still.lifecycle.watcher.thread = Thread.RUNNING  # a thread reads for it, and is late
     for _ in range(30):
         clock.now += 0.5
         assert not still.enabled
     assert not clock.now < still.lease.current.deadline
-    still.follower.refresher.begun = False
+    still.lifecycle.watcher.thread = Thread.NONE
     MaintenanceState(faulty).set(True)
-    assert not still.wait_for_answer().open
+    assert not is_open(still.wait_for_answer())
 
 
 def test_under_block_code_that_asks_hears_that_nothing_is_admitted(faulty: FaultyStore, clock: Clock) -> None:
     state = MaintenanceState(faulty, when_stale="block", runtime=runtime(clock, start=hang))
     state.start()
-    assert state.follower.refresher is not None
-    state.follower.refresher._attempt()
-    state.follower.refresher.begun = True
+    assert state.lifecycle.watcher is not None
+    state.lifecycle.watcher._try()
+    state.lifecycle.watcher.thread = Thread.RUNNING
     assert not state.enabled
     clock.now += 10.0
     assert state.enabled
@@ -522,7 +522,7 @@ def test_a_status_asks_no_bypass(still: MaintenanceState) -> None:
 
 
 def test_a_wrong_store_is_told_by_its_type_alone() -> None:
-    with pytest.raises(ConfigurationError, match="store is a bytes: write a Store, or a URL") as caught:
+    with pytest.raises(ConfigurationError, match="store is a bytes: use a Store, or a URL") as caught:
         MaintenanceState(b"postgresql://me:hunter2@h/d")  # type: ignore[arg-type]
     assert "hunter2" not in str(caught.value)
 
@@ -621,7 +621,7 @@ def test_a_callback_that_takes_its_time_holds_up_no_reading() -> None:
         other = MaintenanceState(store, register=False)
         for enabled in (True, False, True):
             last = other.set(enabled).revision
-            eventually(lambda: state.lease.known.revision == last and state.lease.runs())  # noqa: B023
+            eventually(lambda: state.lease.known.revision == last and state.lease.running)  # noqa: B023
         read_at = state.lease.known.read_at
         eventually(lambda: state.lease.known.read_at > read_at, what="another read")
         assert told == [1]
@@ -635,9 +635,9 @@ def test_a_read_that_brings_nothing_new_starts_no_thread_to_tell_it(faulty: Faul
     state.on_change(lambda _: None)
     state.refresh()
     for starts in (0, 1):
-        state._attempted()
+        state._listeners.notify_in_thread()
         assert len(started) == starts
-        state.lease.install(replace(state.lease.known, revision=99), ticket=state.lease.ticket(), renew=False)
+        state.lease.install(replace(state.lease.known, revision=99), ticket=state.lease.ticket())
 
 
 def test_where_no_thread_can_be_started_a_request_tells(still: MaintenanceState, faulty: FaultyStore) -> None:
@@ -685,7 +685,7 @@ def test_the_child_of_a_fork_tells_although_its_parent_was_telling(still: Mainte
     def fork(snapshot: Snapshot) -> None:
         told.append(snapshot.enabled)
         if snapshot.enabled:
-            still.forked()
+            still.fork()
             still.set(False)
 
     still.set(True)
@@ -701,7 +701,7 @@ def test_leaving_removes_the_row_and_the_next_request_brings_it_back(state: Main
     first = eventually(lambda: registered(store))
     state.leave()
     assert registered(store) == set()
-    assert not state.lease.runs()
+    assert not state.lease.running
     assert call_wsgi(app).status == 200
     second = eventually(lambda: registered(store))
     assert len(second) == 1
@@ -719,7 +719,7 @@ def test_closing_admits_nothing_and_removes_the_row(state: MaintenanceState, sto
     assert call_wsgi(app, "/health").status == 200
     assert state.enabled
     state.start()
-    assert state.follower.refresher is None
+    assert state.lifecycle.watcher is None
     assert not state.set(False).enabled  # a flip is still one
     assert call_wsgi(app).status == 503
 
@@ -737,32 +737,33 @@ def test_the_row_stays_until_what_is_in_flight_has_ended(state: MaintenanceState
 
 
 def test_a_request_that_meets_close_begins_nothing(still: MaintenanceState, faulty: FaultyStore) -> None:
-    begin = still.follower._ensure_running
+    begin = still.lifecycle.begin
 
     def late() -> None:
         still.close()
         begin()
 
-    still.follower._ensure_running = late  # type: ignore[method-assign]
-    assert not still.wait_for_answer().open
-    assert still.follower.refresher is None
+    still.lifecycle.begin = late  # type: ignore[method-assign]
+    assert not is_open(still.wait_for_answer())
+    assert still.lifecycle.watcher is None
     assert (faulty.connects, registered(faulty)) == (0, set())
 
 
-def test_close_ends_what_a_request_is_just_beginning(still: MaintenanceState, faulty: FaultyStore) -> None:
-    make = still.follower._make_refresher
+def test_close_ends_what_a_request_is_just_beginning(
+    still: MaintenanceState, faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closing = threading.Thread(target=still.close)
 
-    def slow(**options: Any) -> Any:
-        closing.start()
-        eventually(lambda: still.lease.closed)
-        closing.join(0.2)  # it must wait for what is made here
-        return make(**options)
+    class Slow(Watcher):
+        def __init__(self, *parts: Any, **options: Any) -> None:
+            closing.start()
+            closing.join(0.2)  # it must wait for what is made here
+            super().__init__(*parts, **options)
 
-    still.follower._make_refresher = slow
+    monkeypatch.setattr("maintenance.process.lifecycle.Watcher", Slow)
     still.peek()
     closing.join(10)
-    assert still.follower.refresher is None
+    assert still.lifecycle.watcher is None
     assert registered(faulty) == set()
 
 
@@ -788,33 +789,33 @@ def test_a_child_reads_for_itself_and_leaves_its_parent_alone(tmp_path: Any, sql
     if not child:
         signal.alarm(20)
         try:
-            runs, answer, status = state.lease.runs(), state.wait_for_answer(), state.status()
-            said = f"{runs} {status.in_flight} {answer.open} {status.instance}"
+            runs, answer, status = state.lease.running, state.wait_for_answer(), state.status()
+            said = f"{runs} {status.in_flight} {not answer.snapshot.enabled} {status.instance}"
             os.write(writer, said.encode())
             eventually(lambda: state.status().registered)
             state.leave()
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    runs, in_flight, is_open, instance = os.read(reader, 200).decode().split()
+    runs, in_flight, admits, instance = os.read(reader, 200).decode().split()
     os.close(reader)
     os.close(writer)
-    assert (runs, in_flight, is_open) == ("False", "0", "True")
+    assert (runs, in_flight, admits) == ("False", "0", "True")
     assert {instance}.isdisjoint(mine)
     assert registered(state.store) == mine
-    assert state.lease.runs()
+    assert state.lease.running
     state.close()
 
 
 def test_each_state_is_told_of_a_fork(still: MaintenanceState) -> None:
     still.wait_for_answer()
-    assert still.lease.runs()
-    before = still._lock
-    _forked_all()
-    assert not still.lease.runs()
-    assert still.follower.refresher is None
-    assert still._lock is not before
-    assert still.wait_for_answer().open
+    assert still.lease.running
+    before = still.lifecycle._lock
+    _fork_all()
+    assert not still.lease.running
+    assert still.lifecycle.watcher is None
+    assert still.lifecycle._lock is not before
+    assert is_open(still.wait_for_answer())
 
 
 # fleet() and forget()
@@ -829,7 +830,7 @@ def test_the_fleet_is_who_has_registered_and_one_can_be_forgotten(store: Store, 
     assert watcher.forget(str(UUID(seen.instances[0].id)).upper()), "however it is written"
     assert not watcher.forget(uuid4().hex)
     assert not watcher.forget("nonsense")
-    with pytest.raises(TypeError, match="instance is 5: write its id"):
+    with pytest.raises(TypeError, match="instance is 5: use its id"):
         watcher.forget(5)  # type: ignore[arg-type]
 
 
@@ -841,7 +842,7 @@ def test_a_memory_store_shared_by_two_states_is_one_flag() -> None:
 
 @pytest.mark.parametrize("wrong", [1, None, "yes"])
 def test_an_option_that_is_neither_true_nor_false_is_refused(wrong: object) -> None:
-    with pytest.raises(ConfigurationError, match="register is .*: write True or False"):
+    with pytest.raises(ConfigurationError, match="register is .*: use True or False"):
         MaintenanceState("memory://", register=wrong)  # type: ignore[arg-type]
 
 
@@ -849,9 +850,9 @@ def test_what_cannot_be_called_is_refused_as_a_callback() -> None:
     async def later(_: Snapshot) -> None:
         raise AssertionError("nobody awaits it")
 
-    with pytest.raises(ConfigurationError, match="callback is the async function .*: write a plain one"):
+    with pytest.raises(ConfigurationError, match="callback is the async function .*: use a plain one"):
         MaintenanceState("memory://").on_change(later)
-    with pytest.raises(ConfigurationError, match="callback is None: write a function"):
+    with pytest.raises(ConfigurationError, match="callback is None: use a function"):
         MaintenanceState("memory://").on_change(None)  # type: ignore[type-var]
 
 
@@ -863,7 +864,7 @@ def test_a_middleware_that_attaches_twice_is_counted_once() -> None:
         def clear(self) -> None:
             """A fork in a later test tells this state too, while it is there."""
 
-        def told(self, snapshot: Snapshot) -> None:
+        def notify(self, snapshot: Snapshot) -> None:
             told.append(snapshot.enabled)
 
     told: list[bool] = []

@@ -8,6 +8,7 @@ import pytest
 from maintenance import MaintenanceState
 from maintenance.process.lease import GRACE
 from tests.support.clock import Clock, refuse, runtime
+from tests.support.entering import is_open
 from tests.support.faulty import FaultyStore
 
 TTL = 10.0
@@ -48,9 +49,11 @@ def test_one_line_when_it_goes_stale_and_one_when_it_is_back(
         clock.now += TTL
         state.wait_for_answer()
     assert state.status().condition == "stale"
-    assert lines(caplog) == [
-        "maintenance: the flag is stale, requests get the last known answer, off: the server is away"
-    ]
+    [line] = lines(caplog)
+    assert line == (
+        "maintenance: cannot read the flag from the database, using the last known value (maintenance off): "
+        "the server is away"
+    )
     caplog.clear()
     store.back()
     clock.now += TTL
@@ -76,8 +79,8 @@ def test_a_read_that_fails_while_the_lease_runs_is_no_news_yet(
     state.wait_for_answer()
     store.away()
     clock.now += TTL - 1
-    assert state.follower.refresher is not None
-    state.follower.refresher._attempt()
+    assert state.lifecycle.watcher is not None
+    state.lifecycle.watcher._try()
     assert (state.status().condition, state.status().last_error) == ("fresh", "the server is away")
     assert lines(caplog) == []
     clock.now += 1
@@ -89,7 +92,9 @@ def test_it_says_what_requests_get(store: FaultyStore, clock: Clock, caplog: pyt
     state = MaintenanceState(store, ttl=TTL, when_stale="block", runtime=runtime(clock, start=refuse))
     store.away("no route to host")
     state.wait_for_answer()
-    assert lines(caplog) == ["maintenance: the flag has not been read yet, requests get 503: no route to host"]
+    assert lines(caplog) == [
+        "maintenance: cannot read the flag from the database, refusing all requests: no route to host"
+    ]
 
 
 def test_it_says_that_the_last_answer_was_on(
@@ -99,7 +104,7 @@ def test_it_says_that_the_last_answer_was_on(
     store.away()
     clock.now += TTL
     state.wait_for_answer()
-    assert "the last known answer, on" in lines(caplog)[-1]
+    assert "using the last known value (maintenance on)" in lines(caplog)[-1]
 
 
 def test_since_is_when_the_condition_began(state: MaintenanceState, store: FaultyStore, clock: Clock) -> None:
@@ -116,7 +121,7 @@ def test_the_environment_is_no_read(store: FaultyStore, clock: Clock, monkeypatc
     monkeypatch.setenv("MAINTENANCE_MODE", "on")
     state = MaintenanceState(store, runtime=runtime(clock, start=refuse))
     store.away()
-    assert not state.wait_for_answer().open
+    assert not is_open(state.wait_for_answer())
     assert (state.status().condition, state.status().snapshot.source) == ("never read", "environment")
 
 
@@ -126,14 +131,14 @@ def test_a_log_that_fails_hinders_no_request_and_no_read(
     state.wait_for_answer()
     store.away()
     clock.now += TTL
-    assert state.wait_for_answer().open
+    assert is_open(state.wait_for_answer())
     assert state.status().condition == "stale"
     store.back()
     clock.now += TTL
-    assert state.wait_for_answer().open
+    assert is_open(state.wait_for_answer())
     assert state.status().condition == "fresh"
     assert [line.partition(",")[0] for line in failing_log] == [
-        "maintenance: the flag is stale",
+        "maintenance: cannot read the flag from the database",
         "maintenance: the flag is fresh again",
     ]
     store.away()

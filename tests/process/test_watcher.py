@@ -3,53 +3,93 @@
 import logging
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from maintenance import MaintenanceState
-from maintenance.base.values import Change, Details, Instance, Load, Row
+from maintenance.base.options import Settings
+from maintenance.base.values import Change, Details, Instance, Load, Row, Snapshot
 from maintenance.errors import LateRegistrationError, RegistrationError, StoreError
+from maintenance.process.in_flight import EVERYTHING, Sources
 from maintenance.process.lease import Lease, fallback
-from maintenance.process.watcher import LOOK, Watcher
-from maintenance.proof.membership import DRAIN_REPORT, HEARTBEAT, Settings
+from maintenance.process.life import Event, Thread
+from maintenance.process.listeners import Listeners
+from maintenance.process.watcher import IDLE_LOOK, LOOK, Watcher
+from maintenance.proof.membership import DRAIN_REPORT, HEARTBEAT, Membership
+from maintenance.proof.membership import Row as Registration
 from tests.support.clock import Clock, Queue, Sleeper, refuse, runtime
 from tests.support.faulty import FaultyStore
 from tests.support.waiting import eventually
 
 TTL = 10.0
+UNREGISTERED = "this process is not registered, so `maintenance on --wait` will not wait for it"
 ON = Change(enabled=True, details=Details())
 
 
+class Requests:
+    """The middlewares of a state, as far as a watcher asks them."""
+
+    def __init__(self) -> None:
+        self.load: Load | None = Load()
+
+    def measure(self, _: Snapshot) -> Load | None:
+        return self.load
+
+    def is_idle(self) -> bool:
+        load = self.measure(EVERYTHING)
+        return load is None or load.in_flight == 0
+
+
 class Life:
-    """A refresher whose steps the test takes itself."""
+    """A watcher whose steps the test takes itself."""
 
     def __init__(self, **settings: Any) -> None:
         self.clock, self.store = Clock(), FaultyStore()
         self.waker = Sleeper(self.clock)
-        self.load: Load | None = Load()
+        self.requests = Requests()
         self.tries = 0
+        self.after_try: Callable[[], object] = lambda: None
         self.high = 1.0
-        self.settings = Settings(**{"ttl": TTL, "when_stale": "serve", "register": True, **settings})
-        machine = runtime(
+        self.settings = Settings(**{"ttl": TTL, **settings})
+        self.machine = runtime(
             self.clock, waker=lambda: self.waker, uniform=lambda low, high: low + self.high * (high - low)
         )
-        self.lease = Lease(fallback(None), ttl=self.settings.ttl, when_stale=self.settings.when_stale, runtime=machine)
-        self.refresher = Watcher(
-            self.store, self.lease, self.settings, runtime=machine, measure=lambda _: self.load, after=self._tried
-        )
-        self.refresher._waker = self.waker  # as where the thread runs
+        self.lease = Lease(fallback(None), settings=self.settings, runtime=self.machine)
+        self.lease.life.apply(Event.START)
+        sources, listeners = cast("Sources", self.requests), cast("Listeners", self)
+        self.watcher = Watcher(self.store, self.lease, self.settings, sources, listeners, runtime=self.machine)
+        self.watcher._waker = self.waker  # as if the thread runs
 
-    def _tried(self, _: Watcher) -> None:
+    def notify_in_thread(self) -> None:
+        """What the watcher does after each try."""
         self.tries += 1
+        self.after_try()
+
+    @property
+    def membership(self) -> Membership:
+        return self.watcher.reader.membership
+
+    @property
+    def load(self) -> Load | None:
+        return self.requests.load
+
+    @load.setter
+    def load(self, load: Load | None) -> None:
+        self.requests.load = load
 
     def attempt(self) -> None:
-        self.refresher._attempt()
+        self.watcher._try()
+
+    def retire(self) -> None:
+        """What leaving does to the watcher."""
+        self.lease.end(Event.LEAVE)
+        self.watcher.wake()
 
     def rest(self) -> float:
-        """Rest, and say for how long."""
+        """Rest, and return for how long."""
         began = self.clock.now
-        self.refresher._rest(began)
+        self.watcher._rest(began)
         return self.clock.now - began
 
     def flip(self) -> int:
@@ -77,7 +117,7 @@ def make() -> Callable[..., Life]:
 
 def test_it_registers_before_it_reads_and_acknowledges_only_what_is_installed(life: Life) -> None:
     revision, seen = life.flip(), []
-    life.store.meanwhile = lambda: seen.append(("read", life.registered == [life.refresher.registration.instance.id]))
+    life.store.meanwhile = lambda: seen.append(("read", life.registered == [life.membership.instance.id]))
     life.store.at_report = lambda: seen.append(("report", life.lease.known.revision))
     life.attempt()
     assert seen == [("report", 0), ("read", True), ("report", revision)]
@@ -96,7 +136,7 @@ def test_the_lease_runs_from_before_the_read_was_sent(life: Life) -> None:
 def test_a_read_that_an_own_write_overtakes_is_not_taken_and_repeated_at_once(life: Life) -> None:
     life.attempt()
     own = Row(True, {}, 2).snapshot(read_at=life.clock.now)
-    life.store.meanwhile = lambda: life.lease.install(own, ticket=life.lease.ticket(), renew=False)
+    life.store.meanwhile = lambda: life.lease.install(own, ticket=life.lease.ticket())
     life.waker.woken = False
     life.attempt()
     assert life.lease.known.enabled
@@ -105,7 +145,7 @@ def test_a_read_that_an_own_write_overtakes_is_not_taken_and_repeated_at_once(li
 
 def test_a_row_that_somebody_removed_is_there_again_before_the_read_that_a_lease_rests_on(life: Life) -> None:
     life.attempt()
-    life.store.inner.connect().remove(life.refresher.registration.instance.id)
+    life.store.inner.connect().remove(life.membership.instance.id)
     registered_when_read: list[bool] = []
     life.store.meanwhile = lambda: registered_when_read.append(bool(life.registered))
     life.attempt()
@@ -120,24 +160,53 @@ def test_a_heartbeat_a_minute_and_nothing_else_while_nothing_changes(life: Life)
     life.load = Load(in_flight=1)  # for which nobody waits
     life.attempt()
     assert life.store.reports == []
-    assert not life.refresher.registration.draining
+    assert not life.membership.draining
     life.clock.now += 1
     life.attempt()
     assert [one.revision for one in life.store.reports] == [1]
 
 
-def test_the_request_that_brings_a_process_into_the_fleet_is_not_shown_for_a_minute(life: Life) -> None:
-    life.load = Load(in_flight=1)
+def test_requests_that_have_ended_are_soon_shown_no_more(life: Life) -> None:
+    life.load = Load(in_flight=1)  # the request that brings the process into the fleet, say
     life.attempt()
-    life.load = Load()
-    for _ in range(3):
-        life.attempt()
-    assert [(one.revision, one.in_flight) for one in life.store.reports] == [(None, None), (1, 1), (1, 0)]
-    life.load = Load(in_flight=1)
-    life.flip()
-    for _ in range(3):
-        life.attempt()
-    assert [(one.revision, one.in_flight) for one in life.store.reports[3:]] == [(2, 1)]
+    life.waker.meanwhile = lambda: setattr(life, "load", Load())
+    life.rest()
+    shown = [(one.revision, one.in_flight) for one in life.store.reports]
+    assert shown == [(None, None), (1, 1), (1, 0)]
+    assert life.waker.slept[0] == IDLE_LOOK
+    assert len(life.waker.slept) == 2, "nothing is left to look at"
+
+
+def test_requests_that_go_on_are_reported_again_for_nobody(life: Life) -> None:
+    life.load = Load(in_flight=2)
+    life.attempt()
+    life.waker.meanwhile = lambda: setattr(life, "load", Load(in_flight=1))
+    life.rest()
+    assert [one.in_flight for one in life.store.reports] == [None, 2]
+
+
+def test_an_own_flip_is_acknowledged_at_once_and_read_once(life: Life) -> None:
+    life.attempt()
+    reads, own = life.store.reads, Row(True, {}, 2).snapshot(read_at=life.clock.now)
+
+    def flip() -> None:
+        life.waker.meanwhile = lambda: None
+        life.lease.install(own, ticket=life.lease.ticket())
+        life.watcher.wake(read=False)
+
+    life.waker.meanwhile = flip
+    life.rest()
+    assert [one.revision for one in life.store.reports] == [None, 1, 2]
+    assert life.store.reads == reads
+
+
+def test_a_flip_that_is_not_acknowledged_is_no_flip_of_one_that_cannot_register(life: Life) -> None:
+    life.store.report_error = RegistrationError("instances cannot register: the disk is full")
+    life.attempt()
+    life.lease.install(Row(True, {}, 2).snapshot(read_at=life.clock.now), ticket=life.lease.ticket())
+    life.store.report_error = None
+    life.watcher.reader.follow_up()
+    assert life.store.reports == []
 
 
 def test_one_that_only_watches_says_nothing_and_reads(make: Callable[..., Life]) -> None:
@@ -145,7 +214,7 @@ def test_one_that_only_watches_says_nothing_and_reads(make: Callable[..., Life])
     revision = life.flip()
     life.attempt()
     assert life.store.reports == []
-    assert (life.lease.known.revision, life.lease.runs()) == (revision, True)
+    assert (life.lease.known.revision, life.lease.running) == (revision, True)
 
 
 def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,20 +222,20 @@ def test_serve_goes_on_where_it_cannot_register_and_says_why(life: Life, caplog:
     life.attempt()
     life.attempt()
     assert [record.getMessage() for record in caplog.records] == [
-        "maintenance: no wait for the fleet can see this process: instances cannot register: run `maintenance migrate`"
+        f"maintenance: {UNREGISTERED}: instances cannot register: run `maintenance migrate`"
     ]
-    assert life.lease.runs()
-    assert (life.refresher.registration.there, life.lease.error) == (False, None)
-    assert life.refresher.registration.error == "instances cannot register: run `maintenance migrate`"
+    assert life.lease.running
+    assert (life.membership.row is Registration.PRESENT, life.lease.error) == (False, None)
+    assert life.membership.error == "instances cannot register: run `maintenance migrate`"
     life.store.report_error = None
     life.attempt()
-    assert (life.refresher.registration.there, life.refresher.registration.error) == (True, None)
+    assert (life.membership.row is Registration.PRESENT, life.membership.error) == (True, None)
     life.store.report_error = RegistrationError("instances cannot register: the disk is full")
     life.flip()
     life.attempt()
-    assert life.refresher.registration.there
+    assert life.membership.row is Registration.PRESENT
     assert caplog.records[-1].getMessage() == (
-        "maintenance: no wait for the fleet can see what this process has followed: "
+        "maintenance: this process cannot report what it follows, so `maintenance on --wait` cannot confirm it: "
         "instances cannot register: the disk is full"
     )
 
@@ -180,24 +249,24 @@ def test_a_registration_that_comes_to_nothing_is_none(
     life.store.swallows = True
     life.attempt()
     life.attempt()
-    assert life.lease.runs() is (when_stale == "serve")
-    assert not life.refresher.registration.there
+    assert life.lease.running is (when_stale == "serve")
+    assert life.membership.row is not Registration.PRESENT
     [record] = caplog.records
     assert record.getMessage() == (
-        "maintenance: no wait for the fleet can see this process: its row was written, and is not there: "
-        "look for a trigger or a policy that suppresses it"
+        f"maintenance: {UNREGISTERED}: its row was written and is not there: "
+        "look for a trigger or a policy that drops it"
     )
     life.store.swallows = False
     life.attempt()
-    assert life.lease.runs()
-    assert (life.refresher.registration.there, life.refresher.registration.error) == (True, None)
+    assert life.lease.running
+    assert (life.membership.row is Registration.PRESENT, life.membership.error) == (True, None)
 
 
 def test_a_registration_that_somebody_holds_up_is_tried_again_soon(life: Life) -> None:
     """Under `serve` it admits meanwhile, and no wait sees it."""
     life.store.report_error = LateRegistrationError("instances cannot register: lock timeout")
     life.attempt()
-    assert life.lease.runs()
+    assert life.lease.running
     assert life.rest() <= life.settings.limit < 0.6 * life.settings.ttl
     life.store.report_error = RegistrationError("instances cannot register: permission denied")
     life.attempt()
@@ -223,8 +292,8 @@ def test_an_acknowledgement_that_somebody_holds_up_is_said_again_soon(life: Life
 
 def test_where_it_cannot_register_nothing_is_acknowledged_either(life: Life) -> None:
     life.attempt()
-    life.store.inner.connect().remove(life.refresher.registration.instance.id)
-    session = life.refresher._session
+    life.store.inner.connect().remove(life.membership.instance.id)
+    session = life.watcher.reader.session
     assert session is not None
     report, reported = session.report, []
 
@@ -251,7 +320,7 @@ def unheard(make: Callable[..., Life]) -> Callable[..., Life]:
         life.flip()
         life.store.report_error = StoreError("the server closed the connection")
         life.attempt()
-        assert (life.store.reads, life.refresher.answered, life.store.open) == (0, False, 0)
+        assert (life.store.reads, life.watcher.reader.answered, life.store.open) == (0, False, 0)
         return life
 
     return made
@@ -260,21 +329,21 @@ def unheard(make: Callable[..., Life]) -> Callable[..., Life]:
 def test_a_registration_that_hangs_hides_no_flag(unheard: Callable[..., Life]) -> None:
     life = unheard()
     told: list[tuple[bool, bool]] = []
-    life.refresher._after = lambda refresher: told.append((life.lease.known.enabled, refresher.answered))
+    life.after_try = lambda: told.append((life.lease.known.enabled, life.watcher.reader.answered))
     life.attempt()
     assert told == [(True, True)] * 2  # before the registration hangs again, and after
-    assert (life.lease.runs(), life.lease.failing) == (True, True)
-    assert (life.refresher.registration.there, life.store.reports) == (False, [])
-    assert life.refresher.registration.error == "the server closed the connection"
+    assert (life.lease.running, life.lease.failing) == (True, True)
+    assert (life.membership.row is Registration.PRESENT, life.store.reports) == (False, [])
+    assert life.membership.error == "the server closed the connection"
 
 
 def test_under_block_too_and_no_lease_rests_on_it(unheard: Callable[..., Life]) -> None:
     life = unheard(when_stale="block")
     life.attempt()
-    assert (life.lease.known.enabled, life.lease.runs()) == (True, False)
+    assert (life.lease.known.enabled, life.lease.running) == (True, False)
     life.store.report_error = None
     life.attempt()
-    assert (life.lease.runs(), life.lease.failing) == (True, False)
+    assert (life.lease.running, life.lease.failing) == (True, False)
 
 
 def test_under_block_no_lease_rests_on_it_whatever_keeps_the_row_from_being_written(make: Callable[..., Life]) -> None:
@@ -283,7 +352,7 @@ def test_under_block_no_lease_rests_on_it_whatever_keeps_the_row_from_being_writ
     life.store.report_error = ZeroDivisionError("a bug of ours")
     for _ in range(2):
         life.attempt()
-    assert (life.lease.known.enabled, life.lease.runs()) == (True, False)
+    assert (life.lease.known.enabled, life.lease.running) == (True, False)
 
 
 def test_what_is_read_ahead_of_a_registration_is_not_acknowledged(unheard: Callable[..., Life]) -> None:
@@ -303,9 +372,9 @@ def test_what_is_read_ahead_of_a_registration_is_not_acknowledged(unheard: Calla
 def test_a_row_that_may_have_come_to_be_is_removed(unheard: Callable[..., Life]) -> None:
     life = unheard()
     life.attempt()
-    life.store.inner.connect().report(life.refresher.registration.instance)  # committed after all
-    life.refresher._session = life.store.connect()
-    life.refresher._leave()
+    life.store.inner.connect().report(life.membership.instance)  # committed after all
+    life.watcher.reader.session = life.store.connect()
+    life.watcher._leave()
     assert life.registered == []
 
 
@@ -320,14 +389,14 @@ def test_a_heartbeat_or_acknowledgement_that_fails_is_repeated_and_costs_no_leas
     for _ in range(3):
         life.clock.now += HEARTBEAT
         life.attempt()
-        assert life.refresher.registration.there
+        assert life.membership.row is Registration.PRESENT
         assert (life.lease.until, life.lease.failing) == (life.clock.now + TTL, False)
-    assert life.refresher.registration.error == "instances cannot register: the disk is full"
+    assert life.membership.error == "instances cannot register: the disk is full"
     life.store.report_error = None
     life.store.reports.clear()
     life.attempt()
     assert [one.revision for one in life.store.reports] == [revision]
-    assert life.refresher.registration.error is None
+    assert life.membership.error is None
 
 
 def test_over_a_new_connection_what_is_known_is_acknowledged_again(life: Life) -> None:
@@ -347,18 +416,18 @@ def test_block_admits_nothing_where_it_cannot_register(make: Callable[..., Life]
     life = make(when_stale="block")
     life.store.report_error = RegistrationError("instances cannot register")
     life.attempt()
-    assert not life.lease.runs()
+    assert not life.lease.running
     assert life.lease.error == "instances cannot register"
     assert life.lease.known.source == "store"  # it knows, and still admits nothing
     life.store.report_error = None
     life.attempt()
-    assert life.lease.runs()
+    assert life.lease.running
 
 
 def test_block_renews_no_lease_while_its_row_is_away(make: Callable[..., Life]) -> None:
     life = make(when_stale="block")
     life.attempt()
-    life.store.inner.connect().remove(life.refresher.registration.instance.id)
+    life.store.inner.connect().remove(life.membership.instance.id)
     life.store.report_error = RegistrationError("instances cannot register")
     life.clock.now += 1
     life.attempt()
@@ -370,9 +439,9 @@ def test_a_standby_updates_the_answer_and_never_the_lease(life: Life) -> None:
     life.flip()
     life.attempt()
     assert life.lease.known.enabled
-    assert not life.lease.runs()
+    assert not life.lease.running
     assert "a standby answered" in str(life.lease.error)
-    assert life.refresher._session is None  # where the address leads the next time, there may be a primary
+    assert life.watcher.reader.session is None  # where the address leads the next time, there may be a primary
 
 
 def test_a_standby_that_lags_takes_nothing_back(life: Life) -> None:
@@ -409,10 +478,10 @@ def test_whatever_fails_is_logged_and_tried_again(life: Life, caplog: pytest.Log
     life.attempt()
     assert life.lease.error == "an unexpected ZeroDivisionError, which the log shows"
     assert "ZeroDivisionError: a bug of ours" in caplog.text
-    assert (life.tries, life.refresher.trying_since) == (1, None)
+    assert (life.tries, life.watcher.trying_since) == (1, None)
     life.store.back()
     life.attempt()
-    assert life.lease.runs()
+    assert life.lease.running
 
 
 # When the next one comes
@@ -442,7 +511,7 @@ def test_reads_come_ahead_of_the_lease_s_end_and_retries_within_its_bounds(
 
 def test_the_pause_stays_as_it_is_through_an_outage_of_days(life: Life) -> None:
     life.store.away()
-    life.refresher._failures = 100_000
+    life.watcher._backoff.failures = 100_000
     life.attempt()
     assert life.rest() == life.settings.limit
 
@@ -454,10 +523,10 @@ def test_the_pause_is_counted_from_when_the_try_began(life: Life) -> None:
         life.attempt()
     began = life.clock.now
     life.clock.now += 2.0  # as long as libpq takes to give up on a host
-    life.refresher._rest(began)
+    life.watcher._rest(began)
     assert life.clock.now == began + life.settings.limit
     life.clock.now = began + 4.0
-    life.refresher._rest(began)
+    life.watcher._rest(began)
     assert life.clock.now == began + 4.0  # the next one is due
 
 
@@ -480,12 +549,12 @@ def test_what_is_told_between_two_tries_and_at_the_end_hangs_no_longer_than_a_tr
     life.load = Load(in_flight=1)
     ask_drain(life)
     life.attempt()
-    session = life.refresher._session
+    session = life.watcher.reader.session
     assert session is not None
     life.load = Load()
-    life.refresher.registration.follow_drain(session, life.lease.known)
+    life.watcher.reader.follow_up()
     assert life.store.reports[-1].in_flight == 0
-    life.refresher._leave()
+    life.watcher._leave()
     assert life.registered == []
     assert life.store.limits == [2.5] * 3
 
@@ -507,7 +576,7 @@ def test_a_server_that_accepts_and_hangs_up_is_not_asked_as_fast_as_it_can(life:
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8])
     life.attempt()
     life.rest()
-    assert life.refresher._failures == 0
+    assert life.watcher._backoff.failures == 0
 
 
 def test_whatever_fails_in_a_rest_ends_no_thread(life: Life, caplog: pytest.LogCaptureFixture) -> None:
@@ -516,12 +585,12 @@ def test_whatever_fails_in_a_rest_ends_no_thread(life: Life, caplog: pytest.LogC
     life.rest()
     assert "RuntimeError: dictionary changed size" in caplog.text
     life.attempt()
-    assert life.lease.runs()
+    assert life.lease.running
 
 
 def test_a_rest_ends_when_it_is_woken(life: Life) -> None:
     life.attempt()
-    life.refresher.wake()
+    life.watcher.wake()
     assert life.rest() == 0.0
 
 
@@ -558,14 +627,11 @@ def test_a_drain_that_goes_on_is_told_once_a_second_and_only_where_it_changed(li
     life.attempt()
     life.store.reports.clear()
     counts = iter([9] * 10 + [8] * 10 + [7] * 120 + [6] * 10 + [0] * 10)
-    life.refresher.registration.measure = lambda _: Load(in_flight=next(counts))
-    session = life.refresher._session
-    assert session is not None
-    while life.refresher.registration.draining:
-        life.refresher.registration.follow_drain(session, life.lease.known)
+    while life.membership.draining:
+        life.load = Load(in_flight=next(counts))
+        life.watcher.reader.follow_up()
         life.clock.now += LOOK
-    told = [(one.in_flight) for one in life.store.reports]
-    assert told == [7, 6, 0]
+    assert [one.in_flight for one in life.store.reports] == [7, 6, 0]
     assert DRAIN_REPORT == 1.0
 
 
@@ -574,10 +640,10 @@ def test_a_drain_is_told_by_the_next_read_too(life: Life) -> None:
     life.load = Load(in_flight=1)
     ask_drain(life)
     life.attempt()
-    assert life.refresher.registration.draining
+    assert life.membership.draining
     life.load = Load()
     life.attempt()
-    assert not life.refresher.registration.draining
+    assert not life.membership.draining
     assert life.store.reports[-1].in_flight == 0
     count = len(life.store.reports)
     life.attempt()
@@ -589,7 +655,7 @@ def test_where_requests_are_not_tracked_it_says_so(life: Life) -> None:
     ask_drain(life)
     life.attempt()
     assert (life.store.reports[-1].revision, life.store.reports[-1].in_flight) == (2, None)
-    assert not life.refresher.registration.draining
+    assert not life.membership.draining
     assert not life.lease.failing
 
 
@@ -602,7 +668,7 @@ def test_a_drain_during_which_they_are_tracked_no_more_goes_on_at_the_next_read(
     assert not life.lease.failing
     life.attempt()
     assert life.store.reports[-1].in_flight is None
-    assert not life.refresher.registration.draining
+    assert not life.membership.draining
 
 
 # The end
@@ -611,12 +677,12 @@ def test_a_drain_during_which_they_are_tracked_no_more_goes_on_at_the_next_read(
 def test_a_retired_thread_renews_no_lease_and_ends_once_nothing_is_in_flight(life: Life) -> None:
     life.load = Load(in_flight=1)
     life.attempt()
-    life.refresher.retire()
-    assert not life.lease.runs()
+    life.retire()
+    assert not life.lease.running
     life.clock.now += 1
     life.attempt()
-    assert not life.lease.runs()
-    assert not life.refresher._may_end()
+    assert not life.lease.running
+    assert not life.watcher._may_end()
     life.waker.woken = False
     began = life.clock.now
 
@@ -624,19 +690,20 @@ def test_a_retired_thread_renews_no_lease_and_ends_once_nothing_is_in_flight(lif
         life.load = Load()
 
     life.waker.meanwhile = end
-    life.refresher._rest(life.clock.now)
+    life.watcher._read_now = False
+    life.watcher._rest(life.clock.now)
     assert life.clock.now - began == pytest.approx(LOOK)
-    assert [one.in_flight for one in life.store.reports] == [None, 1, 1]  # nobody waits for it
-    life.refresher._run()
+    assert [one.in_flight for one in life.store.reports] == [None, 1, 0]
+    life.watcher._run()
     assert (life.registered, life.store.open, life.waker.closed) == ([], 0, True)
-    assert life.refresher._ended.wait(0)
+    assert life.watcher._ended.wait(0)
 
 
 def test_one_that_tracks_no_requests_ends_at_once(life: Life) -> None:
     life.load = None
     life.attempt()
-    life.refresher.retire()
-    life.refresher._run()
+    life.retire()
+    life.watcher._run()
     assert (life.registered, life.store.open) == ([], 0)
 
 
@@ -644,25 +711,23 @@ def test_leaving_waits_for_no_request_that_tries_and_takes_no_session_from_it(li
     still_open: list[int] = []
 
     def leave() -> None:
-        life.refresher.retire()
-        life.refresher.join(0.0)
+        life.retire()
+        life.watcher.join(0.0)
         still_open.append(life.store.open)
 
     life.store.meanwhile = leave
-    assert life.refresher.attempt_here()
+    assert life.watcher.try_here()
     assert still_open == [1]
-    assert not life.lease.runs()
+    assert not life.lease.running
 
 
 def test_a_row_that_cannot_be_removed_stays_behind_and_is_told(life: Life, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "maintenance")
     life.attempt()
     life.store.away()
-    life.refresher.retire()
-    life.refresher._run()
-    told = (
-        f"maintenance: the row of instance {life.refresher.registration.instance.id} is not removed: the server is away"
-    )
+    life.retire()
+    life.watcher._run()
+    told = f"maintenance: the row of instance {life.membership.instance.id} is not removed: the server is away"
     assert [record.getMessage() for record in caplog.records] == [told] * 2  # over the connection, and over another
     assert life.store.open == 0
 
@@ -670,14 +735,14 @@ def test_a_row_that_cannot_be_removed_stays_behind_and_is_told(life: Life, caplo
 @pytest.mark.parametrize("noticed", [False, True])
 def test_a_row_is_removed_also_where_the_connection_was_lost(life: Life, *, noticed: bool) -> None:
     life.attempt()
-    session = life.refresher._session
+    session = life.watcher.reader.session
     assert session is not None
     if noticed:
-        life.refresher._hang_up()
+        life.watcher.reader.hang_up()
     else:
         session.remove = lost  # type: ignore[method-assign]
-    life.refresher.retire()
-    life.refresher._run()
+    life.retire()
+    life.watcher._run()
     assert (life.registered, life.store.open) == ([], 0)
 
 
@@ -687,11 +752,11 @@ def lost(_: str) -> bool:
 
 def test_a_row_stays_while_something_is_in_flight_also_where_the_connection_was_lost(life: Life) -> None:
     life.attempt()
-    life.refresher._hang_up()
+    life.watcher.reader.hang_up()
     life.load = Load(in_flight=1)
-    life.refresher.retire()
-    assert life.refresher._turn()
-    assert life.registered == [life.refresher.registration.instance.id]
+    life.retire()
+    assert life.watcher._turn()
+    assert life.registered == [life.membership.instance.id]
 
 
 def test_one_that_never_registered_has_nothing_to_remove(
@@ -701,8 +766,8 @@ def test_one_that_never_registered_has_nothing_to_remove(
     life = make(register=False)
     life.attempt()
     life.store.away()  # or this would be asked, and logged
-    life.refresher.retire()
-    life.refresher._run()
+    life.retire()
+    life.watcher._run()
     assert life.store.open == 0
     assert caplog.records == []
 
@@ -711,11 +776,11 @@ def test_a_row_goes_also_where_the_connection_was_lost_just_before() -> None:
     store = FaultyStore()
     state = MaintenanceState(store)
     state.wait_for_answer()
-    refresher = state.follower.refresher
-    assert refresher is not None
+    watcher = state.lifecycle.watcher
+    assert watcher is not None
     store.away()
-    refresher.wake()
-    eventually(lambda: refresher._failures, what="a read that fails")
+    watcher.wake()
+    eventually(lambda: watcher._backoff.failures, what="a read that fails")
     store.back()
     state.leave()
     assert state.fleet().instances == ()
@@ -723,44 +788,44 @@ def test_a_row_goes_also_where_the_connection_was_lost_just_before() -> None:
 
 def test_the_end_of_a_thread_is_waited_for(life: Life) -> None:
     waited: list[float] = []
-    life.refresher.started = True
-    life.refresher._ended.wait = waited.append  # type: ignore[method-assign]
+    life.watcher.thread = Thread.RUNNING
+    life.watcher._ended.wait = waited.append  # type: ignore[method-assign]
     life.attempt()
-    life.refresher.join(1.0)
+    life.watcher.join(1.0)
     assert waited == [1.0]
     life.store.away()
     life.attempt()
-    life.refresher.join(1.0)
+    life.watcher.join(1.0)
     assert waited == [1.0, 1.0], "it may have to connect anew"
 
 
 def test_a_thread_that_cannot_be_started_is_said_to_be_none(life: Life) -> None:
-    life.refresher._runtime = runtime(life.clock, start=refuse)
+    life.watcher._runtime = runtime(life.clock, start=refuse)
     with pytest.raises(RuntimeError):
-        life.refresher.start()
-    assert not life.refresher.started
+        life.watcher.start()
+    assert life.watcher.thread is Thread.NONE
 
 
 def test_a_thread_is_started_once() -> None:
     started: list[Any] = []
     life = Life()
-    life.refresher._runtime = runtime(life.clock, start=started.append)
-    life.refresher.start()
-    life.refresher.start()
+    life.watcher._runtime = runtime(life.clock, start=started.append)
+    life.watcher.start()
+    life.watcher.start()
     assert len(started) == 1
 
 
 def test_it_tries_again_and_again_until_it_is_retired(life: Life) -> None:
-    begun: list[bool] = []
+    threads: list[Thread] = []
 
-    def tried(refresher: Watcher) -> None:
-        begun.append(refresher.begun)
-        if len(begun) == 3:
-            refresher.retire()
+    def end_the_third() -> None:
+        threads.append(life.watcher.thread)
+        if len(threads) == 3:
+            life.retire()
 
-    life.refresher._after = tried
-    life.refresher._run()
-    assert begun == [True] * 3
+    life.after_try = end_the_third
+    life.watcher._run()
+    assert threads == [Thread.RUNNING] * 3
     assert life.clock.now == pytest.approx(1000.0 + 2 * 0.8 * TTL)
     assert life.registered == []
 
@@ -768,19 +833,19 @@ def test_it_tries_again_and_again_until_it_is_retired(life: Life) -> None:
 def test_one_that_never_reached_its_store_just_ends(life: Life) -> None:
     life.store.away()
     life.attempt()
-    life.refresher.retire()
-    life.refresher._run()
+    life.retire()
+    life.watcher._run()
     assert life.waker.closed
     assert life.store.connects == 1
 
 
 def test_a_child_abandons_what_its_parent_never_opened(life: Life) -> None:
-    life.refresher.abandon()
+    life.watcher.abandon()
     assert life.waker.closed
     life.attempt()
-    session = life.refresher._session
+    session = life.watcher.reader.session
     assert session is not None
-    life.refresher.abandon()
+    life.watcher.abandon()
     assert session.abandoned  # type: ignore[attr-defined]
 
 
@@ -827,9 +892,9 @@ class Unforeseen(BaseException):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("outside of a request"), SystemExit("reload"), Unforeseen()])
-@pytest.mark.parametrize("place", ["_after", "measure", "_rest"])
+@pytest.mark.parametrize("place", ["after_try", "measure", "_rest"])
 def test_whatever_is_raised_ends_no_thread(life: Life, error: BaseException, place: str) -> None:
-    owner = life.refresher.registration if place == "measure" else life.refresher
+    owner = {"after_try": life, "measure": life.requests, "_rest": life.watcher}[place]
     true, calls = getattr(owner, place), []
 
     def fails(*arguments: object) -> object:
@@ -841,13 +906,13 @@ def test_whatever_is_raised_ends_no_thread(life: Life, error: BaseException, pla
 
     def retire_once_it_goes_on() -> None:
         if len(calls) > 3:
-            life.refresher.retire()
+            life.retire()
 
     setattr(owner, place, fails)
     life.waker.meanwhile = retire_once_it_goes_on
-    life.refresher._run()
+    life.watcher._run()
     assert life.waker.slept[:3] == pytest.approx([0.1, 0.2, 0.4])
-    assert life.refresher._ended.wait(0)
+    assert life.watcher._ended.wait(0)
     assert (life.registered, life.store.open) == ([], 0)
 
 
@@ -855,8 +920,8 @@ def test_a_log_that_fails_leaves_no_broken_session_behind(life: Life, failing_lo
     life.attempt()
     life.store.error = ZeroDivisionError()
     life.attempt()
-    assert failing_log == ["maintenance: a refresh failed as it never should; others follow"]
-    assert (life.refresher._session, life.store.open) == (None, 0)
+    assert failing_log == ["maintenance: unexpected error while refreshing the flag; will retry"]
+    assert (life.watcher.reader.session, life.store.open) == (None, 0)
     assert life.lease.failing
 
 
@@ -865,17 +930,17 @@ def test_a_thread_that_ended_all_the_same_is_replaced(life: Life) -> None:
         raise OSError("bad file descriptor")
 
     started: list[Callable[[], None]] = []
-    life.refresher._runtime = runtime(life.clock, start=started.append)
-    life.refresher.start()
+    life.watcher._runtime = runtime(life.clock, start=started.append)
+    life.watcher.start()
     life.waker.meanwhile = broken
     life.store.away()
     with pytest.raises(OSError, match="descriptor"):
         started[0]()
-    assert (life.refresher.started, life.refresher.begun) == (False, False)
-    assert life.refresher._ended.wait(0)
-    life.refresher.start()
+    assert life.watcher.thread is Thread.NONE
+    assert life.watcher._ended.wait(0)
+    life.watcher.start()
     assert len(started) == 2
-    assert not life.refresher._ended.wait(0)
+    assert not life.watcher._ended.wait(0)
 
 
 def test_a_thread_that_comes_late_leaves_the_session_to_the_request_that_tries(life: Life) -> None:
@@ -883,51 +948,51 @@ def test_a_thread_that_comes_late_leaves_the_session_to_the_request_that_tries(l
 
     def late() -> None:
         if not tries:
-            tries.append(life.refresher.trying_since)
-            life.refresher.begun = True
-            assert life.refresher._turn()
+            tries.append(life.watcher.trying_since)
+            life.watcher.thread = Thread.RUNNING
+            assert life.watcher._turn()
             over.append(life.tries)
 
     life.store.meanwhile = late
-    assert life.refresher.attempt_here()
+    assert life.watcher.try_here()
     assert tries == [1000.0]
     assert over == [0]  # it has waited, and not tried
     assert life.waker.slept == [life.settings.limit]
     assert life.waker.woken  # and is told
     assert (life.tries, life.store.reads) == (1, 1)
-    assert life.refresher.trying_since is None
+    assert life.watcher.trying_since is None
 
 
 def test_a_request_whose_try_fails_as_nobody_expected_gets_what_is_known(life: Life) -> None:
-    def fail(_: Watcher) -> None:
+    def fail() -> None:
         raise RuntimeError("outside of a request")
 
-    life.refresher._after = fail
-    assert life.refresher.attempt_here()
+    life.after_try = fail
+    assert life.watcher.try_here()
     assert life.lease.error == "an unexpected RuntimeError, which the log shows"
-    assert life.refresher.trying_since is None
+    assert life.watcher.trying_since is None
 
 
 def test_after_a_request_s_try_that_went_well_the_next_one_needs_no_pause(life: Life) -> None:
     for reads in (1, 2):
-        assert life.refresher.attempt_here()
+        assert life.watcher.try_here()
         assert life.store.reads == reads
 
 
 def test_nobody_tries_for_a_process_that_has_left(life: Life) -> None:
-    life.refresher.attempt_here()
-    life.refresher.retire()
-    life.refresher.join(0.0)
+    life.watcher.try_here()
+    life.retire()
+    life.watcher.join(0.0)
     life.clock.now += TTL
-    assert life.refresher.attempt_here()
+    assert life.watcher.try_here()
     assert life.registered == []
     assert life.store.open == 0
 
 
 def test_whatever_fails_as_the_thread_looks_whether_it_may_end_keeps_it_from_ending_no_longer(life: Life) -> None:
     life.attempt()
-    life.refresher.retire()
-    true, calls = life.refresher.registration.measure, []
+    life.retire()
+    true, calls = life.requests.measure, []
 
     def fails_once(snapshot: Any) -> Load | None:
         calls.append(snapshot)
@@ -938,15 +1003,15 @@ def test_whatever_fails_as_the_thread_looks_whether_it_may_end_keeps_it_from_end
     def looks_on() -> None:
         assert len(life.waker.slept) < 10
 
-    life.refresher.registration.measure, life.waker.meanwhile = fails_once, looks_on
-    life.refresher._run()
+    life.requests.measure, life.waker.meanwhile = fails_once, looks_on
+    life.watcher._run()
     assert (life.waker.closed, life.store.open) == (True, 0)
 
 
 def test_of_two_that_would_try_at_once_one_does(life: Life) -> None:
-    life.refresher._lock, claimed = Queue(), []
-    life.refresher._lock.first = lambda: claimed.append(life.refresher._claim())
-    assert not life.refresher._claim()
+    life.watcher._lock, claimed = Queue(), []
+    life.watcher._lock.first = lambda: claimed.append(life.watcher._claim())
+    assert not life.watcher._claim()
     assert claimed == [True]
 
 
@@ -957,20 +1022,20 @@ def test_the_end_waits_for_no_opinion_of_a_bypass(life: Life) -> None:
 
     life.flip()
     life.attempt()
-    life.refresher.registration.measure = measure
-    life.refresher.retire()
-    assert life.refresher._may_end()
+    life.requests.measure = measure  # type: ignore[method-assign]
+    life.retire()
+    assert life.watcher._may_end()
 
 
 def test_a_thread_that_comes_while_a_request_is_about_to_try_has_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     life = Life()
-    claim = life.refresher._claim
+    claim = life.watcher._claim
 
     def claim_late() -> bool:
-        life.refresher.begun = True
+        life.watcher.thread = Thread.RUNNING
         return claim()
 
-    monkeypatch.setattr(life.refresher, "_claim", claim_late)
-    assert life.refresher.attempt_here()
+    monkeypatch.setattr(life.watcher, "_claim", claim_late)
+    assert life.watcher.try_here()
     assert life.store.connects == 0
-    assert life.refresher.trying_since is None
+    assert life.watcher.trying_since is None

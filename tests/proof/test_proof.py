@@ -1,6 +1,7 @@
 """The judgement over every kind of instance, and the loop that repeats it over a store that fails."""
 
 import socket
+from contextlib import closing
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
@@ -13,9 +14,11 @@ from maintenance.base.values import Change, Details, Fleet, Instance, Reading, R
 from maintenance.errors import RegistrationError
 from maintenance.proof.judge import Proof, Question, judge, lease_end
 from maintenance.proof.prover import DRAIN_MARGIN, LATE, MARGIN, Prover
+from maintenance.stores.conversation import Conversation
 from tests.support.clock import Clock, refuse, runtime
 from tests.support.faulty import FaultyStore
 
+NO_REPLY = "no reply since the flip (last confirmed revision"
 TTL = 10.0
 END = 10.0 * 1.01 / 0.99
 ON = Question(revision=7, enabled=True)
@@ -63,8 +66,8 @@ def test_all_that_have_acknowledged_this_very_revision_are_confirmed() -> None:
 def test_another_revision_proves_nothing(revision: int | None) -> None:
     proof = judge(fleet(one(revision=7), one(id="b", revision=revision)), ON, elapsed=1e9)
     assert not proof
-    told = "nothing yet" if revision is None else f"revision {revision}"
-    assert said(proof) == [f"has acknowledged {told}, not revision 7; it serves when stale"]
+    last = "none" if revision is None else revision
+    assert said(proof) == [f"{NO_REPLY}: {last}, now 7). It may still be serving visitors"]
     assert len(proof.confirmed) == 1
 
 
@@ -76,7 +79,7 @@ def test_a_silent_process_that_blocks_is_fenced_when_its_lease_has_certainly_run
     silent = one(revision=6, when_stale="block")
     early = judge(fleet(silent), ON, elapsed=END - 0.001)
     assert not early
-    assert said(early) == ["has acknowledged revision 6, not revision 7; its lease has not run out"]
+    assert said(early) == [f"{NO_REPLY}: 6, now 7). It may still be serving visitors until its lease runs out"]
     late = judge(fleet(silent), ON, elapsed=END)
     assert late
     assert late.fenced == (silent,)
@@ -92,7 +95,7 @@ def test_a_lease_proves_nobody_back_when_the_flag_is_off() -> None:
     silent = one(revision=6, when_stale="block")
     back = judge(fleet(silent, enabled=False), OFF, elapsed=1e9)
     assert not back
-    assert said(back) == ["has acknowledged revision 6, not revision 7"]
+    assert said(back) == [f"{NO_REPLY}: 6, now 7)"]
     assert judge(fleet(one(revision=7), enabled=False), OFF, elapsed=0.0)
 
 
@@ -113,7 +116,7 @@ def test_what_was_silent_for_long_is_taken_for_dead_on_the_operators_word(silent
     silent = one(revision=6, silent_for=silent_for)
     early = judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=END - 1.0)
     assert not early
-    assert said(early)[0].endswith("; it counts as dead once its lease is over, in 1.0 s") is presumed
+    assert said(early)[0].endswith("; it counts as dead in 1.0 s, when its lease is over") is presumed
     proof = judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=END)
     assert proof.proven is presumed
     assert proof.presumed == ((silent,) if presumed else ())
@@ -131,17 +134,17 @@ def test_a_drain_is_over_when_nobody_has_anything_in_flight() -> None:
     [
         (
             {"in_flight": 2, "oldest": "GET /slow", "oldest_age": 3.14},
-            "has 2 in flight, the oldest GET /slow for 3.1 s",
+            "2 requests in flight, the oldest is GET /slow for 3.1 s",
         ),
         (
             {"in_flight": 2, "oldest": "GET /slow", "oldest_age": 3.0, "silent_for": 40.0},
-            "has 2 in flight, the oldest GET /slow for 43.0 s",
+            "2 requests in flight, the oldest is GET /slow for 43.0 s",
         ),
-        ({"in_flight": 1}, "has 1 in flight"),
+        ({"in_flight": 1}, "1 request in flight"),
         # Another service may keep a row of its own, and say less.
-        ({"in_flight": 1, "oldest": "GET /slow"}, "has 1 in flight, the oldest GET /slow for 0.0 s"),
-        ({"in_flight": None}, "does not track its requests in flight"),
-        ({"in_flight": 0, "revision": 6}, "has acknowledged revision 6, not revision 7; it serves when stale"),
+        ({"in_flight": 1, "oldest": "GET /slow"}, "1 request in flight, the oldest is GET /slow for 0.0 s"),
+        ({"in_flight": None}, "does not count its requests in flight (in_flight=False)"),
+        ({"in_flight": 0, "revision": 6}, f"{NO_REPLY}: 6, now 7). It may still be serving visitors"),
     ],
 )
 def test_a_drain_that_goes_on_names_the_oldest_request(changed: dict[str, Any], why: str) -> None:
@@ -155,9 +158,9 @@ def test_a_silent_process_is_never_drained_by_its_lease() -> None:
     early, late = (judge(silent, DRAIN, elapsed=elapsed) for elapsed in (END - 0.001, END))
     assert not early
     assert not late
-    assert said(early) == ["has acknowledged revision 6, not revision 7; its lease has not run out"]
+    assert said(early) == [f"{NO_REPLY}: 6, now 7). It may still be serving visitors until its lease runs out"]
     [why] = said(late)
-    assert why.endswith("; its lease has run out, so it admits nothing; what is in flight there is unknown")
+    assert why.endswith("Its lease has run out, so it admits no requests, but some may still be running")
     assert not judge(fleet(one(revision=7, in_flight=1, when_stale="block")), DRAIN, elapsed=1e9)
 
 
@@ -190,7 +193,7 @@ def test_a_flag_that_has_changed_can_never_be_proven(changed: Row | None, says: 
 def test_a_standby_proves_nothing_and_may_not_stay_one() -> None:
     proof = judge(fleet(one(revision=7), primary=False), ON, elapsed=1e9)
     assert not proof
-    assert (proof.final, proof.problem) == (False, "a standby answered: connect to the primary")
+    assert (proof.final, proof.problem) == (False, "connect to the primary: a standby answered")
 
 
 def test_fewer_than_expected_is_no_proof_and_the_gone_do_not_count() -> None:
@@ -198,7 +201,9 @@ def test_fewer_than_expected_is_no_proof_and_the_gone_do_not_count() -> None:
     two = fleet(one(revision=7), one(id="gone", revision=6))
     proof = judge(two, expect, elapsed=0.0)
     assert not proof
-    assert (proof.problem or "").startswith("1 of 2 expected instances are registered: each joins when it starts up")
+    assert (proof.problem or "").startswith(
+        "1 of 2 expected processes are registered. A process registers when it starts"
+    )
     assert judge(fleet(one(id="1", revision=7), one(id="2", revision=7)), expect, elapsed=0.0)
 
 
@@ -209,14 +214,14 @@ def test_those_presumed_dead_fill_no_place_of_the_expected_and_those_fenced_do()
     drain = replace(expect, drain=True, presume_dead=END)
     proof = judge(two, drain, elapsed=END)
     assert (proof.proven, proof.presumed) == (False, (silent,))
-    assert (proof.problem or "").startswith("1 of 2 expected instances")
+    assert (proof.problem or "").startswith("1 of 2 expected processes")
     assert judge(two, replace(drain, expect=1), elapsed=END)
 
 
 def test_an_emptied_table_is_no_empty_fleet() -> None:
     proof = judge(fleet(intact=False), ON, elapsed=1e9)
     assert not proof
-    assert "say how many with --expect N" in str(proof.problem)
+    assert "pass --expect N" in str(proof.problem)
     assert not proof.final
 
 
@@ -224,7 +229,7 @@ def test_an_emptied_table_is_believed_again_once_the_longest_lease_is_over() -> 
     question, emptied = replace(ON, expect=1), fleet(one(revision=7), intact=False)
     early = judge(emptied, question, elapsed=END - 0.001)
     assert not early
-    assert early.problem == "the table of instances was emptied: the longest lease is waited for"
+    assert early.problem == "the table of instances was emptied: waiting for the longest lease to end"
     assert judge(emptied, question, elapsed=END)
 
 
@@ -235,7 +240,7 @@ def test_of_an_emptied_table_who_is_silent_is_none_of_those_expected() -> None:
     assert judge(fleet(*two), question, elapsed=1e9)
     proof = judge(fleet(*two, intact=False), question, elapsed=1e9)
     assert not proof
-    assert proof.problem == "1 of 2 expected instances have confirmed since the table of instances was emptied"
+    assert proof.problem == "1 of 2 expected processes have confirmed since the table of instances was emptied"
 
 
 # Numbers that would prove nothing, or everything
@@ -244,19 +249,19 @@ def test_of_an_emptied_table_who_is_silent_is_none_of_those_expected() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "says"),
     [
-        ({"timeout": -1}, ValueError, "timeout is -1: write 0 or more, or None"),
+        ({"timeout": -1}, ValueError, "timeout is -1: use 0 or more, or None"),
         ({"timeout": float("nan")}, ValueError, "timeout is nan"),
-        ({"timeout": "5"}, TypeError, "timeout is '5': write a number"),
+        ({"timeout": "5"}, TypeError, "timeout is '5': use a number"),
         ({"timeout": True}, TypeError, "timeout is True"),
-        ({"progress": 5}, TypeError, "progress is 5: write a function of one Proof"),
+        ({"progress": 5}, TypeError, "progress is 5: use a function of one Proof"),
         ({"expect": -1}, ValueError, "expect is -1"),
-        ({"expect": 1.5}, TypeError, "expect is 1.5: write how many instances"),
+        ({"expect": 1.5}, TypeError, "expect is 1.5: use the number of instances"),
         ({"expect": True}, TypeError, "expect is True"),
         ({"expect": "2"}, TypeError, "expect is '2'"),
-        ({"presume_dead": 0}, ValueError, "presume_dead is 0: write 1 or more"),
+        ({"presume_dead": 0}, ValueError, "presume_dead is 0: use 1 or more"),
         ({"presume_dead": float("nan")}, ValueError, "presume_dead is nan"),
         ({"presume_dead": "10m"}, TypeError, "presume_dead is '10m'"),
-        ({"drain": True, "off": True}, ValueError, "the flag is off, which refuses nothing: write drain=False"),
+        ({"drain": True, "off": True}, ValueError, "the flag is off, which refuses nothing: use drain=False"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_asked(wrong: dict[str, Any], error: type, says: str) -> None:
@@ -291,11 +296,11 @@ def test_what_was_never_in_a_store_cannot_be_proven() -> None:
     state = MaintenanceState(store)
     known = state.refresh()
     store.away()
-    with pytest.raises(TypeError, match=r"snapshot is True: write prove\(state.set\(...\)\)"):
+    with pytest.raises(TypeError, match=r"snapshot is True: use prove\(state.set\(...\)\)"):
         state.prove(True)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="drain is 'no': write True or False"):
+    with pytest.raises(TypeError, match="drain is 'no': use True or False"):
         state.prove(known, drain="no")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"never in a store: write prove\(state.set\(...\)\)"):
+    with pytest.raises(ValueError, match=r"never in a store: use prove\(state.set\(...\)\)"):
         MaintenanceState(store).prove(MaintenanceState(store).prime())
 
 
@@ -329,7 +334,9 @@ class Wait:
     def run(self, *, timeout: float | None = None, **question: Any) -> Proof:
         revision: Any = self.row.revision
         asked = Question(**{"revision": revision, "enabled": True, **question})
-        return Prover(self.store, asked, runtime=self.machine).run(timeout=timeout, progress=self.seen.append)
+        with closing(Conversation(self.store)) as conversation:
+            prover = Prover(conversation, asked, runtime=self.machine)
+            return prover.run(timeout=timeout, progress=self.seen.append)
 
     @property
     def registered(self) -> list[str]:
@@ -479,12 +486,14 @@ def test_a_drain_is_asked_for_once(wait: Wait) -> None:
 
     def connecting(*, listen: bool = False) -> Any:
         session = connect(listen=listen)
-        session.ask_drain = asked.append  # type: ignore[method-assign]
+        ask = session.ask_drain
+        session.ask_drain = lambda revision: (asked.append(revision), ask(revision))  # type: ignore[method-assign,func-returns-value]
         return session
 
     wait.store.connect = connecting  # type: ignore[method-assign]
     wait.run(timeout=2.0, drain=True)
-    assert asked == [wait.row.revision]
+    wait.run(timeout=2.0, drain=True)
+    assert asked == [wait.row.revision], "the second wait finds it asked"
 
 
 def test_without_a_drain_none_is_asked_for(wait: Wait) -> None:
@@ -501,7 +510,7 @@ def test_a_table_that_was_emptied_is_vouched_for_by_a_proof_alone(wait: Wait) ->
     wait.register(revision=wait.row.revision)
     wait.store.report_error = RegistrationError("permission denied")
     refused = wait.run(timeout=60.0, expect=1)
-    assert refused.problem == "the table of instances cannot be marked as whole again: permission denied"
+    assert refused.problem == "the table of instances cannot be marked as complete again: permission denied"
     wait.store.report_error = None
     assert wait.run(expect=1)
     assert wait.store.intact

@@ -123,6 +123,7 @@ class Database:
             # From a sequence, which may have gaps.
             revision = int(str(self.row.revision)) + self.world.random.randint(1, 3)
             self.row = Row(change.enabled, details, revision)
+            self.drain = revision if change.drain else self.drain
             self._past.append((self.world.now, self.row))
             self.history.writes.append(Write(self.world.stamp(), revision, change.enabled, change.details.mode))
             self.changed()
@@ -276,10 +277,11 @@ class Session:
         while True:
             if self.listening and self._broken:
                 raise StoreError(f"simulated: {self._broken}")
-            if self._notified or waker.woken:
-                self._notified = waker.woken = False
+            if self._notified:
+                self._notified = False
                 return True
-            if world.now >= end:
+            if waker.woken or world.now >= end:
+                waker.woken = False
                 return False
             world.wait(self._queue, waker.queue, timeout=end - world.now)
 

@@ -80,7 +80,7 @@ class Server:
 
         def begin() -> None:
             if hooks:
-                child.state.forked()
+                child.state.fork()
             child.serve()
 
         self.world.spawn(process, begin)
@@ -89,8 +89,8 @@ class Server:
     @property
     def instance(self) -> str | None:
         """Its id, from its first request on."""
-        refresher = self.state.follower.refresher if self.state else None
-        return refresher.registration.instance.id if refresher else None
+        watcher = self.state.lifecycle.watcher if self.state else None
+        return watcher.reader.membership.instance.id if watcher else None
 
     @property
     def has_entered(self) -> bool:

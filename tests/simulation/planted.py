@@ -15,9 +15,11 @@ from unittest.mock import patch
 from maintenance.http.wsgi_body import closing
 from maintenance.http.wsgi_io import sent
 from maintenance.process.lease import Lease
+from maintenance.process.life import Event
 from maintenance.process.lifecycle import Lifecycle
-from maintenance.process.watcher import Watcher
+from maintenance.process.reader import Reader, _Read
 from maintenance.proof import judge, prover
+from maintenance.proof.membership import Row
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.simulation.scenario import run
 from tests.simulation.world import Weather
@@ -49,35 +51,40 @@ def planted(plant: Plant) -> Iterator[None]:
         yield
 
 
-def _acknowledges_before_installing(self: Any, session: Any) -> None:
-    if not self.registration.there:
-        self.registration.register(session)
-    sent, ticket, reading = self._read(session)
-    self.registration.acknowledge(session, reading.snapshot(read_at=sent), asked=reading.drain)
-    self._install(sent, ticket, reading)
+def _acknowledges_before_installing(self: Any, session: Any) -> Iterator[None]:
+    if self.membership.row is Row.ABSENT:
+        self.membership.register(session)
+    read = self._ask(session)
+    known = read.reading.snapshot(read_at=read.sent)
+    self.membership.confirm(registered=read.reading.registered)
+    self.membership.acknowledge(session, known.revision, self._sources.measure(known), drain=read.reading.drain)
+    self._install(read)
+    yield from ()
 
 
 def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
     ticket = self._lease.ticket()
-    reading = session.read(self.registration.instance.id)
-    return self._runtime.clock(), ticket, reading
+    reading = session.read(self.membership.instance.id)
+    return _Read(self._runtime.clock(), ticket, reading)
 
 
-def _registers_after_admitting(self: Any, session: Any) -> None:
-    if (
-        not self.registration.there
-        and self._lease.until - self._settings.ttl / 2 < self._runtime.clock() < self._lease.until
-    ):
-        self.registration.register(session)
-    sent, ticket, reading = self._read(session)
-    self._lease.install(reading.snapshot(read_at=sent), ticket=ticket, renew=True)
-    self.registration.acknowledge(session, self._lease.known, asked=reading.drain)
+def _registers_after_admitting(self: Any, session: Any) -> Iterator[None]:
+    now, until = self._runtime.clock(), self._lease.until
+    if self.membership.row is Row.ABSENT and until - self._settings.ttl / 2 < now < until:
+        self.membership.register(session)
+    read = self._ask(session)
+    self.membership.confirm(registered=read.reading.registered)
+    self._lease.install(read.reading.snapshot(read_at=read.sent), ticket=read.ticket, epoch=self.epoch)
+    self.answered = True
+    known = self._lease.known
+    self.membership.acknowledge(session, known.revision, self._sources.measure(known), drain=read.reading.drain)
+    yield from ()
 
 
 def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
     gate = self._gate
     now, held = gate.clock(), gate.lease.current
-    refusal = None if held.open and now < held.deadline else self._refusal(environ, now)
+    refusal = None if now < held.open_until else self._refusal(environ, now)
     if refusal is not None:
         return sent(refusal, environ, start_response)
     entry = [environ["REQUEST_METHOD"], environ["PATH_INFO"], "", now, environ]
@@ -94,7 +101,7 @@ def _reads_the_clock_after_the_flag(self: Any, environ: Any, start_response: Any
     gate = self._gate
     held = gate.lease.current
     now = gate.clock()
-    refusal = None if held.open and now < held.deadline else self._refusal(environ, now)
+    refusal = None if now < held.open_until else self._refusal(environ, now)
     return self._app(environ, start_response) if refusal is None else sent(refusal, environ, start_response)
 
 
@@ -109,20 +116,21 @@ def _takes_emptied_for_empty(fleet: Any, question: Any, *, elapsed: float) -> An
     return _true_judge(replace(fleet, intact=True), replace(question, expect=None), elapsed=elapsed)
 
 
-_true_read = Watcher._read
+_true_ask = Reader._ask
 
 
 def _takes_a_standby_for_the_primary(self: Any, session: Any) -> Any:
-    sent, ticket, reading = _true_read(self, session)
-    return sent, ticket, replace(reading, primary=True)
+    read = _true_ask(self, session)
+    return read._replace(reading=replace(read.reading, primary=True))
 
 
-def _renews_unregistered(self: Any, reading: Any) -> Any:
-    return None if reading.primary else "a standby answered"
+def _renews_unregistered(_: Any) -> None:
+    return None
 
 
 def _forks_with_the_lease(self: Any) -> None:
-    self._lock = self._make_lock()
+    self._lock = self._runtime.lock()
+    self.life.fork()
 
 
 _true_install = Lease.install
@@ -137,13 +145,12 @@ def _ignores_overlaps(self: Any, snapshot: Any, *, asked: int | None = None, **o
     return _true_install(self, snapshot, **options)
 
 
-def _leaves_before_the_lease_has_ended(self: Any) -> None:
-    refresher = self.refresher
-    if refresher is not None:
-        refresher._renews, refresher._stopping = False, True
-        refresher.wake()
-        self._runtime.sleep(self._lease._ttl / 4)  # a busy machine
-        _true_leave(self)
+def _leaves_before_the_lease_has_ended(self: Any, event: Event = Event.LEAVE) -> None:
+    if self.watcher is not None:
+        self._lease.life.epoch += 1
+        self.watcher.wake()
+        self._runtime.sleep(self._settings.ttl / 4)  # a busy machine
+    _true_leave(self, event)
 
 
 _true_leave = Lifecycle.leave
@@ -152,15 +159,15 @@ BUSY: Final = {"ttl": 2.0, "gap": 0.1}
 
 PLANTED: Final = {
     "acknowledging before installing": Plant(
-        ((Watcher, "_cycle", _acknowledges_before_installing),), "unrest", {"when_stale": "serve", **BUSY}
+        ((Reader, "_cycle", _acknowledges_before_installing),), "unrest", {"when_stale": "serve", **BUSY}
     ),
     "read_at taken after the answer": Plant(
-        ((Watcher, "_read", _reads_the_clock_after_the_answer),),
+        ((Reader, "_ask", _reads_the_clock_after_the_answer),),
         "freeze",
         {"when_stale": "block", "handling": 0.02, "delay": 0.01, **BUSY},
     ),
     "registering after admitting": Plant(
-        ((Watcher, "_cycle", _registers_after_admitting),),
+        ((Reader, "_cycle", _registers_after_admitting),),
         "join leave unheard",
         {"when_stale": "block", "handling": 0.02, "strikes": 2.0, **BUSY},
     ),
@@ -184,19 +191,17 @@ PLANTED: Final = {
         ((prover, "judge", _takes_emptied_for_empty),), "empty cut sever", {"when_stale": "block"}
     ),
     "a standby that renews the lease": Plant(
-        ((Watcher, "_read", _takes_a_standby_for_the_primary),), "standby drop lost", {"when_stale": "block"}
+        ((Reader, "_ask", _takes_a_standby_for_the_primary),), "standby drop lost", {"when_stale": "block"}
     ),
     "an unregistered process that renews its lease": Plant(
-        ((Watcher, "_unfit", _renews_unregistered),), "denied", {"when_stale": "block", **BUSY}
+        ((Reader, "_obstacle", _renews_unregistered),), "denied", {"when_stale": "block", **BUSY}
     ),
     "leaving the fleet before the lease has ended": Plant(
         ((Lifecycle, "leave", _leaves_before_the_lease_has_ended),),
         "lull",
         {"when_stale": "block", "handling": 0.02, "strikes": 2.0, **BUSY},
     ),
-    "a fork that inherits the lease": Plant(
-        ((Lease, "forked", _forks_with_the_lease),), "fork", {"when_stale": "block"}
-    ),
+    "a fork that inherits the lease": Plant(((Lease, "fork", _forks_with_the_lease),), "fork", {"when_stale": "block"}),
     "an old read that replaces an own write": Plant(
         ((Lease, "install", _orders_by_arrival),), "slow", {"when_stale": "serve", "admin": 0.1, **BUSY}
     ),

@@ -23,7 +23,7 @@ from greenlet import GreenletExit
 
 from maintenance import wsgi
 from maintenance.http import admission
-from maintenance.process import lease, lifecycle, state, watcher
+from maintenance.process import lease, life, lifecycle, reader, state, watcher
 from maintenance.proof import membership, prover
 from tests.simulation.database import Database, Network
 from tests.simulation.fleet import Operator, Options, Server, alive
@@ -40,12 +40,14 @@ STRIKES: Final = ("cut", "drop", "freeze", "crash", "restart", "fork", "join", "
 STEPPED: Final = {
     wsgi.MaintenanceMiddleware: ("__call__", "_refusal"),
     admission.Admission: ("peek",),
-    lease.Lease: ("install", "run_out", "expire", "close"),
-    watcher.Watcher: ("_cycle", "_read", "_install", "retire"),
-    membership.Membership: ("register", "acknowledge", "follow_drain", "_say"),
-    lifecycle.Lifecycle: ("peek", "wait_for_answer", "_await_outcome", "_ensure_running", "leave", "forked"),
-    state.MaintenanceState: ("set", "refresh", "forked", "close"),
-    prover.Prover: ("_read",),
+    lease.Lease: ("install", "stale_answer", "end", "fork"),
+    life.Life: ("apply",),
+    reader.Reader: ("_cycle", "_ask", "_install", "follow_up"),
+    watcher.Watcher: ("_try", "_conclude", "_has_news"),
+    membership.Membership: ("register", "confirm", "acknowledge", "owes", "follow_up", "_write"),
+    lifecycle.Lifecycle: ("peek", "wait_for_answer", "_wait", "_conclude", "begin", "leave", "fork"),
+    state.MaintenanceState: ("set", "refresh", "fork", "close"),
+    prover.Prover: ("_judge",),
 }
 """Where a switch between two statements could matter."""
 
@@ -356,7 +358,7 @@ class Scenario:
         parent = self._victim()
         if parent is None or parent.app is None or parent.process.frozen_until > self.world.now:
             return
-        # Who forks without hooks does so before it serves, or lives with what prover.md says that cannot be done.
+        # Who forks without hooks does so before it serves, or lives with what proof.md says that cannot be done.
         hooks = parent.instance is not None or parent.has_entered or self.random.random() < 0.5
         name = f"p{len(self.servers)} of {parent.process.name}"
         process = self.world.boot(name, parent.process.host, like=parent.process)
@@ -431,11 +433,11 @@ class Scenario:
         proof = last.prove(snapshot, drain=drain, timeout=6 * longest + 20, expect=len(present))
         self.history.count("last flips")
         if not proof:
-            wrong.append(f"not proven in the calm: {prover.problem} {prover.laggards}")
+            wrong.append(f"not proven in the calm: {proof.problem} {proof.laggards}")
         if not intact:
             longest *= 1.05  # until when nobody who is unknown can still admit
-        followers = [one.state.follower.refresher for one in present if one.process.threads]
-        heard = intact and all(one and one.listening for one in followers)
+        followers = [one.state.lifecycle.watcher for one in present if one.process.threads]
+        heard = intact and all(one and one.reader.listening for one in followers)
         quick = 0.5 if heard else longest
         if len(followers) == len(present) and world.now - began > quick + 0.5 + drain * 2.5 * longest:
             wrong.append(f"proven only after {world.now - began:.2f} s")

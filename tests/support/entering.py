@@ -3,6 +3,7 @@
 from typing import Any
 
 from maintenance.process.in_flight import InFlight
+from maintenance.process.lease import Answer
 
 
 def enter(flight: InFlight, *facts: Any) -> list[Any]:
@@ -13,3 +14,8 @@ def enter(flight: InFlight, *facts: Any) -> list[Any]:
     if len(flight.table) > flight.room:
         flight.sweep()
     return entry
+
+
+def is_open(answer: Answer) -> bool:
+    """Whether an answer admits everything."""
+    return not answer.snapshot.enabled

@@ -1,59 +1,92 @@
-"""What an option has to be, asked when it is given; each error says what to write instead."""
+"""The checks of options. Each error says what to use instead."""
 
 import inspect
+from dataclasses import dataclass
 from typing import Final, get_args
 
 from maintenance.base.values import WhenStale
 from maintenance.errors import ConfigurationError
 
 LONGEST: Final = 1_000_000.0
-"""The longest time that an option may name, in seconds (11 days): poll(2) takes 24 days, and no lease is that long."""
+"""The longest time that an option accepts, in seconds (11 days). poll(2) takes 24 days, and no lease is that long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a process follows the flag. Fixed when its state is made.
+
+    Attributes:
+        ttl: The lease, in seconds.
+        when_stale: ``serve`` or ``block``, once the lease is over.
+        boot_timeout: Seconds for which the first requests wait for the first read.
+        register: Whether the process counts as one that serves.
+    """
+
+    ttl: float = 10.0
+    when_stale: WhenStale = "serve"
+    boot_timeout: float = 5.0
+    register: bool = True
+
+    def __post_init__(self) -> None:
+        """Check each option.
+
+        Raises:
+            ConfigurationError: One is wrong.
+        """
+        check_seconds("ttl", self.ttl)
+        if self.when_stale not in get_args(WhenStale):
+            raise ConfigurationError(f"when_stale is {self.when_stale!r}: use 'serve' or 'block'")
+        check_seconds("boot_timeout", self.boot_timeout)
+        check_bool("register", self.register)
+        if self.when_stale == "block" and not self.register:
+            raise ConfigurationError(
+                "when_stale is 'block' and register is False: use register=True, because only a registered process "
+                "may admit requests"
+            )
+
+    @property
+    def limit(self) -> float:
+        """Seconds for one try, and for the pause after it.
+
+        Together they last at most min(TTL, 5 s). A TTL of a few milliseconds still leaves a try 0.2 s.
+        """
+        return max(min(self.ttl, 5.0) / 2, 0.2)
 
 
 def check_bool(name: str, value: object) -> None:
-    """Refuse what is neither True nor False.
+    """Refuse anything but True and False.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is something else.
     """
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} is {value!r}: write True or False")
+        raise ConfigurationError(f"{name} is {value!r}: use True or False")
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Refuse what is no length of time.
+    """Refuse anything but a length of time.
 
     Raises:
-        ConfigurationError: It is no number, or not above 0, or longer than `LONGEST`.
+        ConfigurationError: The value is not a number, not above 0, or longer than `LONGEST`.
     """
-    # A NaN is not above 0 either.
+    # The comparison refuses a NaN too.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
         raise ConfigurationError(
-            f"{name} is {value!r}: write seconds above 0 and at most {LONGEST:g}, as a number such as 10.0"
+            f"{name} is {value!r}: use seconds above 0 and at most {LONGEST:g}, as a number such as 10.0"
         )
 
 
 def check_function(name: str, value: object) -> None:
-    """Refuse what cannot be called, or would only be called and never run.
+    """Refuse anything but a plain function.
 
     Raises:
-        ConfigurationError: It is no function, or an async one.
+        ConfigurationError: The value cannot be called, or its body would not run when it is called.
     """
     if not callable(value):
-        raise ConfigurationError(f"{name} is {value!r}: write a function")
+        raise ConfigurationError(f"{name} is {value!r}: use a function")
     if inspect.iscoroutinefunction(value):
-        raise ConfigurationError(f"{name} is the async function {value!r}: write a plain one")
+        raise ConfigurationError(f"{name} is the async function {value!r}: use a plain one")
     if inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value):
         raise ConfigurationError(
-            f"{name} is the generator {value!r}, whose answer would always count as true: write a plain function"
+            f"{name} is the generator {value!r}, whose result always counts as true: use a plain function"
         )
-
-
-def check_when_stale(value: object) -> None:
-    """Refuse what is neither ``serve`` nor ``block``.
-
-    Raises:
-        ConfigurationError: It is something else.
-    """
-    if value not in get_args(WhenStale):
-        raise ConfigurationError(f"when_stale is {value!r}: write 'serve' or 'block'")

@@ -146,6 +146,7 @@ class Change:
     enabled: bool
     details: Details
     updated_by: UUID | None = None
+    drain: bool = False
 
     def __post_init__(self) -> None:
         """Refuse anything but a bool and a UUID.
@@ -202,7 +203,7 @@ class Row:
     updated_at: dt.datetime | None = None
     updated_by: UUID | None = None
 
-    def snapshot(self, *, read_at: float) -> Snapshot:
+    def snapshot(self, *, read_at: float, written: Details | None = None) -> Snapshot:
         """Check the row and make it what a process can rest on.
 
         Raises:
@@ -218,7 +219,8 @@ class Row:
                 f"platform_settings.revision of {KEY!r} is {_shown(self.revision)}: run `maintenance migrate`"
             )
         try:
-            details = Details.from_json(self.details)
+            reuse = written is not None and self.details == written.to_json()
+            details = written if written is not None and reuse else Details.from_json(self.details)
         except (TypeError, ValueError) as exc:
             raise FlagError(f"platform_settings.details of {KEY!r} is wrong: {exc}") from exc
         return Snapshot(

@@ -57,7 +57,7 @@ class Wire:
 class NoLease:
     """Stands for the lease until the default state is looked for: nothing passes without asking."""
 
-    current: Final = Answer(Snapshot(enabled=False, source="default"), float("-inf"), open=False)
+    current: Final = Answer(Snapshot(enabled=False, source="default"), float("-inf"))
 
 
 class Admission:
@@ -112,7 +112,7 @@ class Admission:
         self.in_flight = meter.flights[0] if meter.flights else None
         self.state, self.clock, self.lease, self._meters = state, state.clock, state.lease, {state: meter}
         self.clock_call = _call_of(state.clock)
-        meter.told(state.lease.known)
+        meter.notify(state.lease.known)
 
     def _meter(self) -> "_Meter":
         """Make what counts for the next state: also requests that were let in before, which may end under its flag.
@@ -252,7 +252,7 @@ class _Meter:
         for flight in self.flights:
             flight.clear()
 
-    def told(self, snapshot: Snapshot) -> None:
+    def notify(self, snapshot: Snapshot) -> None:
         """Hear of a flip."""
         if (gate := self._gate()) is not None:
             gate.told(self, snapshot)

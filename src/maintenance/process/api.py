@@ -1,10 +1,10 @@
-"""The process's default state, and the functions that speak to it."""
+"""The default state of a process, and the functions that use it."""
 
 import datetime as dt
 import functools
 import os
 import threading
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 from uuid import UUID
 
 from maintenance.base.values import Fleet, Mode, Snapshot
@@ -13,7 +13,7 @@ from maintenance.process.state import MaintenanceState
 from maintenance.stores import Store, open_store
 
 VARIABLES: Final = ("MAINTENANCE_DATABASE_URL", "DATABASE_URL")
-"""Where the default state finds its store, in this order."""
+"""The variables that name the store of the default state, in this order."""
 
 _state: MaintenanceState | None = None
 _locks: dict[int, threading.Lock] = {}
@@ -23,26 +23,26 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows forks nothing
 
 
 def _lock() -> threading.Lock:
-    """One for each process: in the child of a fork, the thread that held the parent's is not there to let go.
+    """The lock of this process. In the child of a fork, the thread that held the parent's lock does not exist.
 
-    Made when it is asked for, because gevent may have patched it by then: the one that builds a state loads a driver,
-    meanwhile other green threads run, and those that wait must not stop the one that they wait for.
+    It is made when it is needed, because gevent may have patched it by then. The green thread that builds a state loads
+    a driver, and other green threads run during that. Those that wait must not stop the one that they wait for.
     """
     return _locks.setdefault(os.getpid(), threading.Lock())
 
 
 def database_variable() -> tuple[str, str]:
-    """The variable of the environment that names a database, and the URL in it.
+    """The environment variable that names a database, and the URL in it.
 
     Raises:
-        ConfigurationError: None names one.
+        ConfigurationError: No variable names one.
     """
     for variable in VARIABLES:
         if url := os.environ.get(variable, "").strip():
             return variable, url
     raise ConfigurationError(
         "no database is named: set MAINTENANCE_DATABASE_URL or DATABASE_URL, "
-        "or write init_maintenance('postgresql://user@host/database')"
+        "or use init_maintenance('postgresql://user@host/database')"
     )
 
 
@@ -50,8 +50,8 @@ def open_named(source: str, url: str) -> Store:
     """The store that a URL names.
 
     Args:
-        source: Where the URL stands, for the error.
-        url: What stands there.
+        source: The variable or option that holds the URL, for the error.
+        url: The URL.
 
     Raises:
         ConfigurationError: It names no store.
@@ -59,23 +59,23 @@ def open_named(source: str, url: str) -> Store:
     try:
         return open_store(url)
     except ConfigurationError as exc:
-        # One that an app's own ORM reads may have to stay as it is.
-        beside = f"; or leave it to the app, and set {VARIABLES[0]}" if source == VARIABLES[1] else ""
-        raise ConfigurationError(f"{source}: {exc}{beside}") from exc
+        # The app's own ORM may need DATABASE_URL in its present form.
+        alternative = f"; or keep it for the app, and set {VARIABLES[0]}" if source == VARIABLES[1] else ""
+        raise ConfigurationError(f"{source}: {exc}{alternative}") from exc
 
 
-def _chosen(state: MaintenanceState | None) -> MaintenanceState:
-    """The state that is given, else the default one.
+def _choose(state: MaintenanceState | None) -> MaintenanceState:
+    """The given state, or the default one.
 
     Raises:
-        ConfigurationError: It is something else, or there is no default state, and no database is named.
+        ConfigurationError: It is something else; or there is no default state, and no database is named.
     """
     check_state(state)
     return default_state() if state is None else state
 
 
 def check_state(given: object) -> None:
-    """Refuse what is no state.
+    """Refuse anything but a state and None.
 
     Raises:
         ConfigurationError: It is neither a `MaintenanceState` nor None.
@@ -83,17 +83,15 @@ def check_state(given: object) -> None:
     if given is not None and not isinstance(given, MaintenanceState):
         # Never its value: a URL has a password in it.
         wanted = "MaintenanceState(url)" if isinstance(given, str) else "a MaintenanceState"
-        raise ConfigurationError(
-            f"state is of type {type(given).__name__}: write {wanted}, or None for the default one"
-        )
+        raise ConfigurationError(f"state is of type {type(given).__name__}: use {wanted}, or None for the default one")
 
 
 def init_maintenance(store: Store | str | None = None, **options: Any) -> MaintenanceState:
-    """Build the process's default state and read the flag once. A second call closes the first state and replaces it.
+    """Build the default state of this process and read the flag once. A second call replaces the first state.
 
     Args:
         store: A store, or the URL of one; None for the one that the environment names.
-        **options: Those of `MaintenanceState`.
+        **options: The options of `MaintenanceState`.
 
     Raises:
         ConfigurationError: An option or the URL is wrong, or no database is named.
@@ -109,13 +107,13 @@ def init_maintenance(store: Store | str | None = None, **options: Any) -> Mainte
 
 
 def default_state() -> MaintenanceState:
-    """The process's default state, built from the environment where nobody has built it yet.
+    """The default state of this process, built from the environment if there is none yet.
 
     Raises:
         ConfigurationError: No database is named.
     """
     global _state  # noqa: PLW0603
-    # A closed one stays: what has stopped admitting must not begin again with whatever the environment names.
+    # A closed one stays: a process that refuses for good must not begin again with the environment's database.
     if _state is None:
         with _lock():
             if _state is None:
@@ -124,7 +122,7 @@ def default_state() -> MaintenanceState:
 
 
 def current_state() -> MaintenanceState | None:
-    """The process's default state where there is one."""
+    """The default state of this process, if there is one."""
     return _state
 
 
@@ -137,59 +135,46 @@ def maintenance_enabled() -> bool:
     return default_state().enabled
 
 
-def set_maintenance(
-    enabled: bool,
-    *,
-    message: str | None = None,
-    until: dt.datetime | None = None,
-    retry_after: int | None = None,
-    mode: Mode = "full",
-    actor: str | None = None,
-    updated_by: UUID | str | None = None,
-    reason: str | None = None,
-    state: MaintenanceState | None = None,
-) -> Snapshot:
+class Flip(TypedDict, total=False):
+    """The options of a flip; see `MaintenanceState.set`."""
+
+    message: str | None
+    until: dt.datetime | None
+    retry_after: int | None
+    mode: Mode
+    actor: str | None
+    updated_by: UUID | str | None
+    reason: str | None
+
+
+def set_maintenance(enabled: bool, *, state: MaintenanceState | None = None, **options: Unpack[Flip]) -> Snapshot:
     """Flip the flag for the whole fleet: the store first, this process's memory after.
 
     Args:
         enabled: On or off.
-        message: What visitors are told.
-        until: When it is expected to end; aware.
-        retry_after: Seconds, sent as ``Retry-After``.
-        mode: ``full``, or ``read_only`` to let GET, HEAD and OPTIONS pass.
-        actor: Who flips, as text.
-        updated_by: Who flips, as the platform's own key; a UUID or its text.
-        reason: Why, for the record; never shown to visitors.
         state: Another state than the default one.
+        **options: ``message``, ``until``, ``retry_after``, ``mode``, ``actor``, ``updated_by`` and ``reason``, as in
+            `MaintenanceState.set`.
 
     Returns:
         The snapshot as written.
 
     Raises:
         TypeError, ValueError: An argument is wrong; nothing was written.
-        StoreError: It was not written, or that could not be learned; memory is as before.
+        StoreError: It was not written, or that is unknown; memory is unchanged.
     """
-    return _chosen(state).set(
-        enabled,
-        message=message,
-        until=until,
-        retry_after=retry_after,
-        mode=mode,
-        actor=actor,
-        updated_by=updated_by,
-        reason=reason,
-    )
+    return _choose(state).set(enabled, **options)
 
 
 async def aset_maintenance(enabled: bool, **options: Any) -> Snapshot:
-    """`set_maintenance` in a thread, for async code: the event loop is never blocked.
+    """Run `set_maintenance` in a thread, for async code: the event loop is never blocked.
 
-    The write is never half done. A task that is cancelled by anyio or trio meanwhile ends once it has ended; one that
-    asyncio cancels, as `asyncio.timeout` does, ends at once, and the write goes on.
+    The write is never half done. A task that anyio or trio cancels ends after the write. A task that asyncio cancels,
+    as `asyncio.timeout` does, ends at once, and the write goes on.
 
     Args:
         enabled: On or off.
-        **options: Those of `set_maintenance`.
+        **options: The options of `set_maintenance`.
     """
     from maintenance.base.threads import run_for_call  # noqa: PLC0415 - WSGI processes never load it
 
@@ -197,7 +182,7 @@ async def aset_maintenance(enabled: bool, **options: Any) -> Snapshot:
 
 
 def fleet(state: MaintenanceState | None = None) -> Fleet:
-    """Every registered instance and the flag, as one statement saw them.
+    """Every registered instance and the flag, read in one statement.
 
     Args:
         state: Another state than the default one.
@@ -205,4 +190,4 @@ def fleet(state: MaintenanceState | None = None) -> Fleet:
     Raises:
         StoreError: The store cannot be reached.
     """
-    return _chosen(state).fleet()
+    return _choose(state).fleet()

@@ -1,10 +1,11 @@
-"""The requests that one middleware has let in and that have not ended."""
+"""The requests that the middlewares have let in and that have not ended."""
 
+import itertools
 import os
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple, Protocol
 
-from maintenance.base.values import WEBSOCKET, Load
+from maintenance.base.values import WEBSOCKET, Load, Snapshot
 
 MAX_OLDEST: Final = 200
 """The longest method and path that are reported, in characters."""
@@ -12,16 +13,19 @@ MAX_OLDEST: Final = 200
 ROOM: Final = 256
 """How long a table may grow before it is swept, beyond twice the requests that are in flight."""
 
+EVERYTHING: Final = Snapshot(enabled=False)
+"""A flag under which everything in flight counts, and no bypass is asked."""
+
 
 class Entry(NamedTuple):
-    """A request as it came, before anything could change it.
+    """A request as it came, before an app could change it.
 
     Attributes:
         method: As sent; `WEBSOCKET` for one.
         path: As the server gave it.
         root: The mount point as the server gave it.
         start: The clock when it came.
-        raw: The server's environ or scope, as it came where there is a `bypass` to ask about it later.
+        raw: The server's environ or scope. A copy, if a `bypass` may be asked about it later.
     """
 
     method: str
@@ -34,12 +38,12 @@ class Entry(NamedTuple):
 class InFlight:
     """A table of entries: each a list that holds what an `Entry` does, in flight until it is emptied.
 
-    An adapter enters one by appending it to `table`, **before** it asks the flag, and calls `sweep` where that is
-    longer than `room`. Both steps are a list's own, and atomic: no lock on the way of a request. A body's close can be
-    the entry's `clear` itself: a bound method in C, which costs a third of a function.
+    An adapter appends an entry to `table` **before** it looks at the flag, and calls `sweep` if the table is longer
+    than `room`. Both steps are a list's own, and atomic, so a request takes no lock. The close of a body can be the
+    entry's `clear` itself. That is a bound method in C, which costs a third of a function.
 
     Attributes:
-        table: The entries, and those that have left since the last sweep.
+        table: The entries, and those that have ended since the last sweep.
         room: How long the table may be before it is swept.
     """
 
@@ -52,15 +56,15 @@ class InFlight:
         self._sweeping: dict[int, object] = {}
 
     def sweep(self) -> None:
-        """Throw out what has left, in one thread at a time: whoever comes meanwhile leaves it to that one."""
-        # By process: in the child of a fork, the thread that was at it is not there to end it.
+        """Remove finished requests. Only one thread sweeps at a time; others return immediately."""
+        # By process: in the child of a fork, the thread that swept does not exist.
         me, process = object(), os.getpid()
         if self._sweeping.setdefault(process, me) is not me:
             return
         try:
             known = self.table.copy()
             present = list(filter(None, known))
-            # One step, so that no look at the table misses an entry; what was appended meanwhile stays behind it.
+            # One step, so that no look at the table misses an entry. What was appended since stays behind it.
             self.table[: len(known)] = present
             self.room = 2 * len(present) + ROOM
         finally:
@@ -71,12 +75,70 @@ class InFlight:
         return [Entry(*facts) for entry in self.table.copy() if (facts := tuple(entry))]
 
     def clear(self) -> None:
-        """Forget all: in the child of a fork they are the parent's, and so is the thread that was at a sweep."""
+        """Forget all. In the child of a fork, they are the parent's, and so is a sweep that was under way."""
         self.table.clear()
         self._sweeping.clear()
 
 
-def load(entries: Iterable[tuple[Entry, bool]], *, now: float) -> Load:
+class InFlightSource(Protocol):
+    """One middleware, as its state sees it."""
+
+    def entries(self, snapshot: Snapshot) -> list[tuple[Entry, bool]] | None:
+        """What is in flight, and whether a flag refuses it; None if requests are not tracked."""
+
+    def clear(self) -> None:
+        """Forget all."""
+
+    def notify(self, snapshot: Snapshot) -> None:
+        """Take note of a flip. Returns immediately."""
+
+
+class Sources:
+    """The middlewares that follow one state.
+
+    Attributes:
+        closed_at: When (clock) the state was closed. A later request belongs to the state that replaced it.
+    """
+
+    def __init__(self, *, clock: Callable[[], float]) -> None:
+        """Start without any."""
+        self._clock = clock
+        self._sources: dict[InFlightSource, None] = {}
+        self.closed_at = float("inf")
+
+    def add(self, source: InFlightSource) -> None:
+        """Count the requests of one more middleware."""
+        self._sources.setdefault(source)
+
+    def close(self) -> None:
+        """Count no request that comes from now on."""
+        self.closed_at = min(self.closed_at, self._clock())
+
+    def measure(self, snapshot: Snapshot) -> Load | None:
+        """What is in flight and refused by a flag; None if one of the middlewares does not track its requests."""
+        entries = [source.entries(snapshot) for source in tuple(self._sources)]
+        if None in entries:
+            return None
+        mine = (it for it in itertools.chain(*filter(None, entries)) if it[0].start <= self.closed_at)
+        return sum_up(mine, now=self._clock())
+
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight that is known of."""
+        load = self.measure(EVERYTHING)
+        return load is None or load.in_flight == 0
+
+    def clear(self) -> None:
+        """Forget all that is in flight: in the child of a fork, it is the parent's."""
+        for source in tuple(self._sources):
+            source.clear()
+
+    def notify(self, snapshot: Snapshot) -> None:
+        """Pass a flip on."""
+        for source in tuple(self._sources):
+            source.notify(snapshot)
+
+
+def sum_up(entries: Iterable[tuple[Entry, bool]], *, now: float) -> Load:
     """Sum up what is in flight in a process: each request, and whether it counts."""
     present = list(entries)
     counted = [entry for entry, counts in present if counts]
@@ -89,6 +151,6 @@ def load(entries: Iterable[tuple[Entry, bool]], *, now: float) -> Load:
     )
 
 
-def _printable(asked: str) -> str:
-    """What a visitor asked for, as a store can keep it and a terminal may show it."""
-    return asked.encode("unicode_escape").decode("ascii")[:MAX_OLDEST]
+def _printable(request: str) -> str:
+    """A visitor's method and path, in a form that a store can keep and a terminal may show."""
+    return request.encode("unicode_escape").decode("ascii")[:MAX_OLDEST]

@@ -1,17 +1,19 @@
-"""What this process knows of the flag, and until when a request may rest on it."""
+"""The newest answer of the store, and until when a request may use it."""
 
 import itertools
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from maintenance.base.options import Settings
 from maintenance.base.runtime import Runtime
-from maintenance.base.values import Snapshot, WhenStale
+from maintenance.base.values import Snapshot
 from maintenance.errors import ConfigurationError
+from maintenance.process.life import Event, Life
 
 GRACE: Final = 1.0
-"""Seconds for which requests rest on the last known answer before somebody looks again, while the store is away."""
+"""Seconds for which requests use the last known answer before one of them looks again, while the store is down."""
 
-LAGGING: Final = "a standby answered, which may not have heard of the last change"
+LAGGING: Final = "a standby answered: it may not have the last change yet"
 """Why an answer renews no lease."""
 
 _ON: Final = frozenset({"1", "true", "yes", "on"})
@@ -20,67 +22,75 @@ _OFF: Final = frozenset({"0", "false", "no", "off"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """All that a request asks for: one immutable value, swapped whole.
+    """All that a request looks at: one immutable value, replaced as a whole.
 
     Attributes:
-        snapshot: What is known.
-        deadline: Until when (clock) a request may rest on it.
-        open: Whether it lets everything pass.
-        open_until: `deadline` where it is open, else minus infinity: the one number that a request looks at.
+        snapshot: The flag.
+        deadline: Until when (clock) a request may use it.
+        open_until: `deadline` if the flag is off, else minus infinity. Most requests compare the clock to it alone.
     """
 
     snapshot: Snapshot
     deadline: float
-    open: bool
     open_until: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive `open_until`."""
-        object.__setattr__(self, "open_until", self.deadline if self.open else float("-inf"))
+        object.__setattr__(self, "open_until", float("-inf") if self.snapshot.enabled else self.deadline)
 
 
 class Lease:
-    """The newest answer and its lease. Answers are ordered by when they were asked for, never by what they say."""
+    """The newest answer and its lease. Answers are ordered by when they were asked for, never by their revision.
 
-    def __init__(self, before: Snapshot, *, ttl: float, when_stale: WhenStale, runtime: Runtime) -> None:
-        """Know nothing but what stands before the first read."""
-        self._ttl = ttl
-        self._when_stale = when_stale
-        self._clock = runtime.clock
-        self._make_lock = runtime.lock
+    Attributes:
+        known: The snapshot that was installed last.
+        current: What a request uses.
+        until: When (clock) the lease ends.
+        error: Why the last try did not renew the lease; None if it did.
+        known_in: The epoch in which `known` was installed; None before the first answer.
+    """
+
+    def __init__(self, before: Snapshot, *, settings: Settings, runtime: Runtime) -> None:
+        """Begin with the answer that applies before the first read."""
+        self._settings, self._runtime = settings, runtime
+        self.life = Life(runtime=runtime)
         self._lock = runtime.lock()
         self._tickets = itertools.count(1)
-        self._newest = 0
-        self._taken = 0
-        self._expired = 0
-        self.closed = False
+        self._newest = self._taken = 0
+        self.known = before
+        self.known_in: int | None = None
         self.until = float("-inf")
         self.error: str | None = None
-        self.known = before
-        self._blocked = _blocked(before)
-        self.current = self._hold(before, self.until)
+        self._blocked = _refuse_all(before)
+        self.current = self._choose(before, self.until)
 
-    def _hold(self, known: Snapshot, until: float) -> Answer:
-        return self._blocked if self.closed else Answer(known, until, open=not known.enabled)
+    def _choose(self, known: Snapshot, until: float) -> Answer:
+        return self._blocked if self.life.closed else Answer(known, until)
 
     def ticket(self) -> int:
         """A place in the order of answers: taken before a read is sent, and after a write has returned."""
         return next(self._tickets)
 
     def install(
-        self, snapshot: Snapshot, *, ticket: int, renew: bool, lagging: bool = False, asked: int | None = None
+        self,
+        snapshot: Snapshot,
+        *,
+        ticket: int,
+        epoch: int | None = None,
+        lagging: bool = False,
+        asked: int | None = None,
     ) -> bool:
-        """Take an answer, unless one with a later ticket is held.
+        """Take an answer, unless one with a later ticket was taken.
 
-        One that was asked for before the answer that is held had come may have been overtaken by it, whatever the
-        tickets say: another connection carried it. What is held may be acknowledged, so nothing older replaces it.
+        Two answers over different connections may overtake each other. If they overlap, an older revision never
+        replaces a newer one, because the newer one may be acknowledged.
 
         Args:
             snapshot: The answer.
             ticket: Its place in the order.
-            renew: Whether the lease runs anew from `Snapshot.read_at`.
-            lagging: Whether it comes from a standby, which may not have heard yet what is known here.
-            asked: A ticket from before it was asked for, where `ticket` is not.
+            epoch: The epoch in which it was asked for, if it renews the lease from `Snapshot.read_at` on; else None.
+            lagging: Whether a standby answered, which may be behind.
+            asked: A ticket from before it was asked for, if that is not `ticket`.
 
         Returns:
             Whether it was taken.
@@ -90,14 +100,14 @@ class Lease:
             if ticket < self._newest or ((lagging or overlaps) and snapshot.revision < self.known.revision):
                 return False
             self._newest, self._taken, until = ticket, next(self._tickets), self.until
-            if renew and ticket > self._expired:
-                until = snapshot.read_at + self._ttl
+            if epoch == self.life.epoch:
+                until = snapshot.read_at + self._settings.ttl
                 self.error = None
-            self._blocked = _blocked(snapshot)
-            # In this order, because nobody locks to look: who finds the answer known, and acknowledges it, or finds
-            # the lease running, and admits a request, must find the answer held.
-            self.current = self._hold(snapshot, until)
-            self.known, self.until = snapshot, until
+            self._blocked = _refuse_all(snapshot)
+            # In this order, because readers take no lock. A thread that finds the answer known may acknowledge it, and
+            # one that finds the lease running may admit a request: both must find the answer in `current`.
+            self.current = self._choose(snapshot, until)
+            self.known, self.known_in, self.until = snapshot, self.life.epoch, until
             return True
 
     def fail(self, error: str) -> None:
@@ -109,53 +119,69 @@ class Lease:
         """Whether the last try did not renew the lease."""
         return self.error is not None
 
-    def runs(self) -> bool:
-        """Whether requests may rest on what is known."""
-        return self._clock() < self.until
+    @property
+    def running(self) -> bool:
+        """Whether requests may use what is known."""
+        return self._runtime.clock() < self.until
 
-    def run_out(self) -> Answer:
-        """What requests rest on once the lease has run out and nobody is waited for."""
-        if self._when_stale == "block":
+    @property
+    def recent(self) -> bool:
+        """Whether this life has an answer younger than the TTL, with a lease or without."""
+        age = self._runtime.clock() - self.known.read_at
+        return self.known_in == self.life.epoch and age < self._settings.ttl
+
+    def stale_answer(self, *, grace: float) -> Answer:
+        """Return what applies once the lease is over and no request waits.
+
+        Args:
+            grace: Seconds for which requests then use it without looking again.
+        """
+        if self._settings.when_stale == "block":
             return self._blocked
-        now = self._clock()
+        until = self._runtime.clock() + grace
         with self._lock:
-            if now >= self.current.deadline and not self.closed:
-                self.current = replace(self.current, deadline=now + GRACE)
+            if grace and until - grace >= self.current.deadline and not self.life.closed:
+                self.current = replace(self.current, deadline=until)
             return self.current
 
-    def outlived(self) -> Answer:
-        """What code is told once the lease has run out: as `run_out`, without the grace that it gives to requests."""
-        return self._blocked if self._when_stale == "block" else self.current
+    def end(self, event: Event) -> bool:
+        """End the lease and its epoch. What is known stays.
 
-    def expire(self) -> None:
-        """End the lease. What is known stands, and no read that is under way renews it."""
+        Args:
+            event: LEAVE or CLOSE.
+
+        Returns:
+            Whether the phase changed.
+        """
         with self._lock:
-            self._expired = next(self._tickets)
-            self.until = float("-inf")
-            self.error = None
-            self.current = self._hold(self.known, self.until)
+            if event is Event.CLOSE:
+                # First. A request that finds the process closed uses `current`, whatever its deadline.
+                self.current = self._blocked
+            changed = self.life.apply(event)
+            self._expire()
+            return changed
 
-    def forked(self) -> None:
-        """In the child of a fork, where the parent's other threads cannot give back what they had locked."""
-        self._lock = self._make_lock()
-        self.expire()
+    def _expire(self) -> None:
+        self.until = float("-inf")
+        self.error = None
+        self.current = self._choose(self.known, self.until)
 
-    def close(self) -> None:
-        """Admit nothing from now on."""
-        with self._lock:
-            self.current = self._blocked
-            self.closed = True  # last: whoever finds it closed rests on `held`, whatever the time
+    def fork(self) -> None:
+        """Begin without a lease in a child, where the parent's threads cannot release their locks."""
+        self._lock = self._runtime.lock()
+        self.life.fork()
+        self._expire()
 
 
-def _blocked(known: Snapshot) -> Answer:
-    """What refuses everything; made once for each answer, because responses are kept by its snapshot."""
-    # When it will be over is not known, so neither the message nor the end is this answer's.
+def _refuse_all(known: Snapshot) -> Answer:
+    """What refuses everything. Made once for each answer, because responses are cached by its snapshot."""
+    # When it ends is unknown, so the known message and end do not belong to it.
     unknown = replace(known, enabled=True, mode="full", message=None, until=None, retry_after=None, source="default")
-    return Answer(unknown, float("-inf"), open=False)
+    return Answer(unknown, float("-inf"))
 
 
 def fallback(environment: str | None) -> Snapshot:
-    """What stands before the first read.
+    """The snapshot that applies before the first read.
 
     Args:
         environment: The value of ``MAINTENANCE_MODE``, or None.
@@ -167,7 +193,5 @@ def fallback(environment: str | None) -> Snapshot:
         return Snapshot(enabled=False, source="default")
     word = environment.strip().lower()
     if word not in _ON | _OFF:
-        raise ConfigurationError(
-            f"MAINTENANCE_MODE is {environment!r}: write 1, true, yes or on, or 0, false, no or off"
-        )
+        raise ConfigurationError(f"MAINTENANCE_MODE is {environment!r}: use 1, true, yes or on, or 0, false, no or off")
     return Snapshot(enabled=word in _ON, source="environment")

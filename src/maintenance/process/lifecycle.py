@@ -1,205 +1,184 @@
-"""One process follows the store: its thread is started by whoever asks first, and requests wait where they must."""
+"""One process follows the store: the first caller starts a life, and requests wait if they must."""
 
 import contextlib
-import threading
-from collections.abc import Callable
 from typing import Final
 
+from maintenance.base.options import Settings
 from maintenance.base.runtime import REAL, Runtime
-from maintenance.process.lease import Answer, Lease
+from maintenance.process.in_flight import Sources
+from maintenance.process.lease import GRACE, Answer, Lease
+from maintenance.process.life import Event, Phase, Thread
+from maintenance.process.listeners import Listeners
+from maintenance.process.waiting import PATIENCE
 from maintenance.process.watcher import Watcher
-
-PATIENCE: Final = 1.0
-"""Seconds for which one request waits when the answer is older than the TTL."""
-
-SHORT_PATIENCE: Final = 0.1
-"""Seconds, counted from when the read was sent, for which the other requests wait meanwhile: hundreds of times a read
-(0.3 ms, measured), and too short to be felt when the store is away."""
+from maintenance.stores import Store
 
 LEAVE_LIMIT: Final = 1.0
-"""Seconds for which leaving waits for the store to be told."""
+"""Seconds for which leaving waits for the row to go."""
 
 _noticing: Final = REAL.lock()
 
 
 class Lifecycle:
-    """Starts a refresher in each process that asks, and makes requests wait for it, never for long."""
+    """Starts a life in each process that asks, ends it, and makes requests wait for its reads.
+
+    Attributes:
+        watcher: Of the present life; None in the phases IDLE and LEAVING.
+    """
 
     def __init__(
         self,
+        store: Store,
         lease: Lease,
-        make_refresher: Callable[..., Watcher],
+        settings: Settings,
+        sources: Sources,
+        listeners: Listeners,
         *,
-        boot_timeout: float,
         runtime: Runtime,
-        after: Callable[[], None],
-        on_fork: Callable[[], None],
     ) -> None:
-        """Remember; nothing is started or connected yet.
+        """Take what each life needs; nothing is started or connected yet."""
+        self._store, self._lease, self._settings = store, lease, settings
+        self._sources, self._listeners, self._runtime = sources, listeners, runtime
+        self._reset()
 
-        Args:
-            lease: What requests rest on.
-            make_refresher: Makes what keeps it fresh; takes `after`, see `Watcher`.
-            boot_timeout: Seconds for which the first requests wait for the first read.
-            runtime: The clock and the threads.
-            after: Called after each try of the refresher's.
-            on_fork: Called in the child of a fork that no hook has told of; it calls `forked`.
-        """
-        self._lease, self._make_refresher = lease, make_refresher
-        self._boot_timeout, self._runtime = boot_timeout, runtime
-        self._after, self._on_fork = after, on_fork
-        self._start_afresh()
-
-    def _start_afresh(self) -> None:
+    def _reset(self) -> None:
         """Set what belongs to this process alone, and not to a child that it forks."""
         self._lock = self._runtime.lock()
-        self.refresher: Watcher | None = None
-        self._outcomes = 0
-        self._boot_until = float("inf")
-        self._waiters: list[threading.Event] = []
-        self._one_waits = False
-        # Last: another thread that finds it right finds all the rest made anew.
+        self.watcher: Watcher | None = None
+        # Last. Another thread that finds it right finds the rest reset.
         self._pid = self._runtime.pid()
 
     @property
     def booting(self) -> bool:
-        """Whether this process has not read yet, and its first requests still wait for that."""
-        refresher = self.refresher
-        return refresher is None or (not refresher.answered and self._runtime.clock() < self._boot_until)
+        """Whether this life has not read yet, and its first requests still wait for that."""
+        life, watcher = self._lease.life, self.watcher
+        if watcher is not None and self._runtime.clock() >= watcher.room.boot_until:
+            life.apply(Event.READY, epoch=watcher.reader.epoch)
+        return life.phase is not Phase.FOLLOWING
 
     @property
-    def must_ask(self) -> bool:
-        """Whether nothing is read unless whoever asks waits for it: before the first read, and without a thread."""
-        return self.booting or not self._runs()
+    def must_wait(self) -> bool:
+        """Whether the flag is read only if the caller waits: before the first read, and without a thread."""
+        return self.booting or not self._has_thread()
+
+    def _has_thread(self) -> bool:
+        watcher = self.watcher
+        return watcher is None or watcher.running
 
     def peek(self) -> Answer | None:
-        """What a request past the deadline rests on; None where it has to `settle`, because somebody must wait."""
-        if self._lease.closed:
-            return self._lease.current
-        self._ensure_running()
-        if self._lease.runs():
-            return self._lease.current
-        refresher = self.refresher
-        if refresher is None or self.booting:
+        """Return the answer for a request past its deadline, or None if the caller must use `wait_for_answer`."""
+        lease = self._lease
+        if lease.life.closed:
+            return lease.current
+        self.begin()
+        if lease.running:
+            return lease.current
+        watcher = self.watcher
+        if watcher is None or self.booting:
             return None
-        # Where the thread does not run, a request has to try.
-        away = refresher.begun and (self._lease.failing or self._outcomes == 0)
-        return self._lease.run_out() if away else None
+        # Unless the thread runs, a request has to try.
+        is_down = watcher.running and (lease.failing or not watcher.room.outcomes)
+        return lease.stale_answer(grace=GRACE) if is_down else None
 
     def wait_for_answer(self) -> Answer:
-        """Wait, never for long, for what a request past the deadline rests on.
+        """Return the answer for a request past its deadline.
 
         Before the first read, every request waits for it, for `boot_timeout` at most. Later, one request waits for
-        `PATIENCE` at most, and those that come meanwhile for `SHORT_PATIENCE`.
+        `PATIENCE` at most, and those that come in between for `SHORT_PATIENCE`.
         """
-        while (held := self.peek()) is None:
-            patience, first = self._patience()
-            try:
-                self._await_outcome(patience)
-            finally:
-                if first:
-                    self._one_waits = False
-            if not (self.booting and self._runs()):
-                return self._concluded(first=first)
-        return held
+        while (answer := self.peek()) is None:
+            watcher = self.watcher
+            if watcher is None:
+                continue  # it left in between; the next look starts a new life
+            if self.booting:
+                self._wait(watcher, watcher.room.boot_until - self._runtime.clock())
+                first = False
+            else:
+                with watcher.room.patience(sent=watcher.trying_since) as (seconds, first):
+                    self._wait(watcher, seconds)
+            if not (self.booting and self._has_thread()):
+                return self._conclude(first=first)
+        return answer
 
-    def _runs(self) -> bool:
-        refresher = self.refresher
-        return refresher is None or refresher.begun
-
-    def _patience(self) -> tuple[float, bool]:
-        """How long this request may wait, and whether it is the one that may wait long."""
-        now = self._runtime.clock()
-        if self.booting:
-            return self._boot_until - now, False
-        with self._lock:
-            first, self._one_waits = not self._one_waits, True
-        refresher = self.refresher
-        since = refresher.trying_since if refresher else None
-        return (PATIENCE if first else (now if since is None else since) + SHORT_PATIENCE - now), first
-
-    def _await_outcome(self, patience: float) -> None:
-        refresher, outcomes, done = self.refresher, self._outcomes, self._runtime.event()
-        with self._lock:
-            self._waiters.append(done)
-        if refresher is None or outcomes != self._outcomes or self._lease.runs():
+    def _wait(self, watcher: Watcher, seconds: float) -> None:
+        """Wait for the outcome of one try, or make it."""
+        room, lease = watcher.room, self._lease
+        outcomes = room.outcomes
+        outcome = room.enter()
+        if room.outcomes != outcomes or lease.running or watcher.over:
             return
-        if not self._lease.failing or (self.booting and refresher.late):
-            refresher.wake()  # a failing one paces itself, however many requests come; a late one has waited already
-        if refresher.started and (refresher.begun or self.booting):
-            done.wait(max(patience, 0.0))
-        if not refresher.attempt_here() and not refresher.started:
-            done.wait(max(patience, 0.0))  # another request tries
+        if not lease.failing or (self.booting and watcher.late):
+            watcher.wake()  # a failing one paces itself, however many requests come; a late one has waited already
+        if watcher.running or (watcher.thread is Thread.STARTING and self.booting):
+            outcome.wait(max(seconds, 0.0))
+        if not watcher.try_here() and watcher.thread is Thread.NONE:
+            outcome.wait(max(seconds, 0.0))  # another request tries
 
-    def _concluded(self, *, first: bool) -> Answer:
-        if first and not self._lease.runs() and not self._lease.failing:
-            self._lease.fail(f"no answer within {PATIENCE:g} s")
-        return self.peek() or self._lease.run_out()
+    def _conclude(self, *, first: bool) -> Answer:
+        lease = self._lease
+        if lease.running:
+            return lease.current
+        if first and not lease.failing:
+            lease.fail(f"no answer within {PATIENCE:g} s")
+        return lease.stale_answer(grace=GRACE)
 
-    def _ensure_running(self) -> None:
-        if self._pid != self._runtime.pid():
-            self._notice_fork()
-        if self.refresher is not None and self.refresher.started:
+    def begin(self) -> None:
+        """Start a life, and its thread, unless they are started."""
+        self.notice_fork()
+        watcher = self.watcher
+        if watcher is not None and watcher.thread is not Thread.NONE:
             return
         with self._lock:
-            if self._lease.closed:
-                return  # closed meanwhile: nobody would end what is started now
-            if self.refresher is None:
-                self._boot_until = self._runtime.clock() + self._boot_timeout
-                self.refresher = self._make_refresher(after=self._attempted)
-            # Where no thread can be started, or no descriptor is left to wake it, a request refreshes: see
-            # `_await_outcome`.
+            if self._lease.life.closed:
+                return  # closed in between: no caller would end what is started now
+            if self.watcher is None:
+                self._lease.life.apply(Event.START)
+                self.watcher = Watcher(
+                    self._store, self._lease, self._settings, self._sources, self._listeners, runtime=self._runtime
+                )
+            # If no thread can be started, or no descriptor is left to wake it, a request reads: see `_wait`.
             with contextlib.suppress(RuntimeError, OSError):
-                self.refresher.start()
+                self.watcher.start()
 
-    def _notice_fork(self) -> None:
-        """Begin anew in the child of a server that runs no at-fork hooks: once, however many threads notice."""
+    def notice_fork(self) -> None:
+        """Begin again in the child of a server that runs no at-fork hooks: once, however many threads notice."""
+        if self._pid == self._runtime.pid():
+            return
         with _noticing:
             if self._pid != self._runtime.pid():
-                self._on_fork()
-
-    def _attempted(self, refresher: Watcher) -> None:
-        if refresher is not self.refresher:
-            return  # one that is leaving
-        with self._lock:
-            self._outcomes += 1
-            if not refresher.late:
-                # A store that is just coming up gets a moment, and one that is down costs no more. A slow one is
-                # waited for, or the first requests would slip through.
-                self._boot_until = min(self._boot_until, self._runtime.clock() + PATIENCE)
-        self._release()
-        self._after()
-
-    def _release(self) -> None:
-        with self._lock:
-            waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.set()
+                # The request that notices is in flight itself, so nothing in flight is forgotten.
+                self.fork()
 
     def wake(self) -> None:
-        """Have the store read now, where this process reads at all."""
-        refresher = self.refresher
-        if refresher is not None:
-            refresher.wake()
+        """Have the thread report an own write. It reads too if the last read failed."""
+        watcher = self.watcher
+        if watcher is not None:
+            watcher.wake(read=self._lease.failing)
 
-    def leave(self) -> None:
-        """End the thread and remove this process from the fleet; whoever asks next brings both back."""
-        if self._pid != self._runtime.pid():
-            return
-        with self._lock:  # waits for a request that is just making one
-            refresher = self.refresher
-        if refresher is None:
-            return
-        refresher.retire()
-        with self._lock:
-            if self.refresher is refresher:  # not one that a request has made since
-                self.refresher, self._outcomes = None, 0
-        self._release()
-        refresher.join(LEAVE_LIMIT)
+    def leave(self, event: Event = Event.LEAVE) -> None:
+        """End the life and remove this process from the fleet. The next caller brings both back.
 
-    def forked(self) -> None:
-        """In the child of a fork: the thread, the connection and the lease were the parent's."""
-        if self.refresher is not None:
-            self.refresher.abandon()
-        self._lease.forked()
-        self._start_afresh()
+        Args:
+            event: LEAVE, or CLOSE to refuse everything from now on.
+        """
+        if event is Event.CLOSE:
+            self.notice_fork()
+        elif self._pid != self._runtime.pid():
+            return  # this life is the parent's
+        with self._lock:  # waits for a request that is just starting a life
+            watcher = self.watcher
+            # The lease ends first: once the thread may end, the row may go, and nothing may renew the lease.
+            self._lease.end(event)
+            self.watcher = None
+        if watcher is not None:
+            watcher.wake()
+            watcher.room.release()
+            watcher.join(LEAVE_LIMIT)
+
+    def fork(self) -> None:
+        """In the child of a fork, the thread, the connection and the lease are the parent's."""
+        if self.watcher is not None:
+            self.watcher.abandon()
+        self._listeners.fork()
+        self._lease.fork()
+        self._reset()

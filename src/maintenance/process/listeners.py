@@ -1,4 +1,4 @@
-"""Functions that are called with each change of the flag."""
+"""After each read: the log, the middlewares and the functions of the app learn of a change."""
 
 import logging
 import operator
@@ -8,72 +8,82 @@ from typing import Final
 from maintenance.base.log import log
 from maintenance.base.runtime import Runtime
 from maintenance.base.values import Snapshot
+from maintenance.process.in_flight import Sources
 from maintenance.process.lease import Lease
+from maintenance.process.status import StatusLog
 
-_said: Final = operator.attrgetter(
+_facts: Final = operator.attrgetter(
     "enabled", "mode", "message", "until", "retry_after", "actor", "reason", "revision", "source"
 )
 """What of a snapshot counts as a change."""
 
 
 class Listeners:
-    """Called in one thread at a time, and the last call is about what is known: whatever comes meanwhile waits."""
+    """Notifies middlewares at once. Callbacks run in one thread at a time; the last call is about what is known."""
 
-    def __init__(self, lease: Lease, *, runtime: Runtime) -> None:
-        """Start with none.
+    def __init__(self, lease: Lease, sources: Sources, status: StatusLog, *, runtime: Runtime) -> None:
+        """Start with what is known, which is not news."""
+        self._lease, self._sources, self._status, self._runtime = lease, sources, status, runtime
+        self._notified = self._called = lease.known
+        self._callbacks: tuple[Callable[[Snapshot], object], ...] = ()
+        self.fork()
 
-        Args:
-            lease: What is known; at this moment it is no news.
-            runtime: The locks and the threads.
-        """
-        self._lease, self._runtime = lease, runtime
-        self._told = lease.known
-        self._functions: tuple[Callable[[Snapshot], object], ...] = ()
-        self.forked()
+    def fork(self) -> None:
+        """In the child of a fork, a call that was under way is the parent's."""
+        self._lock, self._calling = self._runtime.lock(), False
 
-    def forked(self) -> None:
-        """In the child of a fork: the thread that was telling is the parent's."""
-        self._lock, self._telling = self._runtime.lock(), False
+    def add(self, callback: Callable[[Snapshot], object]) -> None:
+        """Call one more, from the next change on."""
+        self._callbacks = (*self._callbacks, callback)
 
-    def add(self, function: Callable[[Snapshot], object]) -> None:
-        """Have one more called, from the next change on."""
-        self._functions = (*self._functions, function)
+    def notify(self) -> None:
+        """Report a change in the caller's thread."""
+        self._note()
+        self._call()
 
-    def tell(self) -> None:
-        """Call them where something has changed, unless another thread is at it, which then goes on."""
+    def notify_in_thread(self) -> None:
+        """Report a change, and call the callbacks in a thread: a slow one must not delay the next read."""
+        self._note()
+        if not self._callbacks or not _differ(self._lease.known, self._called):
+            return
+        try:
+            self._runtime.start(self._call)
+        except (RuntimeError, OSError):  # no thread can be started
+            self._call()
+
+    def _note(self) -> None:
+        self._status.note()
+        known, before = self._lease.known, self._notified
+        if _differ(known, before) and not self._lease.life.closed:
+            self._notified = known
+            self._sources.notify(known)
+
+    def _call(self) -> None:
+        """Call them until nothing is new, unless another thread does that, which then goes on."""
         # No lock is held across a call: a callback may flip the flag, and under gevent it may switch.
-        while (news := self._news()) is not None:
+        while (news := self._take_news()) is not None:
             try:
-                for function in self._functions:
-                    _call(function, news)
+                for callback in self._callbacks:
+                    _call_one(callback, news)
             finally:
-                self._telling = False
+                self._calling = False
 
-    def tell_apart(self) -> None:
-        """The same in a thread of its own: a slow one must not hold up whoever keeps the flag fresh."""
-        if not self._functions:
-            self.tell()
-        elif self._is_news(self._lease.known):
-            try:
-                self._runtime.start(self.tell)
-            except (RuntimeError, OSError):  # where no thread can be started
-                self.tell()
-
-    def _news(self) -> Snapshot | None:
-        """What the caller alone has to tell; None where nothing is new, or another thread tells."""
+    def _take_news(self) -> Snapshot | None:
+        """What the caller alone has to report; None if nothing is new, or another thread reports it."""
         with self._lock:
             known = self._lease.known
-            if self._telling or not self._is_news(known):
+            if self._calling or not _differ(known, self._called):
                 return None
-            self._told, self._telling = known, True
+            self._called, self._calling = known, True
             return known
 
-    def _is_news(self, known: Snapshot) -> bool:
-        return _said(known) != _said(self._told)
+
+def _differ(one: Snapshot, other: Snapshot) -> bool:
+    return bool(_facts(one) != _facts(other))
 
 
-def _call(function: Callable[[Snapshot], object], known: Snapshot) -> None:
+def _call_one(callback: Callable[[Snapshot], object], known: Snapshot) -> None:
     try:
-        function(known)
+        callback(known)
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - the next one is called all the same
-        log(logging.ERROR, "an on_change callback failed: %r", function, exc=exc)
+        log(logging.ERROR, "an on_change callback failed: %r", callback, exc=exc)

@@ -7,14 +7,14 @@ from typing import Final
 from maintenance.base.values import Fleet, Instance, Row
 
 CLOCK_RATE: Final = 0.01
-"""How much faster or slower than true time a clock may run. NTP slews at most 0.05 %; crystals drift far less."""
+"""How much faster or slower than true time a clock may run. NTP slews at most 0.05 %. Crystals drift far less."""
 
 LEAST_SILENCE: Final = 1
-"""Seconds of silence below which no instance is presumed dead."""
+"""The fewest seconds of silence after which an instance may be presumed dead."""
 
 
 def lease_end(ttl: float) -> float:
-    """Seconds after which a lease has run out, whatever the rates of the two clocks.
+    """Seconds after which a lease has run out, whatever the rates of the two clocks are.
 
     The holder's clock shows at most `ttl`, which is at most ``ttl / (1 - r)`` of true time, in which the waiter's
     clock shows at most ``(1 + r)`` times as much.
@@ -29,9 +29,9 @@ class Question:
     Attributes:
         revision: Of the flag.
         enabled: Whether that flag is on.
-        drain: Whether nothing that it refuses may be in flight any more.
+        drain: Whether requests that it refuses must have ended.
         expect: How many instances there must be at least.
-        presume_dead: Seconds of silence after which the operator takes an instance for dead.
+        presume_dead: Seconds of silence after which the operator presumes that an instance is dead.
         is_gone: Whether an instance's process has provably ended.
     """
 
@@ -43,13 +43,13 @@ class Question:
     is_gone: Callable[[Instance], bool] = lambda _: False
 
     def __post_init__(self) -> None:
-        """Refuse a number that would prove nothing, or everything.
+        """Refuse a number that would prove nothing, or anything.
 
         Raises:
             TypeError, ValueError: `expect` or `presume_dead` is wrong.
         """
         if self.expect is not None and not isinstance(self.expect, int):
-            raise TypeError(f"expect is {self.expect!r}: write how many instances, as an int, or None")
+            raise TypeError(f"expect is {self.expect!r}: use the number of instances, as an int, or None")
         check_number("expect", self.expect, least=0)
         check_number("presume_dead", self.presume_dead, least=LEAST_SILENCE)
 
@@ -63,27 +63,27 @@ def check_number(name: str, value: object, *, least: int) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is {value!r}: write a number, or None")
-    if not value >= least:  # which a NaN is not either
-        raise ValueError(f"{name} is {value!r}: write {least} or more, or None")
+        raise TypeError(f"{name} is {value!r}: use a number, or None")
+    if not value >= least:  # a NaN fails it too
+        raise ValueError(f"{name} is {value!r}: use {least} or more, or None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """How far a fleet has followed a flip. True where it is proven.
+    """How far a fleet has followed a flip. True if it is proven.
 
     Attributes:
         proven: Whether every instance has provably followed.
         revision: Of the flag.
-        confirmed: Instances that have acknowledged it, and drained where that was asked for.
+        confirmed: Instances that have acknowledged it, and drained if that was asked for.
         fenced: Instances under ``block`` that are silent, and whose lease has certainly run out.
-        gone: Instances whose process has ended, on this host; their rows are removed. In what `Prover.run` tells, all
-            since the wait began.
-        presumed: Instances taken for dead on the operator's word.
+        gone: Instances whose process has ended, on this host. Their rows are removed. `Prover.run` collects them over
+            the whole wait.
+        presumed: Instances that the operator presumes dead.
         laggards: Those that cannot be accounted for, and why.
         in_flight: Requests in flight that the flag refuses, as last reported.
-        problem: What stands in the way beside the laggards.
-        final: Whether waiting longer cannot help.
+        problem: Any other obstacle.
+        final: True if waiting longer cannot help.
         elapsed: Seconds since the wait began.
     """
 
@@ -124,7 +124,7 @@ def judge(fleet: Fleet, question: Question, *, elapsed: float) -> Proof:
             laggards.append((instance, why))
         else:
             sorted_out[verdict].append(instance)
-    # Once the table was emptied, only who has confirmed since counts: a silent row may be of a process that restarted.
+    # Once the table was emptied, only confirmed processes count. A silent row may belong to one that has restarted.
     dead = len(sorted_out["gone"]) + len(sorted_out["presumed"])
     present = len(fleet.instances) - dead if fleet.intact else len(sorted_out["confirmed"])
     final, problem = _obstacle(fleet, question, present, elapsed)
@@ -149,62 +149,66 @@ def _account(instance: Instance, question: Question, elapsed: float) -> tuple[st
         return "gone", ""
     dead = question.presume_dead is not None and instance.silent_for >= question.presume_dead
     if (left := lease_end(instance.ttl) - elapsed) > 0:
-        return "", f"{why}; it counts as dead once its lease is over, in {left:.1f} s" if dead else why
-    # What is in flight in a silent process is unknown, so a lease ends admissions and proves no drain. Nor does it
-    # bring a process back that has not heard that the flag is off.
+        return "", f"{why}; it counts as dead in {left:.1f} s, when its lease is over" if dead else why
+    # Requests in flight in a silent process are unknown, so a lease ends admissions and proves no drain. A lease does
+    # not open a process either that has not read that the flag is off.
     if instance.when_stale == "block" and question.enabled and not question.drain:
         return "fenced", ""
-    # Only after its lease: a process that lives is silent between two heartbeats, and has had time to speak by then.
+    # Only after its lease: a live process is silent between two heartbeats, and would have reported by then.
     return ("presumed", "") if dead else ("", why)
 
 
 def _missing(instance: Instance, question: Question, elapsed: float) -> str:
-    """What an instance has not said yet; empty where it has said all that is asked."""
-    # Equal, not at least: a restored backup counts its revisions anew.
+    """What an instance has not reported yet; empty if it has reported all that is asked."""
+    # Equal, not at least: a restored backup starts again with lower revisions.
     if instance.revision != question.revision:
-        last = "nothing yet" if instance.revision is None else f"revision {instance.revision}"
-        meanwhile = f"; {_meanwhile(instance, elapsed)}" if question.enabled else ""
-        return f"has acknowledged {last}, not revision {question.revision}{meanwhile}"
+        last = "none" if instance.revision is None else str(instance.revision)
+        effect = f". {_effect(instance, elapsed)}" if question.enabled else ""
+        return f"no reply since the flip (last confirmed revision: {last}, now {question.revision}){effect}"
     if not question.drain or instance.in_flight == 0:
         return ""
     if instance.in_flight is None:
-        return "does not track its requests in flight"
-    oldest = f", the oldest {instance.oldest} for {instance.oldest_for:.1f} s" if instance.oldest else ""
-    return f"has {instance.in_flight} in flight{oldest}"
+        return "does not count its requests in flight (in_flight=False)"
+    oldest = f", the oldest is {instance.oldest} for {instance.oldest_for:.1f} s" if instance.oldest else ""
+    plural = "" if instance.in_flight == 1 else "s"
+    return f"{instance.in_flight} request{plural} in flight{oldest}"
 
 
-def _meanwhile(instance: Instance, elapsed: float) -> str:
-    """Whether an instance that has not heard that the flag is on may go on."""
+def _effect(instance: Instance, elapsed: float) -> str:
+    """Whether an instance that does not reply may still serve."""
     if instance.when_stale == "serve":
-        return "it serves when stale"
+        return "It may still be serving visitors"
     if elapsed < lease_end(instance.ttl):
-        return "its lease has not run out"
-    return "its lease has run out, so it admits nothing; what is in flight there is unknown"
+        return "It may still be serving visitors until its lease runs out"
+    return "Its lease has run out, so it admits no requests, but some may still be running"
 
 
 def _obstacle(fleet: Fleet, question: Question, present: int, elapsed: float) -> tuple[bool, str | None]:
-    """What stands in the way of any proof, as (whether for good, what)."""
+    """The obstacle to any proof, as (whether for good, what)."""
     if not fleet.reading.primary:
-        return False, "a standby answered: connect to the primary"
+        return False, "connect to the primary: a standby answered"
     row = fleet.reading.row
     if row is None or row.revision != question.revision or row.value_bool is not question.enabled:
-        return True, f"the flag has changed since revision {question.revision}: {_as_it_is(row)}"
+        return True, f"the flag has changed since revision {question.revision}: {_describe(row)}"
     if question.expect is not None and present < question.expect:
-        joining = "are registered: each joins when it starts up (ASGI with lifespan), or with its first request"
+        joining = (
+            "are registered. A process registers when it starts (ASGI with lifespan) or on its first request: "
+            "send one, for example to /health, or check that all workers are running"
+        )
         have = joining if fleet.intact else "have confirmed since the table of instances was emptied"
-        return False, f"{present} of {question.expect} expected instances {have}"
+        return False, f"{present} of {question.expect} expected processes {have}"
     if fleet.intact:
         return False, None
     if question.expect is None:
-        return False, "the table of instances was emptied, so who was in it is unknown: say how many with --expect N"
+        return False, "pass --expect N: the table of instances was emptied, so it may not list every process"
     longest = max((lease_end(instance.ttl) for instance in fleet.instances), default=0.0)
     waiting = elapsed < longest
-    return False, "the table of instances was emptied: the longest lease is waited for" if waiting else None
+    return False, "the table of instances was emptied: waiting for the longest lease to end" if waiting else None
 
 
-def _as_it_is(row: Row | None) -> str:
+def _describe(row: Row | None) -> str:
     if row is None:
         return "its row is gone"
-    said = {True: "on", False: "off"}.get(row.value_bool, "neither on nor off")  # type: ignore[call-overload]
+    word = {True: "on", False: "off"}.get(row.value_bool, "neither on nor off")  # type: ignore[call-overload]
     by = row.details.get("actor") if isinstance(row.details, Mapping) else None
-    return f"it is {said} at revision {row.revision}{f', by {by:.100}' if isinstance(by, str) else ''}"
+    return f"it is {word} at revision {row.revision}{f', by {by:.100}' if isinstance(by, str) else ''}"

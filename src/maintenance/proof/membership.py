@@ -1,61 +1,51 @@
-"""What a process says of itself: its row among the instances, and when it is written."""
+"""The row of one process among the instances, and when it is written."""
 
 import logging
 import socket
 import sys
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from enum import Enum, auto
 from pathlib import PurePath
 from typing import Final
 
 from maintenance._version import __version__
 from maintenance.base.log import log
+from maintenance.base.options import Settings
 from maintenance.base.runtime import Runtime, boot_id
-from maintenance.base.values import Instance, Load, Snapshot, WhenStale
+from maintenance.base.values import Instance, Load
 from maintenance.errors import LateError, RegistrationError, StoreError
 from maintenance.stores import Session
 
 HEARTBEAT: Final = 60.0
-"""Seconds between two reports of an instance that has nothing new to say. Each costs 251 bytes of WAL (measured)."""
+"""Seconds between two reports of an instance that has nothing new to report. Each costs 251 bytes of WAL (measured)."""
 
 DRAIN_REPORT: Final = 1.0
 """Seconds between two reports of a drain that goes on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a process follows; fixed when its state is made.
+class Row(Enum):
+    """Whether the store holds the row of this process."""
 
-    Attributes:
-        ttl: The lease, in seconds.
-        when_stale: What happens when it has run out.
-        register: Whether this process counts as one that serves.
-    """
-
-    ttl: float
-    when_stale: WhenStale
-    register: bool
-
-    @property
-    def limit(self) -> float:
-        """Seconds for one try, and for the pause after it: together at most min(TTL, 5 s), and never absurdly short."""
-        return max(min(self.ttl, 5.0) / 2, 0.2)
+    ABSENT = auto()
+    UNCERTAIN = auto()  # it was sent; no later read has shown it yet
+    PRESENT = auto()
 
 
 class Membership:
-    """The row of one process; the child of a fork makes another one."""
+    """The row of one life of a process. The child of a fork makes another one.
 
-    def __init__(self, settings: Settings, *, runtime: Runtime, measure: Callable[[Snapshot], Load | None]) -> None:
-        """Remember; nothing is written yet.
+    Attributes:
+        instance: The row as it is registered.
+        row: Whether the store holds it.
+        error: Why the last write failed; None if it did not.
+        late: Whether it failed because the store was slow.
+        draining: Whether an operator waits for requests that are in flight here.
+    """
 
-        Args:
-            settings: What the row says of how this process follows.
-            runtime: The clock and the pid.
-            measure: What is in flight under a flag; None where requests are not tracked.
-        """
-        self._settings, self._runtime, self.measure = settings, runtime, measure
-        # Asked once: the whole fleet acknowledges a flip at the same time, and what it needs for that adds up.
+    def __init__(self, settings: Settings, *, runtime: Runtime) -> None:
+        """Describe this process; nothing is written yet."""
+        self._settings, self._runtime = settings, runtime
         self.instance = Instance(
             id=uuid.uuid4().hex,
             host=hostname(),
@@ -66,108 +56,118 @@ class Membership:
             when_stale=settings.when_stale,
             ttl=settings.ttl,
         )
-        self.there = False
+        self.row = Row.ABSENT
         self.error: str | None = None
-        self.late = False
-        self.unheard = False
-        self.draining = False
-        self._suppressed = False
-        self._said: Instance | None = None
-        self._said_at = float("-inf")
-
-    @property
-    def due(self) -> bool:
-        """Whether this process must be registered, and is not."""
-        return self._settings.register and not self.there
+        self.late = self.draining = False
+        self._reported: Instance | None = None
+        self._reported_at = float("-inf")
 
     def register(self, session: Session) -> None:
-        """Write the row, before the read that a lease rests on."""
-        self.there, self.unheard = False, True
-        self._say(session, self.instance)
-        self.unheard = False
+        """Write the row, before the read that a lease depends on."""
+        before = self._reported
+        self.row, self._reported = Row.UNCERTAIN, self.instance
+        if not self._write(session, self.instance):
+            self.row, self._reported = Row.ABSENT, before
 
-    def check(self, *, registered: bool) -> None:
-        """Believe a read that was sent after the registration, not the answer to the registration itself."""
-        if not self.there:
-            return
-        if not registered:
-            self.there = False
-            self._complain("its row was written, and is not there: look for a trigger or a policy that suppresses it")
-        elif self._suppressed:
-            self.error = None
-        self._suppressed = not registered
+    def confirm(self, *, registered: bool) -> None:
+        """Take what a later read shows. The answer to the registration itself proves nothing: a trigger may drop it."""
+        if self.row is Row.UNCERTAIN and registered:
+            self.row, self.error = Row.PRESENT, None
+        elif self.row is not Row.ABSENT and not registered:
+            self.row = Row.ABSENT
+            self._complain("its row was written and is not there: look for a trigger or a policy that drops it")
 
-    def acknowledge(self, session: Session, known: Snapshot, *, asked: bool) -> None:
-        """Say what is installed: only ever after it is.
+    def acknowledge(self, session: Session, revision: int, load: Load | None, *, drain: bool) -> None:
+        """Report the revision that is installed, if the row does not show it yet. Call it only after the install.
 
         Args:
-            session: Where.
-            known: What is installed.
-            asked: Whether somebody waits for what is in flight.
+            session: Where to write.
+            revision: What is installed.
+            load: What is in flight under it; None if requests are not tracked.
+            drain: Whether an operator waits for what is in flight.
         """
-        load, before = self.measure(known), self._said
-        self.draining = asked and load is not None and load.in_flight > 0
-        if not self.there or before is None:
+        self.draining = drain and load is not None and load.in_flight > 0
+        before = self._reported
+        if self.row is not Row.PRESENT or before is None:
             return
-        beat = self._runtime.clock() - self._said_at >= HEARTBEAT
-        drained = asked and load is not None and load.in_flight != before.in_flight
-        if beat or drained or known.revision != before.revision:
-            self._say(session, self._described(known.revision, load))
-            if before.revision is None and load is not None and load.in_flight:
-                self.say_again()  # it counts the request that started all this, which has ended by the next read
+        is_due = self._runtime.clock() - self._reported_at >= HEARTBEAT
+        drained = drain and load is not None and load.in_flight != before.in_flight
+        if is_due or drained or revision != before.revision:
+            self._report(session, revision, load)
 
-    def follow_drain(self, session: Session, known: Snapshot) -> None:
-        """Say what is in flight while somebody waits for it, once it has ended or now and then."""
-        load, before = self.measure(known), self._said
-        if load is None or before is None or load.in_flight == before.in_flight:
-            return
-        if load.in_flight == 0 or self._runtime.clock() - self._said_at >= DRAIN_REPORT:
-            with session.within(self._settings.limit):
-                self._say(session, self._described(known.revision, load))
-            self.draining = load.in_flight > 0
+    def owes(self, revision: int, load: Load | None) -> bool:
+        """Whether the row shows something else than what is installed, or requests that have ended."""
+        before = self._reported
+        if self.row is not Row.PRESENT or before is None:
+            return False
+        if revision != before.revision:
+            return True
+        if load is None:
+            return before.in_flight is not None
+        if load.in_flight == before.in_flight:
+            return False
+        pause = self._runtime.clock() - self._reported_at
+        return load.in_flight == 0 or (self.draining and pause >= DRAIN_REPORT)
 
-    def say_again(self) -> None:
-        """Have the next acknowledgement written even if it says nothing new: a failover may have lost the last one."""
-        self._said_at = float("-inf")
+    def follow_up(self, session: Session, revision: int, load: Load | None) -> None:
+        """Report what the row owes, between two reads."""
+        with session.within(self._settings.limit):
+            self._report(session, revision, load)
+        self.draining = self.draining and load is not None and load.in_flight > 0
 
     @property
-    def may_be_there(self) -> bool:
+    def shows_requests(self) -> bool:
+        """Whether the row shows requests in flight."""
+        return self._reported is not None and bool(self._reported.in_flight)
+
+    def report_again(self) -> None:
+        """Repeat the next acknowledgement, because a failover may have lost the last one."""
+        self._reported_at = float("-inf")
+
+    @property
+    def may_exist(self) -> bool:
         """Whether the store may hold the row."""
-        return self._said is not None or self.unheard
+        return self._reported is not None
 
     def remove(self, session: Session) -> None:
         """Remove the row.
 
         Raises:
-            StoreError: It stays behind.
+            StoreError: It stays.
         """
         with session.within(self._settings.limit):
             session.remove(self.instance.id)
 
-    def _say(self, session: Session, instance: Instance) -> None:
-        """Write the row. A later report that fails takes none away, and is only repeated."""
+    def _report(self, session: Session, revision: int, load: Load | None) -> None:
+        counts = {} if load is None else load._asdict()
+        if self._write(session, replace(self.instance, revision=revision, **counts)):
+            self.error = None
+
+    def _write(self, session: Session, instance: Instance) -> bool:
+        """Write the row. If a later report fails, the row stays, and the report is repeated."""
         try:
             session.report(instance)
         except RegistrationError as exc:
             self.late = isinstance(exc, LateError)
             self._complain(str(exc))
-            return
+            return False
         except StoreError as exc:
             self.error = str(exc)
             raise
-        self.there, self.late = True, False
-        if not self._suppressed:
-            self.error = None
-        self._said, self._said_at = instance, self._runtime.clock()
+        self.late = False
+        self._reported, self._reported_at = instance, self._runtime.clock()
+        return True
 
     def _complain(self, error: str) -> None:
         before, self.error = self.error, error
-        if before != error:
-            which = "what this process has followed" if self.there else "this process"
-            log(logging.WARNING, "no wait for the fleet can see %s: %s", which, error)
-
-    def _described(self, revision: int, load: Load | None) -> Instance:
-        return replace(self.instance, revision=revision, **(load._asdict() if load else {}))
+        if before == error:
+            return
+        problem = (
+            "cannot report what it follows, so `maintenance on --wait` cannot confirm it"
+            if self.row is Row.PRESENT
+            else "is not registered, so `maintenance on --wait` will not wait for it"
+        )
+        log(logging.WARNING, "this process %s: %s", problem, error)
 
 
 def hostname() -> str:
@@ -177,11 +177,11 @@ def hostname() -> str:
 
 def _program() -> str:
     """What runs, for people: ``uvicorn`` for ``python -m uvicorn`` too."""
-    # An interpreter that is embedded has no arguments, or none at all.
+    # An embedded interpreter has no arguments, or no sys.argv.
     path = PurePath(next(iter(getattr(sys, "argv", ())), "") or "python")
     return _storable(path.parent.name if path.name == "__main__.py" else path.name)
 
 
 def _storable(text: str) -> str:
-    # Whatever the encoding of the database, and of the bytes that are no text in the locale's.
+    # ASCII fits every encoding of a database. Bytes that the locale cannot decode arrive as surrogates.
     return text.encode("ascii", "backslashreplace").decode("ascii").replace("\0", "?")

@@ -7,7 +7,8 @@ from maintenance.base.runtime import Runtime
 from maintenance.base.values import SENTINEL, Instance
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.proof.judge import Progress, Proof, Question, check_number, judge, lease_end
-from maintenance.stores import Session, Store
+from maintenance.stores import Session
+from maintenance.stores.conversation import Conversation
 
 MARGIN: Final = 5.0
 """Seconds of the default time-out above the longest lease."""
@@ -16,7 +17,7 @@ DRAIN_MARGIN: Final = 30.0
 """Seconds of the default time-out for requests to end: as long as gunicorn lets one run."""
 
 PAUSE: Final = 0.0004
-"""Seconds between two looks, for each laggard: while a whole fleet is busy following, looks only slow it down."""
+"""Seconds between two looks, for each laggard. While a whole fleet is busy following, looks only slow it down."""
 
 PAUSE_GROWTH: Final = 0.01
 """Seconds between two looks, for each second of the wait: a long one costs little, and ends at most 1 % late."""
@@ -31,23 +32,13 @@ _LEAST: Final = 1.0
 """Seconds that even the last look has, so that a time-out of 0 allows one honest look."""
 
 
-def _mark_whole(session: Session) -> None:
-    """Trust the table of instances again, on the operator's word, which is how many there are."""
-    try:
-        session.report(SENTINEL)
-    except RegistrationError as exc:
-        raise StoreError(f"the table of instances cannot be marked as whole again: {exc}") from exc
-
-
 class Prover:
-    """Asks again and again, over one connection, until it is proven or the time is over."""
+    """Asks again and again until a flip is proven or the time is over."""
 
-    def __init__(self, store: Store, question: Question, *, runtime: Runtime) -> None:
+    def __init__(self, conversation: Conversation, question: Question, *, runtime: Runtime) -> None:
         """Start counting: call this after the commit has returned."""
-        self._store, self._question, self._runtime = store, question, runtime
+        self._conversation, self._question, self._runtime = conversation, question, runtime
         self._started = runtime.clock()
-        self._session: Session | None = None
-        self._asked = False
         self._proof = Proof(proven=False, revision=question.revision)
         self._gone: dict[str, Instance] = {}
         self._longest = 0.0
@@ -66,22 +57,19 @@ class Prover:
             TypeError, ValueError: `timeout` is wrong.
         """
         check_number("timeout", timeout, least=0)
-        try:
-            while True:
-                self._look(self._limit(timeout) - self._elapsed())
-                progress(self._proof)
-                elapsed = self._elapsed()
-                if self._proof.proven or self._proof.final or elapsed >= self._limit(timeout):
-                    return replace(self._proof, elapsed=elapsed)
-                self._runtime.sleep(self._pause(elapsed))
-        finally:
-            self._drop()
+        while True:
+            self._look(self._limit(timeout) - self._elapsed())
+            progress(self._proof)
+            elapsed = self._elapsed()
+            if self._proof.proven or self._proof.final or elapsed >= self._limit(timeout):
+                return replace(self._proof, elapsed=elapsed)
+            self._runtime.sleep(self._pause(elapsed))
 
     def _elapsed(self) -> float:
         return self._runtime.clock() - self._started
 
     def _pause(self, elapsed: float) -> float:
-        """Seconds until the next look; it is not missed when a lease runs out."""
+        """Seconds until the next look; it does not miss the end of a lease."""
         laggards = [instance for instance, _ in self._proof.laggards]
         pause = min(max(PAUSE * len(laggards), PAUSE_GROWTH * elapsed, 0.01), 0.5)
         ends = (lease_end(instance.ttl) + LATE - elapsed for instance in laggards)
@@ -94,25 +82,21 @@ class Prover:
 
     def _look(self, left: float) -> None:
         try:
-            self._session = self._session or self._store.connect()
-            with self._session.within(min(_HANG, max(left, _LEAST))):
-                proof = self._read(self._session)
+            with self._conversation.within(min(_HANG, max(left, _LEAST))) as session:
+                self._proof = self._judge(session)
         except StoreError as exc:
-            self._drop()
-            proof = replace(self._proof, problem=str(exc), elapsed=self._elapsed())
-        self._proof = proof
+            self._proof = replace(self._proof, problem=str(exc), elapsed=self._elapsed())
 
-    def _read(self, session: Session) -> Proof:
-        if self._question.drain and not self._asked:
-            session.ask_drain(self._question.revision)
-            self._asked = True
-        # Before it is sent: a lease must have run out by the time that the flag is read again.
+    def _judge(self, session: Session) -> Proof:
+        # The clock before the question: a lease must have run out by the time that the flag is read again.
         elapsed = self._elapsed()
         fleet = session.fleet()
+        if self._question.drain and not fleet.reading.drain:
+            session.ask_drain(self._question.revision)  # the flip did not ask for it
         self._longest = max((instance.ttl for instance in fleet.instances), default=self._longest)
         proof = judge(fleet, self._question, elapsed=elapsed)
         present = {instance.id for instance in fleet.instances}
-        # What is removed here is not found by the next look; what is found there has come back.
+        # The next look does not find the rows that are removed here. A row that it finds again has come back.
         self._gone = {key: it for key, it in self._gone.items() if key not in present}
         self._gone |= {it.id: it for it in proof.gone}
         for instance in proof.gone:
@@ -121,7 +105,10 @@ class Prover:
             _mark_whole(session)
         return replace(proof, gone=tuple(self._gone.values()))
 
-    def _drop(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
+
+def _mark_whole(session: Session) -> None:
+    """Trust the table of instances again, because the operator said how many there are."""
+    try:
+        session.report(SENTINEL)
+    except RegistrationError as exc:
+        raise StoreError(f"the table of instances cannot be marked as complete again: {exc}") from exc

@@ -52,7 +52,7 @@ class Session(Protocol):
         """Ask each instance to say when nothing that `revision` refuses is in flight any more."""
 
     def wait(self, timeout: float, waker: Waker) -> bool:
-        """Wait for a change or for `waker`, for `timeout` seconds at most; False where nothing happened."""
+        """Wait for a change or for `waker`, for `timeout` seconds at most; True if the flag may have changed."""
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
         """Make what is called in a block fail where the block takes longer than so many seconds."""

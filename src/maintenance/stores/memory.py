@@ -137,16 +137,18 @@ class MemorySession:
     def wait(self, timeout: float, waker: Waker) -> bool:
         """See `Session.wait`."""
         if not self.listening:
-            return waker.wait(timeout)
+            waker.wait(timeout)
+            return False
         with self._table.lock:
             changed = self._seen != self._table.version
             self._table.waiting.append(waker)  # before the lock is let go: from here on, a change wakes
-        woken = changed or waker.wait(timeout)
+        if not changed:
+            waker.wait(timeout)
         with self._table.lock:
             self._table.waiting.remove(waker)
             changed = self._seen != self._table.version
             self._seen = self._table.version
-        return woken or changed
+        return changed
 
     def within(self, _: float) -> contextlib.AbstractContextManager[None]:
         """See `Session.within`."""

@@ -396,10 +396,8 @@ class PostgresSession:
         # Drained before each wait: what arrived during a query sits in psycopg, where no file tells of it.
         while not self._notified():
             left = end - time.monotonic()
-            if left <= 0:
+            if left <= 0 or waker.wait(left, fd=fd):
                 return False
-            if waker.wait(left, fd=fd):
-                return True
         return True
 
     def _notified(self) -> bool:

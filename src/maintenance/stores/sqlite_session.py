@@ -195,10 +195,8 @@ class SQLiteSession:
         end = time.monotonic() + timeout
         while not self._changed():
             left = end - time.monotonic()
-            if left <= 0:
+            if left <= 0 or waker.wait(min(left, POLL) if self.listening else left):
                 return False
-            if waker.wait(min(left, POLL) if self.listening else left):
-                return True
         return True
 
     def _changed(self) -> bool:

@@ -1,0 +1,40 @@
+"""One session with a store after another, opened when it is needed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from maintenance.errors import StoreError
+
+if TYPE_CHECKING:
+    from maintenance.stores import Session, Store
+
+
+class Conversation:
+    """Keeps one session for several calls, and opens another one after an error. Used by one thread at a time."""
+
+    def __init__(self, store: "Store") -> None:
+        """Connect to nothing yet."""
+        self._store = store
+        self._session: Session | None = None
+
+    @contextmanager
+    def within(self, seconds: float) -> "Iterator[Session]":
+        """The session, for a block that fails if it takes longer than so many seconds.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        try:
+            self._session = self._session or self._store.connect()
+            with self._session.within(seconds):
+                yield self._session
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the session; the next call opens another one."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
