@@ -5,12 +5,14 @@ BIN := .venv/bin
 DEMO_ONCE ?=
 export DEMO_ONCE
 
-.PHONY: help test lint demo simulate torture bench clean
+.PHONY: help test lint dist test-dist demo simulate torture bench clean
 
 help:
 	@echo "make test      install what the tests need into .venv, and run them all"
 	@echo "make demo      two servers, one flip (DEMO_ONCE=1: once through, then end)"
-	@echo "make lint      ruff, mypy and the layers"
+	@echo "make lint      ruff, mypy, the layers and the workflows"
+	@echo "make dist      build the sdist, and the wheel from the sdist"
+	@echo "make test-dist install that wheel, and run the tests of that sdist over it"
 	@echo "make simulate  the protocol in simulated time, 10,000 runs"
 	@echo "make torture   real processes, 1,000 flips"
 	@echo "make bench     what it costs"
@@ -43,9 +45,29 @@ lint: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet --pedantic --strict-collection .github .pre-commit-config.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+
+PYTEST := pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 test: lint
-	$(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --cov --cov-report=term
+	$(BIN)/$(PYTEST) --cov --cov-report=term
+
+dist: .venv/dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+# As a packager does it: nothing of this checkout is used but dist/, and src/ is not what the tests import.
+test-dist: dist
+	rm -rf build/sdist && mkdir -p build/sdist
+	tar -xzf dist/*.tar.gz -C build/sdist --strip-components=1
+	$(BIN)/python -m venv build/sdist/.venv
+	build/sdist/$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	cd build/sdist && $(BIN)/python -m pip install --quiet "$$(ls $(CURDIR)/dist/*.whl)[standard]" --group test
+	cd build/sdist && $(BIN)/$(PYTEST) tests
 
 demo: .venv/standard
 	@$(BIN)/maintenance demo

@@ -82,6 +82,7 @@ def test_the_sdist_holds_what_a_packager_needs(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "conftest.py"} <= names
     assert {"sql/0001_platform_settings.sql", "tests/acceptance/test_wheel.py", "src/maintenance/py.typed"} <= names
+    assert {"SECURITY.md", ".pre-commit-config.yaml", ".github/workflows/ci.yml", "tests/typing/public_api.py"} <= names
 
 
 def test_it_runs_where_it_is_installed(installed: Path, tmp_path: Path) -> None:
