@@ -85,6 +85,10 @@ def test_the_sdist_holds_what_a_packager_needs(built: Path) -> None:
     assert {"SECURITY.md", ".pre-commit-config.yaml", ".github/workflows/ci.yml", "tests/typing/public_api.py"} <= names
 
 
+def test_pypi_accepts_both_and_can_show_the_readme(built: Path) -> None:
+    run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *built.iterdir(), cwd=built)
+
+
 def test_it_runs_where_it_is_installed(installed: Path, tmp_path: Path) -> None:
     printed = run(installed / "python", "-c", _FLIP, f"sqlite:///{tmp_path / 'flag.db'}", cwd=tmp_path)
     migrations, where = printed.splitlines()
