@@ -119,7 +119,7 @@ SESSION_METHODS = {
     "close": "",
 }
 
-STATE_INTERNALS = {"attach", "forked", "settle", "settled"}
+STATE_INTERNALS = {"attach", "forked", "peek", "wait_for_answer"}
 """What other modules call on a state, and no page documents; there may be fewer."""
 
 COMMON = "--help --database --json"
