@@ -60,7 +60,7 @@ dist: .venv/dev
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
 
-# As a packager does it: nothing of this checkout is used but dist/, and src/ is not what the tests import.
+# As a packager does it. The tests import the installed wheel, and nothing of this checkout but dist/ is used.
 test-dist: dist
 	rm -rf build/sdist && mkdir -p build/sdist
 	tar -xzf dist/*.tar.gz -C build/sdist --strip-components=1

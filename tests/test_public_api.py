@@ -1,4 +1,4 @@
-"""Every public name and option, written out: whoever changes the public API changes this file.
+"""Every public name and option, written out. A change of the public API changes this file, too.
 
 `tests/typing` checks the types of the same names.
 """
@@ -139,31 +139,31 @@ COMMANDS = {
 }
 
 
-def find(path: str) -> Any:
+def load(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
-def written(text: str) -> list[Parameter]:
+def parse_parameters(text: str) -> list[Parameter]:
     """The parameters that stand in a piece of source."""
     function: Callable[..., object] = eval(f"lambda {text}: None")
     return list(inspect.signature(function).parameters.values())
 
 
-def offered(function: Callable[..., object]) -> list[Parameter]:
+def list_parameters(function: Callable[..., object]) -> list[Parameter]:
     """The parameters of a callable, without `self`; each key of an ``Unpack[TypedDict]`` counts as a keyword."""
     found: list[Parameter] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name == "self":
             continue
         if typing.get_origin(parameter.annotation) is typing.Unpack:
-            found += _keys(*typing.get_args(parameter.annotation))
+            found += _list_keys(*typing.get_args(parameter.annotation))
         else:
             found.append(parameter)
     return found
 
 
-def _keys(options: Any) -> list[Parameter]:
+def _list_keys(options: Any) -> list[Parameter]:
     # A TypedDict names no defaults.
     return [
         Parameter(key, Parameter.KEYWORD_ONLY, default=Parameter.empty if key in options.__required_keys__ else ...)
@@ -172,9 +172,9 @@ def _keys(options: Any) -> list[Parameter]:
 
 
 def assert_same(function: Callable[..., object], text: str) -> None:
-    expected, actual = written(text), offered(function)
+    expected, actual = parse_parameters(text), list_parameters(function)
     # Keywords may stand in any order.
-    assert sorted(map(_shown, actual)) == sorted(map(_shown, expected))
+    assert sorted(map(_describe, actual)) == sorted(map(_describe, expected))
     assert [it.name for it in actual if not _is_keyword(it)] == [it.name for it in expected if not _is_keyword(it)]
     known = {it.name: it.default for it in expected}
     for parameter in actual:
@@ -189,7 +189,7 @@ def _is_keyword(parameter: Parameter) -> bool:
     return parameter.kind is Parameter.KEYWORD_ONLY
 
 
-def _shown(parameter: Parameter) -> str:
+def _describe(parameter: Parameter) -> str:
     return f"{parameter.kind.name} {parameter.name}"
 
 
@@ -212,14 +212,14 @@ def test_each_public_name_is_described_below() -> None:
 
 @pytest.mark.parametrize("path", CALLABLES)
 def test_the_parameters_of(path: str) -> None:
-    assert_same(find(path), CALLABLES[path])
+    assert_same(load(path), CALLABLES[path])
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_the_fields_of(name: str) -> None:
     value = getattr(maintenance, name)
     assert is_dataclass(value)
-    assert [field.name for field in fields(value)] == [parameter.name for parameter in written(VALUES[name])]
+    assert [field.name for field in fields(value)] == [parameter.name for parameter in parse_parameters(VALUES[name])]
     assert value.__dataclass_params__.frozen
     assert_same(value, VALUES[name])
 
@@ -244,13 +244,13 @@ def test_the_members_of(cls: type, methods: Mapping[str, str], others: set[str])
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_the_errors(name: str) -> None:
-    assert [base.__name__ for base in find(f"maintenance.errors.{name}").__bases__] == ERRORS[name]
+    assert [base.__name__ for base in load(f"maintenance.errors.{name}").__bases__] == ERRORS[name]
 
 
 def test_what_a_flip_leaves_out_has_its_default() -> None:
     # A TypedDict names no defaults, so that they are looked at here too.
     snapshot = maintenance.set_maintenance(True, state=MaintenanceState("memory://"))
-    for parameter in written(f"*, {DETAILS}"):
+    for parameter in parse_parameters(f"*, {DETAILS}"):
         assert getattr(snapshot, parameter.name) == parameter.default
 
 
