@@ -61,16 +61,16 @@ def put(url: str, body: str) -> None:
 def _check_once(done, store: str) -> None:
     assert done.stderr == ""
     assert done.returncode == 0
-    assert f"Two servers share one flag, in {store}" in done.stdout
+    assert f"Two servers share one flag in {store}" in done.stdout
     for held in (
-        r"A answers 503 at once, B \d+ ms after the flip was written",
-        r"B tells its visitors to come back in \d+ s; its /health is still 200",
-        r"B was pid \d+ and is pid \d+; its first answer is 503: it remembers",
-        r"B answers 200 at once, A \d+ ms after the flip was written",
+        r"A answers 503 immediately, B \d+ ms after the flip",
+        r"B asks its visitors to come back in \d+ s; its /health still answers 200",
+        r"B was pid \d+ and is now pid \d+; its first answer is 503",
+        r"B answers 200 immediately, A \d+ ms after the flip",
         r"Proven: 2 processes have acknowledged revision \d+",
     ):
         assert re.search(held, done.stdout), held
-    assert done.stdout.endswith("Every step held.\n")
+    assert done.stdout.endswith("Every step worked.\n")
     for pid in re.findall(r"pid (\d+)", done.stdout):
         assert not psutil.pid_exists(int(pid))
 
@@ -89,14 +89,14 @@ def test_once_through_on_postgresql(database_url):
 
 def test_it_stays_to_be_played_with_until_sigterm_and_leaves_nobody_behind(folder):
     with started("demo", env={"DEMO_ONCE": "0"}) as playing:
-        said = read_until(playing, "Ctrl-C ends it")
+        said = read_until(playing, "Press Ctrl-C to stop")
         a, b = re.findall(r"^  [AB]  http://(\S+)/ ", said, re.MULTILINE)
         [line] = re.findall(r"-d '(.*true.*)'", said)
         put(a, line)
         assert "ON, revision 4: Back in a minute." in read_until(playing, "maintenance is ON")
         victim = int(re.findall(r"kill -9 (\d+)", said)[0])
         os.kill(victim, signal.SIGKILL)
-        assert f"B (pid {victim}) has ended; it is back as pid" in read_until(playing, "remembers")
+        assert f"B (pid {victim}) has ended; restarted as pid" in read_until(playing, "with the same flag")
         connection = http.client.HTTPConnection(b, timeout=10)
         connection.request("GET", "/")
         assert connection.getresponse().status == 503
@@ -112,7 +112,7 @@ def test_it_stays_to_be_played_with_until_sigterm_and_leaves_nobody_behind(folde
 
 def test_not_even_sigkill_leaves_a_server_behind(folder):
     with started("demo") as playing:
-        read_until(playing, "Ctrl-C ends it")
+        read_until(playing, "Press Ctrl-C to stop")
         running = children(playing.pid)
         playing.kill()
         gone, alive = psutil.wait_procs(running, timeout=10)
@@ -122,14 +122,14 @@ def test_not_even_sigkill_leaves_a_server_behind(folder):
 def test_what_it_invites_to_run_works(folder, monkeypatch):
     """Every command that it prints is run as printed, by a shell."""
     with started("demo") as playing:
-        said = read_until(playing, "Ctrl-C ends it")
+        said = read_until(playing, "Press Ctrl-C to stop")
         commands = [line.strip() for line in said.splitlines() if line.startswith("  ") and "--database" in line]
         curls = [line.strip() for line in said.splitlines() if line.startswith("  curl -X PUT")]
         codes = [subprocess.run(["bash", "-c", line], capture_output=True, check=False).returncode for line in commands]
         os.killpg(playing.pid, signal.SIGINT)
         out, err = playing.communicate(timeout=20)
     assert (playing.returncode, err) == (0, "")
-    assert "The servers end." in out
+    assert "Stopping the servers." in out
     assert [line.split(" --database")[0].split()[-1] for line in commands] == ["on", "fleet", "off"]
     assert codes == [0, 0, 0]
     assert len(curls) == 2
@@ -137,7 +137,7 @@ def test_what_it_invites_to_run_works(folder, monkeypatch):
 
 def test_on_a_shared_database_the_password_is_not_printed(database_url):
     with started("demo", env={"MAINTENANCE_DATABASE_URL": database_url}) as playing:
-        said = read_until(playing, "Ctrl-C ends it")
+        said = read_until(playing, "Press Ctrl-C to stop")
         state = MaintenanceState(database_url, register=False)
         state.set(True)
         said += read_until(playing, "maintenance is ON")
@@ -147,7 +147,7 @@ def test_on_a_shared_database_the_password_is_not_printed(database_url):
     password = psycopg.conninfo.conninfo_to_dict(database_url)["password"]
     assert isinstance(password, str)
     assert password not in said + out + err
-    assert "where MAINTENANCE_DATABASE_URL is set" in said
+    assert "with the same MAINTENANCE_DATABASE_URL as here" in said
     assert "--database" not in said
     assert not state.refresh().enabled
     assert state.fleet().instances == ()
@@ -158,19 +158,19 @@ def test_in_this_process(folder, monkeypatch):
         os.kill(int(re.findall(r"kill -9 (\d+)", output.getvalue())[0]), signal.SIGKILL)
 
     def flip() -> None:
-        [url] = re.findall(r"share one flag, in (\S+)", output.getvalue())
+        [url] = re.findall(r"share one flag in (\S+)", output.getvalue())
         MaintenanceState(url, register=False).set(True)
 
     output = Acting({
         "kill -9 ": lambda: threading.Timer(0.1, kill).start(),
         # In another thread, so that the interrupt that follows is this thread's, at rest.
-        "is back as pid": lambda: threading.Timer(0.1, flip).start(),
+        "restarted as pid": lambda: threading.Timer(0.1, flip).start(),
         "maintenance is ON": lambda: os.kill(os.getpid(), signal.SIGINT),
     })  # fmt: skip
     monkeypatch.setattr(sys, "stdout", output)
     before = signal.getsignal(signal.SIGTERM)
     assert main(["demo"]) == 0
-    assert "The servers end.\nmaintenance is OFF, revision 5\n" in output.getvalue()
+    assert "Stopping the servers.\nmaintenance is OFF, revision 5\n" in output.getvalue()
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.setenv("DEMO_ONCE", "1")
     assert main(["demo"]) == 0
@@ -181,10 +181,10 @@ def test_on_postgresql_in_this_process_also_where_a_killed_demo_has_left_its_row
     dead = subprocess.Popen(["true"])
     dead.wait()
     register(open_store(migrated_url), instance(host=socket.gethostname(), boot=boot_id(), pid=dead.pid))
-    output = Acting({"Ctrl-C ends it": lambda: signal.raise_signal(signal.SIGINT)})
+    output = Acting({"Press Ctrl-C to stop": lambda: signal.raise_signal(signal.SIGINT)})
     monkeypatch.setattr(sys, "stdout", output)
     assert main(["demo"]) == 0
-    assert "The servers end." in output.getvalue()
+    assert "Stopping the servers." in output.getvalue()
 
 
 def test_sigterm_in_this_process(folder, monkeypatch):
@@ -202,7 +202,7 @@ def test_it_never_switches_a_fleet_that_is_not_its_own(migrated_url, monkeypatch
     state = MaintenanceState(migrated_url, register=False)
     register(state.store, other := instance())
     assert main(["demo"]) == 1
-    assert "has other processes registered (1), which the demo would switch too" in capsys.readouterr().err
+    assert "is used by other processes (1), and the demo would flip their flag" in capsys.readouterr().err
     state.forget(other.id)
     kept = state.set(True)
     assert main(["demo"]) == 1
@@ -236,7 +236,7 @@ def test_a_fleet_that_does_not_follow_is_told(sqlite_url, monkeypatch, capsys):
         monkeypatch.setattr("maintenance.proof.prover.MARGIN", 0.1)
         monkeypatch.setattr("maintenance.proof.judge.CLOCK_RATE", -0.9999)  # the longest lease is 10 s
         with pytest.raises(MaintenanceError, match="not proven that both servers follow"):
-            demo._show(a, b, state)
+            demo._show_steps(a, b, state)
 
 
 # The servers.
@@ -257,11 +257,11 @@ def test_a_server_that_does_not_answer_follow_or_end_is_told_and_ended(sqlite_ur
     monkeypatch.setattr(processes, "GRACE", 0.3)
     with Server("A", sqlite_url) as server:
         with pytest.raises(MaintenanceError, match="did not answer 503 within"):
-            server.follow(503, since=0.0)
+            server.wait_for_status(503, since=0.0)
         os.kill(server.pid, signal.SIGSTOP)
         with pytest.raises(MaintenanceError, match="did not answer GET /"):
-            server.ask("GET", "/")
-    assert server.ended
+            server.send("GET", "/")
+    assert not server.is_running
 
 
 def test_a_server_serves_until_its_stdin_ends(sqlite_url, monkeypatch, capsys):
@@ -306,7 +306,7 @@ def test_the_command_that_it_prints_can_be_run(tmp_path, monkeypatch, where):
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path if where == "nearby" else tmp_path / "other")
     told = {"on the path": "maintenance", "nearby": "bin/maintenance", "elsewhere": str(script)}
-    assert demo._command() == told.get(where, f"{python} -m maintenance")
+    assert demo._find_command() == told.get(where, f"{python} -m maintenance")
 
 
 # The example app.
@@ -348,7 +348,7 @@ def test_the_example_switches_the_fleet(state):
 def test_the_example_answers_bad_input_with_400_and_what_to_write(state, body):
     status, told = ask("PUT", ADMIN, body)
     assert status == 400
-    assert 'write {"enabled": true' in json.loads(told)["error"]
+    assert 'send {"enabled": true' in json.loads(told)["error"]
     assert not state.enabled
 
 

@@ -169,7 +169,7 @@ def test_every_method_of_a_state_is_in_the_reference() -> None:
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    [found] = [it for it in options.parser()._actions if isinstance(it, argparse._SubParsersAction)]
+    [found] = [it for it in options.build_parser()._actions if isinstance(it, argparse._SubParsersAction)]
     return found.choices
 
 
@@ -298,9 +298,7 @@ def test_every_command_shown_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     seen = set()
     for name, line in shown():
         try:
-            args = options.parser().parse_args(shlex.split(line)[1:])
-            options.check(args)
-            seen.add(args.command)
+            seen.add(options.parse_arguments(shlex.split(line)[1:]).command)
         except SystemExit:
             pytest.fail(f"{name} shows {line!r}: {capsys.readouterr().err}")
     assert seen >= {"on", "off", "status", "watch", "fleet", "forget", "migrate", "sql"}

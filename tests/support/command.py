@@ -1,16 +1,24 @@
 """The command line: as a process of its own, or in this one, with an output that acts on what it reads."""
 
 import io
+import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 from uuid import uuid4
 
+import pytest
+
+from maintenance import MaintenanceState
 from maintenance.base.values import Instance
 from maintenance.stores import Store
+from tests.support.waiting import eventually
 
 COMMAND = (sys.executable, "-m", "maintenance")
 
@@ -95,3 +103,65 @@ def register(store: Store, *instances: Instance) -> None:
     for one in instances:
         session.report(one)
     session.close()
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command has ended, in this process."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def json(self) -> list[Any]:
+        return [json.loads(line) for line in self.lines]
+
+
+Cli = Callable[..., Done]
+
+
+def operator(url: str) -> MaintenanceState:
+    """A state that does not count as a process that serves."""
+    return MaintenanceState(url, register=False)
+
+
+@contextmanager
+def serving(url: str, size: int) -> Iterator[list[MaintenanceState]]:
+    """States that serve, each registered."""
+    states = [MaintenanceState(url) for _ in range(size)]
+    for state in states:
+        state.start()
+    try:
+        eventually(lambda: _all_follow(states))
+        yield states
+    finally:
+        for state in states:
+            state.close()
+
+
+def _all_follow(states: list[MaintenanceState]) -> bool:
+    rows = {one.id: one.revision for one in states[0].fleet().instances}
+    return all(rows.get(state.status().instance or "") for state in states)
+
+
+@contextmanager
+def machine_in(zone: str) -> Iterator[None]:
+    """Have this process live in a time zone."""
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            yield
+    finally:
+        time.tzset()
+
+
+def change(url: str, sql: str) -> None:
+    """Run SQL on an SQLite store, behind the library's back."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(sql)

@@ -1,6 +1,5 @@
-"""The command line: ``maintenance on|off|wait|status|watch|fleet|forget|migrate|sql|demo``."""
+"""The command line, ``maintenance COMMAND``: parse the arguments, run the command, report how it ends."""
 
-import argparse
 import contextlib
 import io
 import logging
@@ -8,45 +7,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
-from maintenance.cli import options
-from maintenance.cli.ask import fleet, forget, migrate, sql, status
-from maintenance.cli.flip import INTERRUPTED, Ended, flip, wait
-from maintenance.cli.text import printable, scrub
-from maintenance.cli.watch import watch
+from maintenance.cli.commands import COMMANDS
+from maintenance.cli.options import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, parse_arguments
+from maintenance.cli.text import print_error
 from maintenance.errors import ConfigurationError, MaintenanceError
 
 __all__ = ["main"]
 
-FAILED: Final = 1
-USAGE: Final = 2
-BROKEN_PIPE: Final = 141
-"""What a shell says of a program that SIGPIPE has ended."""
-
-
-def _demo(_: argparse.Namespace) -> int:
-    from maintenance.cli.demo import run  # noqa: PLC0415 - servers and clients, for this command only
-
-    return run()
-
-
-_COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
-    "on": flip,
-    "off": flip,
-    "wait": wait,
-    "status": status,
-    "watch": watch,
-    "fleet": fleet,
-    "forget": forget,
-    "migrate": migrate,
-    "sql": sql,
-    "demo": _demo,
-}
-
-# What the library would log, the commands say themselves.
 _silence: Final = logging.NullHandler()
+"""The commands print what the library would log."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,36 +34,37 @@ def main(arguments: list[str] | None = None) -> int:
         SystemExit: The arguments are wrong, or ask for help.
     """
     logging.getLogger("maintenance").addHandler(_silence)
-    _open_what_is_closed()
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a message is shown whatever the terminal can
+            stream.reconfigure(errors="backslashreplace")  # no message fails because of the terminal's encoding
     try:
-        with _ended_by_signals():
+        with _convert_signals():
             status = _run(arguments)
         sys.stdout.flush()
     except OSError as exc:
-        # The interpreter flushes once more when it ends.
+        # The interpreter flushes stdout again when it exits, and must not fail again.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(exc, BrokenPipeError):
             return BROKEN_PIPE
-        return _end(f"{exc}: what was done before stands, as `maintenance status` tells", FAILED)
+        print_error(f"{exc}: changes made before this error are kept; run `maintenance status` to check")
+        return FAILED
     return status
 
 
-def _open_what_is_closed() -> None:
-    """Have somewhere to write to, and let no connection take the number of a stream that the shell has closed."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+def _open_closed_streams() -> None:
+    """Replace streams that the shell has closed: a connection could get their number, and receive the output."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open for as long as the process runs
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end a command as Ctrl-C does: what it shows is whole, and what it started is ended."""
+def _convert_signals() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP end a command as Ctrl-C does: the output is complete, and child processes are ended."""
     here = threading.current_thread() is threading.main_thread()
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
-    # One that is ignored, as under nohup, or that somebody handles, stays.
+    # A signal that is ignored (under nohup) or handled already stays as it is.
     ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, signal.default_int_handler)
@@ -104,22 +77,15 @@ def _ended_by_signals() -> Iterator[None]:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        args, unknown = options.parser().parse_known_args(arguments)
+        args = parse_arguments(arguments)
         try:
-            options.check(args, unknown)
-            return _COMMANDS[args.command](args)
+            return COMMANDS[args.command](args)
         except ConfigurationError as exc:
-            options.complain(args.command, str(exc))
+            args.parser.report(str(exc))
             return USAGE
-    except Ended as exc:
-        return _end(exc, exc.status)
     except MaintenanceError as exc:
-        return _end(exc, FAILED)
-    except KeyboardInterrupt:
-        return _end("interrupted", INTERRUPTED)
-
-
-def _end(why: object, status: int) -> int:
-    sys.stdout.flush()
-    print(f"maintenance: {printable(scrub(str(why)))}", file=sys.stderr)
-    return status
+        print_error(exc)
+        return FAILED
+    except KeyboardInterrupt as exc:
+        print_error(str(exc) or "interrupted")
+        return INTERRUPTED

@@ -1,122 +1,90 @@
-"""What a wait looks like: a live table on a terminal, plain lines elsewhere, JSON for machines."""
+"""What a running wait looks like: a live view on a terminal, plain lines elsewhere, JSON for machines."""
 
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from maintenance.cli.standings import Standing, Standings, line, standing_json
-from maintenance.cli.text import emit, name, number, printable, span
-from maintenance.proof.judge import Proof
+from maintenance.cli import text
+from maintenance.cli.standings import WORDINGS, Event, Standing, Standings, build_standing_json
+from maintenance.proof.judge import Progress
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.text import Text
 
-_ORDER: Final = ("waiting", "fenced", "presumed dead", "left", "gone", "confirmed")
-_STYLES: Final = {"waiting": "yellow", "confirmed": "green", "fenced": "cyan", "presumed dead": "magenta"}
-_FRAME: Final = 8
-"""Lines of a terminal that the table leaves to its own frame and to what stands around it."""
-
-
-Show = Callable[[Proof, Sequence[Standing], bool], None]
-"""Shows a judgement, the instances that stand differently than before, and whether `Proof.problem` is another one."""
-
-
-def lines(proof: Proof, changed: Sequence[Standing], problem: bool) -> None:
-    """Plain lines, each written once, so that a log of them reads well."""
-    if problem:
-        print(
-            f"  {span(proof.elapsed):>7}  {printable(proof.problem or 'nothing else stands in the way any more')}",
-            flush=True,
-        )
-    # Where the flag is another one by now, nobody has to follow this one any more.
-    for it in () if proof.final else changed:
-        print(f"  {span(proof.elapsed):>7}  {it.word:<13}  {line(it, revision=proof.revision)}", flush=True)
-
-
-def json_lines(proof: Proof, changed: Sequence[Standing], problem: bool) -> None:
-    """One JSON object a line."""
-    if problem:
-        emit({"event": "problem", "problem": proof.problem, "elapsed": proof.elapsed})
-    for it in changed:
-        emit({"event": "instance", "elapsed": proof.elapsed, **standing_json(it)})
-
-
-class Watch:
-    """What `MaintenanceState.prove` reports its progress to."""
-
-    def __init__(self) -> None:
-        """Know nothing yet, and show nothing: a live table looks at what is known, several times a second."""
-        self.standings = Standings()
-        self.show: Show = lambda *_: None
-        self.proof: Proof | None = None
-
-    @property
-    def waiting(self) -> list[Standing]:
-        """Who has to follow, and is not accounted for: nobody any more, where the flag is another one by now."""
-        return [] if self.proof is not None and self.proof.final else self.standings.waiting
-
-    def __call__(self, proof: Proof) -> None:
-        """Take a judgement, and show what is new in it."""
-        before, self.proof = self.proof, proof
-        changed = self.standings.update(proof)
-        self.show(proof, changed, proof.problem != (None if before is None else before.problem))
+_AROUND: Final = 4
+"""Lines of a terminal that stay free for the text around the processes."""
 
 
 @contextlib.contextmanager
-def shown(watch: Watch, *, json: bool) -> Iterator[None]:
-    """Show a wait in the way that suits whoever reads it."""
+def show_progress(standings: Standings, *, json: bool) -> Iterator[Progress]:
+    """Show a wait in the way that suits the output; yield the function that takes each judgement."""
     if json or not _is_terminal() or find_spec("rich") is None:
-        watch.show = json_lines if json else lines
-        yield
+        show = print_json_event if json else print_event
+        yield lambda proof: [show(standings, event) for event in standings.update(proof)]
         return
-    from rich.console import Console  # noqa: PLC0415 - only on a terminal, and only where it is installed
+    from rich.console import Console  # noqa: PLC0415 - only on a terminal, and only if it is installed
     from rich.live import Live  # noqa: PLC0415
 
     console = Console(file=sys.stdout)
     with Live(
         console=console,
-        get_renderable=lambda: table(watch, height=console.height),
+        get_renderable=lambda: draw(standings, height=console.height),
         refresh_per_second=8,
         redirect_stdout=False,
         redirect_stderr=False,
     ):
-        yield
+        yield standings.update
 
 
 def _is_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
-def table(watch: Watch, *, height: int) -> "Table":
-    """Who stands how, as rich draws it, with whoever is waited for on top.
+def print_event(standings: Standings, event: Event) -> None:
+    """Print a line for each change, so that a log stays short."""
+    if not isinstance(event, Standing):
+        line = text.escape(event or "this obstacle is gone")
+    elif standings.proof.final:
+        return  # the flag is another one, so no process has to follow this one any more
+    else:
+        line = f"{event.verdict:<13}  {standings.describe(event)}"
+    print(f"  {text.format_span(standings.proof.elapsed):>7}  {line}", flush=True)
+
+
+def print_json_event(standings: Standings, event: Event) -> None:
+    """Print a JSON object for each change."""
+    elapsed = standings.proof.elapsed
+    if isinstance(event, Standing):
+        text.print_json({"event": "instance", "elapsed": elapsed, **build_standing_json(event)})
+    else:
+        text.print_json({"event": "problem", "problem": event, "elapsed": elapsed})
+
+
+def draw(standings: Standings, *, height: int) -> "Text":
+    """Draw every process with rich, a line each; those that are waited for come first.
 
     Args:
-        watch: What is known.
+        standings: The processes.
         height: Of the terminal, in lines.
     """
-    from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    drawn = Table(caption=Text(_caption(watch)), caption_justify="left", expand=True)
-    # The last one alone gives way on a narrow terminal.
-    for heading, ratio in (("process", None), ("standing", None), ("why", 1)):
-        drawn.add_column(heading, overflow="ellipsis", no_wrap=True, ratio=ratio)
-    ordered = sorted(watch.standings.known.values(), key=lambda it: _ORDER.index(it.word))
-    room = max(height - _FRAME, 3)
-    for it in ordered[:room]:
-        cells = (name(it.instance), it.word, printable(it.why))
-        drawn.add_row(*(Text(cell, _STYLES.get(it.word, "")) for cell in cells))
+    ordered = sorted(standings.known.values(), key=lambda it: list(WORDINGS).index(it.verdict))
+    room = max(height - _AROUND, 3)
+    lines = [Text(f"{it.verdict:<13}  {standings.describe(it)}", WORDINGS[it.verdict].color) for it in ordered[:room]]
     if len(ordered) > room:
-        drawn.add_row(f"and {len(ordered) - room} more")
-    return drawn
+        lines.append(Text(f"and {len(ordered) - room} more"))
+    lines.append(Text(_describe_progress(standings)))
+    # On a narrow terminal, each line is cut at its end, which is the reason.
+    return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
 
 
-def _caption(watch: Watch) -> str:
-    if watch.proof is None:
-        return "asking the store"
-    waiting, known = len(watch.standings.waiting), len(watch.standings.known)
-    said = f"{span(watch.proof.elapsed)}: {waiting} of {number(known, 'process')} to go"
-    return f"{said}; {printable(watch.proof.problem)}" if watch.proof.problem else said
+def _describe_progress(standings: Standings) -> str:
+    known, problem = len(standings.known), standings.proof.problem
+    if not known and not problem:
+        return "reading the fleet"
+    waiting = f"{len(standings.waiting)} of {text.format_count(known, 'process')} to go"
+    return f"{text.format_span(standings.proof.elapsed)}: {waiting}{f'; {text.escape(problem)}' if problem else ''}"

@@ -1,160 +1,167 @@
-"""How each instance stands in a wait, followed from one judgement to the next. Pure."""
+"""How each process stands in a wait, from one judgement of the fleet to the next. Pure."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from maintenance.base.values import Instance, Snapshot
-from maintenance.cli.text import last_known, last_seen, name, number, printable, span
+from maintenance.cli import text
 from maintenance.proof.judge import Proof
 
-Word = Literal["waiting", "confirmed", "fenced", "gone", "presumed dead", "left"]
+Verdict = Literal["waiting", "fenced", "presumed dead", "left", "gone", "confirmed"]
 
-MEANINGS: Final[dict[Word, str]] = {
-    "waiting": "not accounted for yet",
-    "confirmed": "has acknowledged it",
-    "fenced": "is silent, and its lease has run out: it refuses by itself",
-    "gone": "its process has ended on this host; its row is removed",
-    "presumed dead": "taken for dead on your word",
-    "left": "has taken itself out of the fleet",
+
+class Wording(NamedTuple):
+    """The texts for one verdict.
+
+    Attributes:
+        why: For one process.
+        counted: For a number of processes.
+        color: In the live view.
+    """
+
+    why: str
+    counted: str
+    color: str = ""
+
+
+WORDINGS: Final[dict[Verdict, Wording]] = {
+    "waiting": Wording("", "not accounted for", "yellow"),
+    "fenced": Wording("silent, and its lease is over, so it refuses requests", "fenced by their lease", "cyan"),
+    "presumed dead": Wording("silent for longer than --presume-dead", "presumed dead", "magenta"),
+    "left": Wording("has removed its row", "left"),
+    "gone": Wording("the process on this host has ended; its row is removed", "gone"),
+    "confirmed": Wording("has acknowledged it", "confirmed", "green"),
 }
-
-_ON_SUMMARY: Final[dict[Word, str]] = {
-    "confirmed": "confirmed",
-    "fenced": "fenced by their lease",
-    "gone": "gone",
-    "presumed dead": "presumed dead on your word",
-    "left": "left",
-    "waiting": "not accounted for",
-}
-
-NOBODY: Final = (
-    "no living process is registered in this database: nobody had to follow. Is it the one that the app uses? "
-    "(--expect N fails unless N are registered)"
-)
+"""The order is the one of the live view: the most urgent first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one instance stands."""
+    """How one process stands."""
 
     instance: Instance
-    word: Word
+    verdict: Verdict
     why: str
 
 
-class Standings:
-    """Every instance that a wait has seen, also those that have left; who is gone, each `Proof` tells again."""
+Event = Standing | str | None
+"""A process that stands differently than before, an obstacle besides the processes, or None when that is gone."""
 
-    def __init__(self) -> None:
-        """Know nobody yet."""
+
+class Standings:
+    """Every process that a wait has seen, including those that have left."""
+
+    def __init__(self, snapshot: Snapshot, *, drain: bool = False) -> None:
+        """Start without a judgement.
+
+        Args:
+            snapshot: The flag that the processes have to follow.
+            drain: Whether the wait also covers running requests.
+        """
+        self.snapshot, self.drain = snapshot, drain
+        self.proof = Proof(proven=False, revision=snapshot.revision)
         self.known: dict[str, Standing] = {}
 
-    def update(self, proof: Proof) -> list[Standing]:
-        """Take a judgement; return what has changed by it."""
-        now = {standing.instance.id: standing for standing in _sorted_out(proof)}
+    def update(self, proof: Proof) -> list[Event]:
+        """Take a judgement, and return what it changes."""
+        now = {standing.instance.id: standing for standing in _list_standings(proof)}
         for key, before in self.known.items():
             if key not in now:
-                now[key] = Standing(before.instance, "left", MEANINGS["left"])
-        changed = [it for key, it in now.items() if key not in self.known or _said(it) != _said(self.known[key])]
-        self.known = now  # swapped whole: a live table draws it from another thread
-        return changed
+                now[key] = Standing(before.instance, "left", WORDINGS["left"].why)
+        problem: list[Event] = [] if proof.problem == self.proof.problem else [proof.problem]
+        changed = [
+            it for key, it in now.items() if key not in self.known or _fingerprint(it) != _fingerprint(self.known[key])
+        ]
+        self.proof, self.known = proof, now  # replaced whole: another thread draws the live view from them
+        return problem + changed
 
-    def counts(self) -> dict[Word, int]:
-        """How many stand how; those that are none are left out."""
-        words = [standing.word for standing in self.known.values()]
-        return {word: words.count(word) for word in _ON_SUMMARY if word in words}
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How many processes stand how."""
+        verdicts = [standing.verdict for standing in self.known.values()]
+        return {verdict: verdicts.count(verdict) for verdict in WORDINGS}
 
     @property
     def waiting(self) -> list[Standing]:
-        """Who is not accounted for."""
-        return [standing for standing in self.known.values() if standing.word == "waiting"]
+        """The processes that are not accounted for."""
+        return [standing for standing in self.known.values() if standing.verdict == "waiting"]
+
+    def describe(self, standing: Standing) -> str:
+        """Return a process and why it stands as it does. If it is waited for, add its last report."""
+        why = standing.why
+        if standing.verdict == "waiting":
+            # If it follows the flag already, `why` says what is in flight.
+            follows = standing.instance.revision == self.snapshot.revision
+            why += f"; {text.describe_report(standing.instance, work=not follows)}"
+        return f"{text.format_process(standing.instance)}: {text.escape(why)}"
+
+    def summarize(self, outcome: str) -> str:
+        """Return the end of a wait in one line.
+
+        Args:
+            outcome: Such as ``proven``.
+        """
+        parts = [f"{outcome} after {text.format_span(self.proof.elapsed)}: {self._summarize_processes()}"]
+        if self.proof.final:
+            return f"{parts[0]}; run `maintenance status` for more"
+        if self.snapshot.enabled and self.known:
+            parts.append(self._summarize_work())
+        if not self.proof:
+            parts.append(f"maintenance stays {text.format_switch(self.snapshot)} (revision {self.snapshot.revision})")
+        return "; ".join(parts)
+
+    def _summarize_processes(self) -> str:
+        counted = ", ".join(f"{n} {WORDINGS[verdict].counted}" for verdict, n in reversed(self.counts.items()) if n)
+        if self.proof.final:
+            counted = ""  # the flag is another one, so no process has to follow this one any more
+        if self.proof.problem:
+            return "; ".join(filter(None, [counted, self.proof.problem]))
+        return counted or ("no process is registered" if self.proof else "the fleet was not read yet")
+
+    def _summarize_work(self) -> str:
+        present = [it.instance for it in self.known.values() if it.verdict not in ("gone", "left")]
+        line = f"{text.format_count(self.proof.in_flight, 'request')} in flight when last reported"
+        if unknown := sum(instance.in_flight is None for instance in present):
+            line += f" (unknown for {unknown} of {len(present)})"
+        if sockets := sum(instance.websockets for instance in present):
+            line += f", {text.format_count(sockets, 'WebSocket')} open"
+        return line if self.drain or not self.proof.in_flight else f"{line}; --drain waits for them"
+
+    def build_json(self, *, interrupted: bool) -> dict[str, Any]:
+        """Return the end of a wait for machines."""
+        return {
+            "event": "result",
+            "proven": self.proof.proven,
+            "revision": self.proof.revision,
+            "enabled": self.snapshot.enabled,
+            **{verdict.replace(" ", "_"): count for verdict, count in self.counts.items()},
+            "laggards": [build_standing_json(standing) for standing in self.waiting],
+            "in_flight": self.proof.in_flight,
+            "problem": self.proof.problem,
+            "elapsed": self.proof.elapsed,
+            "interrupted": interrupted,
+        }
 
 
-def _sorted_out(proof: Proof) -> list[Standing]:
-    groups: dict[Word, tuple[Instance, ...]] = {
+def _list_standings(proof: Proof) -> Iterator[Standing]:
+    groups: dict[Verdict, tuple[Instance, ...]] = {
         "confirmed": proof.confirmed,
         "fenced": proof.fenced,
         "gone": proof.gone,
         "presumed dead": proof.presumed,
     }
-    found = [Standing(one, word, MEANINGS[word]) for word, instances in groups.items() for one in instances]
-    return found + [Standing(one, "waiting", why) for one, why in proof.laggards]
+    for verdict, instances in groups.items():
+        yield from (Standing(instance, verdict, WORDINGS[verdict].why) for instance in instances)
+    yield from (Standing(instance, "waiting", why) for instance, why in proof.laggards)
 
 
-def _said(standing: Standing) -> tuple[Word, Instance | None]:
-    """What tells one standing from another: never how long ago it was said, which is new with each look."""
-    return standing.word, replace(standing.instance, silent_for=0.0) if standing.word == "waiting" else None
+def _fingerprint(standing: Standing) -> tuple[Verdict, Instance | None]:
+    """Return what must differ before a standing is shown again: never `silent_for`, which each look changes."""
+    waits = standing.verdict == "waiting"
+    return standing.verdict, replace(standing.instance, silent_for=0.0) if waits else None
 
 
-def why(standing: Standing, *, revision: int) -> str:
-    """Why an instance stands as it does; of one that is waited for, also what it was last known to do.
-
-    Args:
-        standing: Whose.
-        revision: The one that is waited for. Of who has acknowledged it, `why` tells what is in flight.
-    """
-    if standing.word != "waiting":
-        return standing.why
-    drains = standing.instance.revision == revision
-    return f"{standing.why}; {last_seen(standing.instance) if drains else last_known(standing.instance)}"
-
-
-def line(standing: Standing, *, revision: int) -> str:
-    """An instance, and `why` it stands as it does, for a terminal."""
-    return f"{name(standing.instance)}: {printable(why(standing, revision=revision))}"
-
-
-def summary(proof: Proof, standings: Standings, snapshot: Snapshot, *, drain: bool) -> str:
-    """The end of a wait in one line."""
-    counted = ", ".join(f"{count} {_ON_SUMMARY[word]}" for word, count in standings.counts().items())
-    verdict = "proven" if proof else "not proven"
-    flying = f"; {in_flight(proof, standings, drain=drain)}" if snapshot.enabled and standings.known else ""
-    # Nobody has been seen. Where it is not proven, the fleet may not have been read at all.
-    nobody = "nobody is registered" if proof else proof.problem or "nothing is known yet"
-    return f"{verdict} after {span(proof.elapsed)}: {counted or nobody}{flying}"
-
-
-def next_step(command: str, *, waits: bool) -> str:
-    """What to do where it is not proven.
-
-    Args:
-        command: What asks again.
-        waits: Whether somebody is not accounted for.
-    """
-    again = f"to ask again: {command}"
-    if not waits:
-        return again
-    return f"one that hangs: restart it; once you know that one has ended: `maintenance forget ID`; {again}"
-
-
-def in_flight(proof: Proof, standings: Standings, *, drain: bool) -> str:
-    """What was in flight when it was last reported."""
-    present = [it.instance for it in standings.known.values() if it.word not in ("gone", "left")]
-    said = f"{number(proof.in_flight, 'request')} in flight when last reported"
-    if unknown := sum(instance.in_flight is None for instance in present):
-        said += f" ({unknown} of {len(present)} did not say)"
-    if sockets := sum(instance.websockets for instance in present):
-        said += f", {number(sockets, 'WebSocket')} open"
-    return said if drain or not proof.in_flight else f"{said} (--drain waits for them)"
-
-
-def standing_json(standing: Standing) -> dict[str, Any]:
-    """One instance's standing, for machines."""
-    return {"standing": standing.word, "why": standing.why, **asdict(standing.instance)}
-
-
-def result_json(proof: Proof, standings: Standings, snapshot: Snapshot, **more: Any) -> dict[str, Any]:
-    """The end of a wait, for machines."""
-    counts = standings.counts()
-    return {
-        "event": "result",
-        "proven": proof.proven,
-        "revision": proof.revision,
-        "enabled": snapshot.enabled,
-        **{word.replace(" ", "_"): counts.get(word, 0) for word in _ON_SUMMARY},
-        "laggards": [standing_json(standing) for standing in standings.waiting],
-        "in_flight": proof.in_flight,
-        "problem": proof.problem,
-        "elapsed": proof.elapsed,
-        **more,
-    }
+def build_standing_json(standing: Standing) -> dict[str, Any]:
+    """Return one process's standing for machines."""
+    return {"standing": standing.verdict, "why": standing.why, **asdict(standing.instance)}

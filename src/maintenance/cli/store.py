@@ -1,8 +1,7 @@
-"""Which store a command speaks to."""
+"""The database that a command works on."""
 
 import argparse
 import os
-import sys
 
 from maintenance.errors import ConfigurationError, StoreError
 from maintenance.process.api import database_variable, open_named
@@ -10,61 +9,56 @@ from maintenance.process.state import MaintenanceState
 from maintenance.stores import SQLiteStore, Store
 
 
-def named(args: argparse.Namespace) -> Store:
-    """The store that the arguments or the environment name; nothing is connected yet.
+def choose_store(args: argparse.Namespace) -> Store:
+    """Return the store that the arguments or the environment name. It is not connected yet.
 
     Raises:
-        ConfigurationError: They name none, or one that no other process can see.
+        ConfigurationError: They name none, or one that no other process can use.
     """
-    source, url = ("--database", args.database) if args.database is not None else _from_environment()
+    source, url = ("--database", args.database) if args.database is not None else _read_environment()
     url = url.strip()
     if not url:
-        raise ConfigurationError(f"{source} is empty: write postgresql://user@host/database or sqlite:///path")
+        raise ConfigurationError(f"{source} is empty: use postgresql://user@host/database or sqlite:///path")
     store = open_named(source, url)
     if store.name == "memory://":
         raise ConfigurationError(
-            f"{source} is memory://, the memory of this very command, which no server sees: "
-            "write --database postgresql://user@host/database or sqlite:///path"
+            f"{source} is memory://, which exists only inside this command, so no server sees it: "
+            "use --database postgresql://user@host/database or sqlite:///path"
         )
     return store
 
 
-def _from_environment() -> tuple[str, str]:
+def _read_environment() -> tuple[str, str]:
     try:
         return database_variable()
     except ConfigurationError:
         raise ConfigurationError(
-            "no database is named: write --database URL, or set MAINTENANCE_DATABASE_URL or DATABASE_URL"
+            "no database is configured: use --database URL, or set MAINTENANCE_DATABASE_URL or DATABASE_URL"
         ) from None
 
 
-def watching(args: argparse.Namespace, *, create: bool = False) -> MaintenanceState:
-    """A state that asks and flips, and never counts as one that serves.
+def is_missing(store: Store) -> bool:
+    """Return whether a store is an SQLite file that does not exist."""
+    return isinstance(store, SQLiteStore) and not os.path.exists(store.path)
+
+
+def open_state(args: argparse.Namespace, *, create: bool = False) -> MaintenanceState:
+    """Return a state that reads and flips the flag, and never counts as a process that serves.
 
     Args:
         args: As parsed.
-        create: Whether an SQLite file may be made where there is none.
+        create: Whether a missing SQLite file may be created.
 
     Raises:
         ConfigurationError: No store is named.
         StoreError: There is no such SQLite file.
     """
-    store = named(args)
-    if not isinstance(store, SQLiteStore):
-        return MaintenanceState(store, register=False)
-    missing = not os.path.exists(store.path)
+    store = choose_store(args)
+    missing = is_missing(store)
     if missing and not create:
-        raise StoreError(
-            f"{store.name}: there is no such file: check the path, or make it with "
-            f"`maintenance migrate --database {store.name}`"
-        )
-    if missing:
-        warn(f"{store.name} did not exist and is made now: no server can have been using it")
-    # Nothing is made in a file that is there: it may be another one than was meant.
-    return MaintenanceState(SQLiteStore(store.name, create=missing), register=False)
-
-
-def warn(text: str) -> None:
-    """Say what the person should know, and no machine has to read."""
-    sys.stdout.flush()
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+        create_it = f"maintenance migrate --database {store.name}"
+        raise StoreError(f"{store.name}: no such file: check the path, or create it with `{create_it}`")
+    if isinstance(store, SQLiteStore):
+        # A file that exists may be the wrong one, so no tables are added to it.
+        store = SQLiteStore(store.name, create=missing)
+    return MaintenanceState(store, register=False)

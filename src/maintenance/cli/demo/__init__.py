@@ -1,4 +1,4 @@
-"""``maintenance demo``: two real servers, one flip, and a fleet to play with."""
+"""``maintenance demo``: two real servers, one flag, and a fleet to play with."""
 
 import contextlib
 import os
@@ -24,41 +24,41 @@ MESSAGE: Final = "We are moving the shelves."
 
 
 def run() -> int:
-    """Show the main job; then stay until Ctrl-C, unless ``DEMO_ONCE`` is set.
+    """Show each step; then keep running until Ctrl-C, unless ``DEMO_ONCE`` is 1.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        MaintenanceError: A step did not hold.
+        MaintenanceError: A step failed.
     """
-    with _database() as url:
+    with _prepare_database() as url:
         state = MaintenanceState(open_named(VARIABLE, url), register=False)
-        _claim(state)
-        with _left_as_found(state), Server("A", url) as a, Server("B", url) as b:
+        _check_unused(state)
+        with _restore_flag(state), Server("A", url) as a, Server("B", url) as b:
             _introduce(a, b, state.store.name)
-            _show(a, b, state)
+            _show_steps(a, b, state)
             if os.environ.get("DEMO_ONCE") == "1":
-                _say("Every step held.")
+                _print("Every step worked.")
             else:
                 with contextlib.suppress(KeyboardInterrupt):
-                    _invite(a, b, None if _given() else state.store.name)
-                    _stay((a, b), state)
-                _say("\nThe servers end.")
+                    _invite(a, b, None if _read_variable() else state.store.name)
+                    _keep_running((a, b), state)
+                _print("\nStopping the servers.")
     return 0
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
-def _given() -> str:
+def _read_variable() -> str:
     return os.environ.get(VARIABLE, "").strip()
 
 
 @contextlib.contextmanager
-def _database() -> Iterator[str]:
-    if url := _given():
+def _prepare_database() -> Iterator[str]:
+    if url := _read_variable():
         if url.startswith("memory:"):
             raise ConfigurationError(f"{VARIABLE} is memory://, which two processes cannot share: unset it")
         yield url
@@ -67,23 +67,23 @@ def _database() -> Iterator[str]:
             yield f"sqlite:///{quote(folder)}/maintenance.db"
 
 
-def _claim(state: MaintenanceState) -> None:
-    """Make the table, and make sure that nobody else would be switched.
+def _check_unused(state: MaintenanceState) -> None:
+    """Create the tables, and make sure that the demo affects no other process.
 
     Raises:
-        MaintenanceError: Somebody would.
+        MaintenanceError: Another process uses the database, or maintenance is on.
     """
     state.store.migrate()
     snapshot = state.refresh()
-    state.prove(snapshot, timeout=0)  # removes what an earlier demo on this machine has left behind
-    others = state.fleet().instances
+    state.prove(snapshot, timeout=0)  # removes the rows that a killed demo on this machine has left
+    others = len(state.fleet().instances)
     if others or snapshot.enabled:
-        why = f"has other processes registered ({len(others)})" if others else "has maintenance switched on"
-        raise MaintenanceError(f"{state.store.name} {why}, which the demo would switch too: name another database")
+        why = f"is used by other processes ({others})" if others else "has maintenance switched on"
+        raise MaintenanceError(f"{state.store.name} {why}, and the demo would flip their flag: use another database")
 
 
 @contextlib.contextmanager
-def _left_as_found(state: MaintenanceState) -> Iterator[None]:
+def _restore_flag(state: MaintenanceState) -> Iterator[None]:
     try:
         yield
     finally:
@@ -92,31 +92,33 @@ def _left_as_found(state: MaintenanceState) -> Iterator[None]:
 
 
 def _introduce(a: Server, b: Server, store: str) -> None:
-    _say(f"Two servers share one flag, in {store}\n")
+    _print(f"Two servers share one flag in {store}\n")
     for server in (a, b):
         server.expect("GET", "/", 200)
-        _say(f"  {server.name}  {server.url}/  pid {server.pid}  answers 200")
+        _print(f"  {server.name}  {server.url}/  pid {server.pid}  answers 200")
 
 
-def _show(a: Server, b: Server, state: MaintenanceState) -> None:
-    _say("\n1. An admin switches maintenance on, through A")
+def _show_steps(a: Server, b: Server, state: MaintenanceState) -> None:
+    _print("\n1. An admin switches maintenance on, through A")
     _flip(a, b, enabled=True)
     answer = b.expect("GET", "/", 503)
     b.expect("GET", "/health", 200)
-    _say(f"   B tells its visitors to come back in {answer.retry_after} s; its /health is still 200")
-    _say("\n2. B is killed and started again")
+    _print(f"   B asks its visitors to come back in {answer.retry_after} s; its /health still answers 200")
+    _print("\n2. B is killed and started again")
     before = b.pid
     b.kill()
     b.start()
     b.expect("GET", "/", 503)
-    _say(f"   B was pid {before} and is pid {b.pid}; its first answer is 503: it remembers")
-    _say("\n3. The admin switches maintenance off, through B")
+    _print(
+        f"   B was pid {before} and is now pid {b.pid}; its first answer is 503, because the flag is in the database"
+    )
+    _print("\n3. The admin switches maintenance off, through B")
     _flip(b, a, enabled=False)
-    _say("\n4. Has everybody followed? The flag can tell")
+    _print("\n4. Does every process follow?")
     proof = state.prove(state.refresh())
     if not proof:
-        raise MaintenanceError(f"it is not proven that both servers follow: {proof.problem or proof.laggards}")
-    _say(f"   Proven: {len(proof.confirmed)} processes have acknowledged revision {proof.revision}\n")
+        raise MaintenanceError(f"not proven that both servers follow: {proof.problem or proof.laggards}")
+    _print(f"   Proven: {len(proof.confirmed)} processes have acknowledged revision {proof.revision}\n")
 
 
 def _flip(through: Server, other: Server, *, enabled: bool) -> None:
@@ -124,26 +126,26 @@ def _flip(through: Server, other: Server, *, enabled: bool) -> None:
     through.expect("PUT", ADMIN, 200, {"enabled": enabled, "message": MESSAGE if enabled else None})
     written = time.perf_counter()
     through.expect("GET", "/", status)
-    delay = other.follow(status, since=written)
-    _say(f"   {through.name} answers {status} at once, {other.name} {delay * 1000:.0f} ms after the flip was written")
+    delay = other.wait_for_status(status, since=written)
+    _print(f"   {through.name} answers {status} immediately, {other.name} {delay * 1000:.0f} ms after the flip")
 
 
 def _invite(a: Server, b: Server, database: str | None) -> None:
-    command = _command()
+    command = _find_command()
     option = f" --database {shlex.quote(database)}" if database else ""
-    _say(f"Now you. Open {a.url}/ and {b.url}/ side by side, and in another terminal:\n")
+    _print(f"Now try it. Open {a.url}/ and {b.url}/ side by side, and run in another terminal:\n")
     for body in ('{"enabled": true, "message": "Back in a minute."}', '{"enabled": false}'):
-        _say(f"  curl -X PUT {a.url}{ADMIN} -d '{body}'")
-    _say(f"  curl -i {b.url}/\n")
+        _print(f"  curl -X PUT {a.url}{ADMIN} -d '{body}'")
+    _print(f"  curl -i {b.url}/\n")
     if not database:
-        _say(f"  # where {VARIABLE} is set as it is here:")
+        _print(f"  # with the same {VARIABLE} as here:")
     for name, more in (("on", " --for 5m --message 'Back in a minute.' --wait"), ("fleet", ""), ("off", " --wait")):
-        _say(f"  {command} {name}{option}{more}")
-    _say(f"  kill -9 {b.pid}\n\nCtrl-C ends it.\n")
+        _print(f"  {command} {name}{option}{more}")
+    _print(f"  kill -9 {b.pid}\n\nPress Ctrl-C to stop.\n")
 
 
-def _command() -> str:
-    """What runs the command line in another terminal that stands in the same folder."""
+def _find_command() -> str:
+    """Return how to run the command line from another terminal in this folder."""
     script = Path(sys.executable).with_name("maintenance")
     if not script.exists():
         return f"{shlex.quote(sys.executable)} -m maintenance"
@@ -153,19 +155,20 @@ def _command() -> str:
     return shlex.quote(str(script.relative_to(Path.cwd()) if nearby else script))
 
 
-def _stay(servers: Sequence[Server], state: MaintenanceState) -> None:
-    state.on_change(_report)
+def _keep_running(servers: Sequence[Server], state: MaintenanceState) -> None:
+    """Restart servers that have ended, and print each change of the flag, for ever."""
+    state.on_change(_print_change)
     state.start()
     while True:
         for server in servers:
-            if server.ended:
-                gone = server.pid
-                server.kill()  # lets go of what is left of it
+            if not server.is_running:
+                before = server.pid
+                server.kill()  # closes its pipes
                 server.start()
-                _say(f"{server.name} (pid {gone}) has ended; it is back as pid {server.pid}, and remembers")
+                _print(f"{server.name} (pid {before}) has ended; restarted as pid {server.pid}, with the same flag")
         time.sleep(0.1)
 
 
-def _report(snapshot: Snapshot) -> None:
-    said = f": {snapshot.message}" if snapshot.message else ""
-    _say(f"maintenance is {'ON' if snapshot.enabled else 'OFF'}, revision {snapshot.revision}{said}")
+def _print_change(snapshot: Snapshot) -> None:
+    message = f": {snapshot.message}" if snapshot.message else ""
+    _print(f"maintenance is {'ON' if snapshot.enabled else 'OFF'}, revision {snapshot.revision}{message}")

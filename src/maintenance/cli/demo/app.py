@@ -1,4 +1,4 @@
-"""A small app: wrapped in one line, and switched by an admin endpoint of its own."""
+"""A small app: one line wraps it, and its own admin endpoint flips the flag."""
 
 import json
 import os
@@ -21,20 +21,20 @@ PAGE = """<!doctype html>
 """
 
 
-def switch(environ: WSGIEnvironment) -> tuple[HTTPStatus, str]:
-    """Switch maintenance for the whole fleet. A real app first asks who is there."""
+def set_flag(environ: WSGIEnvironment) -> tuple[HTTPStatus, str]:
+    """Flip the flag for the whole fleet. A real app checks the user's permission first."""
     try:
         asked = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
         snapshot = set_maintenance(asked["enabled"], message=asked.get("message"), actor="the demo's admin")
     except (KeyError, TypeError, ValueError) as exc:
-        return HTTPStatus.BAD_REQUEST, json.dumps({"error": f'write {{"enabled": true, "message": "..."}}: {exc}'})
+        return HTTPStatus.BAD_REQUEST, json.dumps({"error": f'send {{"enabled": true, "message": "..."}}: {exc}'})
     except StoreError as exc:
         return HTTPStatus.BAD_GATEWAY, json.dumps({"error": str(exc)})
     return HTTPStatus.OK, json.dumps({"enabled": snapshot.enabled, "revision": snapshot.revision})
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """The app, which itself never asks whether there is maintenance."""
+    """Serve one request. The app itself never checks the flag."""
     kind = "text/plain"
     match environ["REQUEST_METHOD"], environ["PATH_INFO"]:
         case "GET", "/":
@@ -42,12 +42,12 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
         case "GET", "/health":
             status, text = HTTPStatus.OK, "ok\n"
         case "PUT", "/api/v1/admin/maintenance":
-            (status, text), kind = switch(environ), "application/json"
+            (status, text), kind = set_flag(environ), "application/json"
         case _:
             status, text = HTTPStatus.NOT_FOUND, "not found\n"
     start_response(f"{status.value} {status.phrase}", [("Content-Type", kind)])
     return [text.encode()]
 
 
-# /health is exempt by default; the endpoint that switches maintenance off must stay reachable too.
+# /health is exempt by default. The admin endpoint must be exempt too, or it could not switch maintenance off.
 application = MaintenanceMiddleware(app, exempt=("/api/v1/admin",))

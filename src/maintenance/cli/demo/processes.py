@@ -1,4 +1,4 @@
-"""The demo's server processes, and what it asks of them."""
+"""The demo's server processes, and the requests to them."""
 
 import http.client
 import json
@@ -12,17 +12,17 @@ from typing import Any, Final, Self
 from maintenance.errors import MaintenanceError
 
 PATIENCE: Final = 30.0
-"""Seconds within which a step must hold: three times the TTL."""
+"""Seconds until a step counts as failed: three times the TTL."""
 
 GRACE: Final = 5.0
-"""Seconds that a server has to end."""
+"""Seconds that a server has to end before it is killed."""
 
 ADMIN: Final = "/api/v1/admin/maintenance"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered."""
+    """A server's answer."""
 
     status: int
     text: str
@@ -30,17 +30,17 @@ class Answer:
 
 
 class Server:
-    """One server process after another, on the same port; use it as a context manager."""
+    """A server that can be restarted on the same port; use it as a context manager."""
 
     def __init__(self, name: str, database: str) -> None:
-        """Start the first one.
+        """Start the first process.
 
         Args:
-            name: What people call it.
+            name: For people.
             database: The URL of the store.
 
         Raises:
-            MaintenanceError: It ended instead.
+            MaintenanceError: The process ended instead.
         """
         self.name = name
         self._port = 0
@@ -48,65 +48,65 @@ class Server:
         self.start()
 
     def __enter__(self) -> Self:
-        """Return this; it is started already."""
+        """Return the server, which is started already."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop the process."""
         self.stop()
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address, without a path."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:
-        """Of the present process."""
+        """The process ID of the current process."""
         return self._process.pid
 
     @property
-    def ended(self) -> bool:
-        """Whether the process is no more."""
-        return self._process.poll() is not None
+    def is_running(self) -> bool:
+        """Whether the current process has not ended."""
+        return self._process.poll() is None
 
     def start(self) -> None:
-        """Start a process and wait until it listens; a second time on the same port.
+        """Start a process and wait until it listens; from the second start on, on the same port.
 
         Raises:
-            MaintenanceError: It ended instead.
+            MaintenanceError: The process ended instead.
         """
-        self._process = subprocess.Popen(  # noqa: S603 - this very interpreter, and a number
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and a number
             [sys.executable, "-m", "maintenance.cli.demo.server", str(self._port)],
             env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the demo, which ends its servers
+            start_new_session=True,  # Ctrl-C goes to the demo alone, which then stops its servers
         )
-        told = self._process.stdout.readline() if self._process.stdout else ""
-        if not told:
+        port = self._process.stdout.readline() if self._process.stdout else ""
+        if not port:
             self.kill()
-            raise MaintenanceError(f"server {self.name} did not start; what it said stands above")
-        self._port = int(told)
+            raise MaintenanceError(f"server {self.name} did not start; see its error above")
+        self._port = int(port)
 
     def kill(self) -> None:
-        """End the process as a crash would, with no word to anybody; nothing where it has ended."""
+        """End the process as a crash would. If it has ended already, only close its pipes."""
         self._process.kill()
         self._process.communicate()
 
     def stop(self) -> None:
-        """Let the process end, which takes it out of the fleet."""
+        """Let the process end normally, so that it removes its row."""
         try:
             self._process.communicate(timeout=GRACE)  # closes its stdin
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """Send one request.
 
         Raises:
-            MaintenanceError: It was not answered.
+            MaintenanceError: The server did not answer.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
@@ -119,25 +119,25 @@ class Server:
             connection.close()
 
     def expect(self, method: str, path: str, status: int, body: dict[str, Any] | None = None) -> Answer:
-        """Send one request whose answer is known.
+        """Send one request, and check the status of the answer.
 
         Raises:
-            MaintenanceError: The answer is another one.
+            MaintenanceError: The status is another one.
         """
-        answer = self.ask(method, path, body)
+        answer = self.send(method, path, body)
         if answer.status != status:
             raise MaintenanceError(
                 f"server {self.name} answered {method} {path} with {answer.status} instead of {status}: {answer.text}"
             )
         return answer
 
-    def follow(self, status: int, *, since: float) -> float:
-        """Ask until ``GET /`` gets a status; return the seconds since `since` (`time.perf_counter`).
+    def wait_for_status(self, status: int, *, since: float) -> float:
+        """Repeat ``GET /`` until it gets a status; return the seconds since `since` (`time.perf_counter`).
 
         Raises:
-            MaintenanceError: It never did.
+            MaintenanceError: It did not within `PATIENCE`.
         """
-        while self.ask("GET", "/").status != status:
+        while self.send("GET", "/").status != status:
             if time.perf_counter() - since > PATIENCE:
                 raise MaintenanceError(f"server {self.name} did not answer {status} within {PATIENCE:g} s")
             time.sleep(0.001)

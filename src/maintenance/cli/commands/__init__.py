@@ -1,0 +1,31 @@
+"""The commands: each takes the parsed arguments and returns the exit status."""
+
+import argparse
+from collections.abc import Callable
+from typing import Final
+
+from maintenance.cli.commands.fleet import fleet, forget
+from maintenance.cli.commands.flip import flip, wait
+from maintenance.cli.commands.schema import migrate, sql
+from maintenance.cli.commands.status import status, watch
+
+
+def demo(_: argparse.Namespace) -> int:
+    """Run two servers to play with."""
+    from maintenance.cli.demo import run  # noqa: PLC0415 - only this command needs its servers and clients
+
+    return run()
+
+
+COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
+    "on": flip,
+    "off": flip,
+    "wait": wait,
+    "status": status,
+    "watch": watch,
+    "fleet": fleet,
+    "forget": forget,
+    "migrate": migrate,
+    "sql": sql,
+    "demo": demo,
+}

@@ -1,0 +1,174 @@
+"""A running wait: what is shown of each judgement, on a terminal and elsewhere."""
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from maintenance import Proof
+from maintenance.base.values import Fleet, Reading, Row, Snapshot
+from maintenance.cli import display
+from maintenance.cli.standings import Standing, Standings
+from maintenance.cli.text import format_process
+from maintenance.proof.judge import Question, judge
+from maintenance.stores import open_store
+from tests.support.command import COMMAND, Cli, instance, register, serving
+
+ON = Snapshot(enabled=True, revision=7)
+PROOF = Proof(proven=False, revision=7)
+
+
+def changes(standings: Standings, proof: Proof) -> list[str | None]:
+    return [it.verdict if isinstance(it, Standing) else it for it in standings.update(proof)]
+
+
+def test_a_process_is_shown_once_for_each_verdict():
+    one, standings = instance(), Standings(ON)
+    busy = replace(one, in_flight=3)
+    history = ({"gone": (one,)}, {"gone": (one,)}, {"confirmed": (one,)}, {"confirmed": (busy,)}, {}, {})
+    seen = [changes(standings, replace(PROOF, **how)) for how in history]
+    assert seen == [["gone"], [], ["confirmed"], [], ["left"], []]
+
+
+def test_a_laggard_is_not_shown_again_because_time_goes_by():
+    """Or a log gets a line with each look."""
+    busy = instance(revision=7, in_flight=1, oldest="GET /slow", oldest_age=1.0, silent_for=30.0)
+    dead = instance(id="d" * 32, revision=6, silent_for=700.0)
+    question = Question(revision=7, enabled=True, drain=True, presume_dead=600.0)
+    standings = Standings(ON, drain=True)
+
+    def look(*instances, elapsed):
+        return changes(
+            standings, judge(Fleet(Reading(Row(True, {}, 7)), instances, intact=True), question, elapsed=elapsed)
+        )
+
+    assert look(busy, dead, elapsed=1.0) == ["waiting", "waiting"]
+    later = [replace(it, silent_for=it.silent_for + 2.0) for it in (busy, dead)]
+    assert look(*later, elapsed=3.0) == []
+    assert look(replace(later[0], in_flight=2, silent_for=0.0), later[1], elapsed=3.5) == ["waiting"]
+
+
+def test_an_obstacle_is_shown_when_it_comes_and_when_it_goes(capsys):
+    with display.show_progress(Standings(ON), json=False) as progress:
+        for problem in (None, "a standby\n", "a standby\n", None):
+            progress(replace(PROOF, problem=problem))
+    assert [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()] == [
+        "a standby\\n", "this obstacle is gone",
+    ]  # fmt: skip
+
+
+def test_only_present_processes_count_for_what_is_in_flight():
+    standings = Standings(ON, drain=True)
+    proof = replace(PROOF, proven=True, confirmed=(instance(websockets=2),), gone=(instance(websockets=3),))
+    standings.update(proof)
+    assert standings.summarize("proven") == (
+        "proven after 0.00 s: 1 confirmed, 1 gone; "
+        "0 requests in flight when last reported (unknown for 1 of 1), 2 WebSockets open"
+    )
+
+
+# On a terminal.
+
+
+@contextlib.contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch, **env: str) -> Iterator[list[bytes]]:
+    """Have this process's output be a terminal; what it shows is in the list once the block has ended."""
+    ours, theirs = pty.openpty()
+    shown: list[bytes] = []
+
+    def read() -> None:
+        # A terminal whose other side is closed ends in an error.
+        with contextlib.suppress(OSError), open(ours, "rb", buffering=0) as screen:
+            while chunk := screen.read(4096):
+                shown.append(chunk)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    for variable, value in {"TERM": "xterm", "COLUMNS": "100", "LINES": "12", **env}.items():
+        monkeypatch.setenv(variable, value)
+    with open(theirs, "w") as screen, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", screen)
+        yield shown
+    reading.join()
+
+
+LIVE = "\x1b[?25l"
+"""Hides the cursor, as rich does while a view is live."""
+
+
+def test_a_terminal_gets_a_live_view_and_then_the_next_steps(url: str, cli: Cli, monkeypatch):
+    register(open_store(url), *(instance(host=f"web-{number}\x1b[2J") for number in range(9)))
+    with serving(url, 1), terminal(monkeypatch) as shown:
+        done = cli("on", "--wait", "--timeout", "0.4")
+    assert done.status == 4
+    seen = b"".join(shown).decode()
+    assert LIVE in seen
+    assert "and 2 more" in seen
+    assert "9 of 10 processes to go" in seen
+    assert "web-1\x1b[2J" not in seen
+    assert "Next steps:" in seen.rpartition("to go")[2]
+    assert "NOT PROVEN" in done.err
+
+
+def test_the_command_itself_on_a_terminal(url: str):
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with serving(url, 1), subprocess.Popen([*COMMAND, "on", "--wait"], stdout=theirs, env=environment) as waiting:
+        assert waiting.wait(30) == 0
+    os.close(theirs)
+    with open(ours, "rb", buffering=0) as screen:
+        seen = screen.read(65_536).decode()
+    assert "confirmed" in seen
+    assert LIVE in seen
+
+
+@pytest.mark.parametrize("without", ["rich", "terminal"])
+def test_without_rich_or_a_real_terminal_there_are_plain_lines(url: str, cli: Cli, monkeypatch, without):
+    if without == "rich":
+        # As if the extra `standard` were not installed.
+        monkeypatch.setattr(display, "find_spec", lambda _: None)
+    with serving(url, 1), terminal(monkeypatch, TERM="xterm" if without == "rich" else "dumb") as shown:
+        assert cli("on", "--wait").status == 0
+    seen = b"".join(shown).decode()
+    assert "  confirmed      " in seen
+    assert LIVE not in seen
+
+
+def drawn(standings: Standings, *, width: int = 100) -> str:
+    from rich.console import Console, Group
+
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as shown:
+        console.print(Group(display.draw(standings, height=24)))  # as it is, a text would lose how it is cut
+    return shown.get()
+
+
+def test_the_view_says_what_stands_in_the_way():
+    standings = Standings(ON)
+    assert drawn(standings) == "reading the fleet\n"
+    standings.update(replace(PROOF, laggards=((instance(), "is slow"),), problem="a standby answered"))
+    assert "1 of 1 process to go; a standby answered" in drawn(standings)
+    assert "is slow" in drawn(standings)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_on_a_narrow_terminal_the_reason_is_cut_and_nothing_else(width):
+    late, done, standings = instance(pid=77), instance(pid=78), Standings(ON)
+    standings.update(replace(PROOF, confirmed=(done,), laggards=((late, "is slow " * 20),)))
+    lines = drawn(standings, width=width).splitlines()
+    assert len(lines) == 3
+    for line, one, verdict in zip(lines, (late, done), ("waiting", "confirmed"), strict=False):
+        assert re.match(rf"{verdict} +{re.escape(format_process(one))}: ", line)
+    assert "is slow" in lines[0]
+
+
+def test_rich_is_loaded_for_the_live_view_only(url: str):
+    program = "import sys; from maintenance.cli import main; main(['on', '--wait']); sys.exit('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
