@@ -23,13 +23,13 @@ import pytest
 
 from maintenance import MaintenanceError, MaintenanceState, init_maintenance
 from maintenance.base.runtime import boot_id
-from maintenance.cli import demo, main
+from maintenance.cli import demo
 from maintenance.cli.demo import processes
 from maintenance.cli.demo.app import app
 from maintenance.cli.demo.processes import ADMIN, Server
 from maintenance.process import api
 from maintenance.stores import MemoryStore, open_store
-from tests.support.command import Acting, instance, read_until, register, run, started
+from tests.support.command import Acting, Cli, instance, operator, read_until, register, started
 from tests.support.ports import accepts, free_port
 from tests.support.waiting import eventually
 
@@ -44,87 +44,105 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def children(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children()
-
-
-def put(url: str, body: str) -> None:
-    connection = http.client.HTTPConnection(url, timeout=10)
-    connection.request("PUT", ADMIN, body)
-    assert connection.getresponse().status == 200
+def get(address: str) -> int:
+    connection = http.client.HTTPConnection(address, timeout=10)
+    connection.request("GET", "/")
+    status = connection.getresponse().status
     connection.close()
+    return status
 
 
 # As a whole.
 
 
-def _check_once(done, store: str) -> None:
-    assert done.stderr == ""
-    assert done.returncode == 0
-    assert f"Two servers share one flag in {store}" in done.stdout
-    for held in (
-        r"A answers 503 immediately, B \d+ ms after the flip",
-        r"B asks its visitors to come back in \d+ s; its /health still answers 200",
-        r"B was pid \d+ and is now pid \d+; its first answer is 503",
-        r"B answers 200 immediately, A \d+ ms after the flip",
-        r"Proven: 2 processes have acknowledged revision \d+",
-    ):
-        assert re.search(held, done.stdout), held
-    assert done.stdout.endswith("Every step worked.\n")
-    for pid in re.findall(r"pid (\d+)", done.stdout):
-        assert not psutil.pid_exists(int(pid))
+STEPS = r"""Two servers share one flag in (sqlite:////|postgresql://tester@)\S+
+
+  A  http://127\.0\.0\.1:\d+/  pid \d+  answers 200
+  B  http://127\.0\.0\.1:\d+/  pid \d+  answers 200
+
+1\. An admin switches maintenance on, through A
+   A answers 503 immediately, B \d+ ms after the flip
+   B asks its visitors to come back in \d+ s; its /health still answers 200
+
+2\. B is killed and started again
+   B was pid \d+ and is now pid \d+; its first answer is 503, because the flag is in the database
+
+3\. The admin switches maintenance off, through B
+   B answers 200 immediately, A \d+ ms after the flip
+
+4\. Does every process follow\?
+   Proven: 2 processes have acknowledged revision \d+
+
+Every step worked\.
+"""
 
 
-def test_once_through_on_sqlite(folder):
-    _check_once(run("demo", env={"DEMO_ONCE": "1"}), "sqlite:////")
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_each_step_works_and_nothing_is_left_behind(kind, folder, request, cli: Cli, monkeypatch):
+    monkeypatch.setenv("DEMO_ONCE", "1")
+    if kind == "postgresql":
+        monkeypatch.setenv("MAINTENANCE_DATABASE_URL", database := request.getfixturevalue("database_url"))
+    done = cli("demo")
+    assert (done.status, done.err) == (0, "")
+    assert re.fullmatch(STEPS, done.out)
+    assert not any(psutil.pid_exists(int(pid)) for pid in re.findall(r"pid (\d+)", done.out))
     assert list(folder.iterdir()) == []
+    if kind == "postgresql":
+        assert operator(database).fleet().instances == ()
+        assert not operator(database).refresh().enabled
 
 
-def test_once_through_on_postgresql(database_url):
-    _check_once(run("demo", env={"DEMO_ONCE": "1", "MAINTENANCE_DATABASE_URL": database_url}), "postgresql://tester@")
-    state = MaintenanceState(database_url, register=False)
-    assert state.fleet().instances == ()
-    assert not state.refresh().enabled
+def test_it_runs_until_ctrl_c_and_restarts_a_server_that_is_killed(folder, cli: Cli):
+    def flip() -> None:
+        [command] = re.findall(r"^  (curl -X PUT .*true.*)$", output.getvalue(), re.MULTILINE)
+        subprocess.run(["bash", "-c", command], capture_output=True, check=True)
+
+    def kill() -> None:
+        os.kill(int(re.findall(r"kill -9 (\d+)", output.getvalue())[0]), signal.SIGKILL)
+
+    def check() -> None:
+        [address] = re.findall(r"^  B  http://(\S+)/ ", output.getvalue(), re.MULTILINE)
+        remembered.append(get(address))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    remembered: list[int] = []
+    output = Acting({
+        "Press Ctrl-C": lambda: threading.Timer(0.1, flip).start(),
+        "maintenance is ON, revision 4: Back in a minute.": lambda: threading.Timer(0.1, kill).start(),
+        # In another thread, so that the interrupt reaches this one at rest.
+        "with the same flag": lambda: threading.Timer(0.1, check).start(),
+    })  # fmt: skip
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli("demo", output=output).status == 0
+    assert re.search(r"B \(pid \d+\) has ended; restarted as pid \d+, with the same flag", output.getvalue())
+    assert remembered == [503]
+    assert "Stopping the servers.\nmaintenance is OFF, revision 5\n" in output.getvalue()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_it_stays_to_be_played_with_until_sigterm_and_leaves_nobody_behind(folder):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_no_signal_leaves_a_server_behind(folder, number):
     with started("demo", env={"DEMO_ONCE": "0"}) as playing:
-        said = read_until(playing, "Press Ctrl-C to stop")
-        a, b = re.findall(r"^  [AB]  http://(\S+)/ ", said, re.MULTILINE)
-        [line] = re.findall(r"-d '(.*true.*)'", said)
-        put(a, line)
-        assert "ON, revision 4: Back in a minute." in read_until(playing, "maintenance is ON")
-        victim = int(re.findall(r"kill -9 (\d+)", said)[0])
-        os.kill(victim, signal.SIGKILL)
-        assert f"B (pid {victim}) has ended; restarted as pid" in read_until(playing, "with the same flag")
-        connection = http.client.HTTPConnection(b, timeout=10)
-        connection.request("GET", "/")
-        assert connection.getresponse().status == 503
-        connection.close()
-        running = children(playing.pid)
-        assert len(running) == 2
-        playing.terminate()
-        assert playing.wait(20) == 0
-    psutil.wait_procs(running, timeout=5)
-    assert not any(child.is_running() for child in running)
+        read_until(playing, "Press Ctrl-C")
+        running = psutil.Process(playing.pid).children()
+        playing.send_signal(number)
+        status = playing.wait(20)
+    gone, alive = psutil.wait_procs(running, timeout=10)
+    assert (len(gone), alive) == (2, [])
+    assert (status, list(folder.iterdir())) == (0, []) or number == signal.SIGKILL
+
+
+def test_sigterm_before_it_runs_ends_it(folder, cli: Cli):
+    output = Acting({"share one flag": lambda: signal.raise_signal(signal.SIGTERM)})
+    assert cli("demo", output=output).status == 130
     assert list(folder.iterdir()) == []
 
 
-def test_not_even_sigkill_leaves_a_server_behind(folder):
+def test_the_commands_that_it_prints_work(folder):
+    """Each is run as printed, by a shell."""
     with started("demo") as playing:
-        read_until(playing, "Press Ctrl-C to stop")
-        running = children(playing.pid)
-        playing.kill()
-        gone, alive = psutil.wait_procs(running, timeout=10)
-    assert (len(gone), alive) == (2, [])
-
-
-def test_what_it_invites_to_run_works(folder, monkeypatch):
-    """Every command that it prints is run as printed, by a shell."""
-    with started("demo") as playing:
-        said = read_until(playing, "Press Ctrl-C to stop")
-        commands = [line.strip() for line in said.splitlines() if line.startswith("  ") and "--database" in line]
-        curls = [line.strip() for line in said.splitlines() if line.startswith("  curl -X PUT")]
+        printed = read_until(playing, "Press Ctrl-C")
+        commands = [line.strip() for line in printed.splitlines() if line.startswith("  ") and "--database" in line]
         codes = [subprocess.run(["bash", "-c", line], capture_output=True, check=False).returncode for line in commands]
         os.killpg(playing.pid, signal.SIGINT)
         out, err = playing.communicate(timeout=20)
@@ -132,103 +150,66 @@ def test_what_it_invites_to_run_works(folder, monkeypatch):
     assert "Stopping the servers." in out
     assert [line.split(" --database")[0].split()[-1] for line in commands] == ["on", "fleet", "off"]
     assert codes == [0, 0, 0]
-    assert len(curls) == 2
 
 
-def test_on_a_shared_database_the_password_is_not_printed(database_url):
-    with started("demo", env={"MAINTENANCE_DATABASE_URL": database_url}) as playing:
-        said = read_until(playing, "Press Ctrl-C to stop")
-        state = MaintenanceState(database_url, register=False)
-        state.set(True)
-        said += read_until(playing, "maintenance is ON")
-        playing.send_signal(signal.SIGINT)
-        out, err = playing.communicate(timeout=20)
-    assert playing.returncode == 0
-    password = psycopg.conninfo.conninfo_to_dict(database_url)["password"]
-    assert isinstance(password, str)
-    assert password not in said + out + err
-    assert "with the same MAINTENANCE_DATABASE_URL as here" in said
-    assert "--database" not in said
-    assert not state.refresh().enabled
-    assert state.fleet().instances == ()
-
-
-def test_in_this_process(folder, monkeypatch):
-    def kill() -> None:
-        os.kill(int(re.findall(r"kill -9 (\d+)", output.getvalue())[0]), signal.SIGKILL)
-
-    def flip() -> None:
-        [url] = re.findall(r"share one flag in (\S+)", output.getvalue())
-        MaintenanceState(url, register=False).set(True)
-
-    output = Acting({
-        "kill -9 ": lambda: threading.Timer(0.1, kill).start(),
-        # In another thread, so that the interrupt that follows is this thread's, at rest.
-        "restarted as pid": lambda: threading.Timer(0.1, flip).start(),
-        "maintenance is ON": lambda: os.kill(os.getpid(), signal.SIGINT),
-    })  # fmt: skip
-    monkeypatch.setattr(sys, "stdout", output)
-    before = signal.getsignal(signal.SIGTERM)
-    assert main(["demo"]) == 0
-    assert "Stopping the servers.\nmaintenance is OFF, revision 5\n" in output.getvalue()
-    assert signal.getsignal(signal.SIGTERM) is before
-    monkeypatch.setenv("DEMO_ONCE", "1")
-    assert main(["demo"]) == 0
-
-
-def test_on_postgresql_in_this_process_also_where_a_killed_demo_has_left_its_row(migrated_url, monkeypatch):
+def test_on_a_given_database_it_prints_no_password_and_removes_the_row_of_a_killed_demo(
+    migrated_url: str, cli: Cli, monkeypatch
+):
     monkeypatch.setenv("MAINTENANCE_DATABASE_URL", migrated_url)
     dead = subprocess.Popen(["true"])
     dead.wait()
     register(open_store(migrated_url), instance(host=socket.gethostname(), boot=boot_id(), pid=dead.pid))
-    output = Acting({"Press Ctrl-C to stop": lambda: signal.raise_signal(signal.SIGINT)})
-    monkeypatch.setattr(sys, "stdout", output)
-    assert main(["demo"]) == 0
-    assert "Stopping the servers." in output.getvalue()
-
-
-def test_sigterm_in_this_process(folder, monkeypatch):
-    output = Acting({"share one flag": lambda: signal.raise_signal(signal.SIGTERM)})
-    monkeypatch.setattr(sys, "stdout", output)
-    assert main(["demo"]) == 130
-    assert list(folder.iterdir()) == []
+    state = operator(migrated_url)
+    output = Acting({
+        "Press Ctrl-C": lambda: threading.Timer(0.1, state.set, [True]).start(),
+        "maintenance is ON, revision": lambda: os.kill(os.getpid(), signal.SIGINT),
+    })  # fmt: skip
+    done = cli("demo", output=output)
+    assert done.status == 0
+    assert psycopg.conninfo.conninfo_to_dict(migrated_url)["password"] not in done.out + done.err
+    assert "# with the same MAINTENANCE_DATABASE_URL as here:" in done.out
+    assert "--database" not in done.out
+    assert not state.refresh().enabled
+    assert state.fleet().instances == ()
 
 
 # What it refuses.
 
 
-def test_it_never_switches_a_fleet_that_is_not_its_own(migrated_url, monkeypatch, capsys):
+def test_it_never_flips_the_flag_of_other_processes(migrated_url: str, cli: Cli, monkeypatch):
     monkeypatch.setenv("MAINTENANCE_DATABASE_URL", migrated_url)
-    state = MaintenanceState(migrated_url, register=False)
+    state = operator(migrated_url)
     register(state.store, other := instance())
-    assert main(["demo"]) == 1
-    assert "is used by other processes (1), and the demo would flip their flag" in capsys.readouterr().err
+    done = cli("demo")
+    assert done.status == 1
+    assert "is used by other processes (1), and the demo would flip their flag" in done.err
     state.forget(other.id)
     kept = state.set(True)
-    assert main(["demo"]) == 1
-    assert "has maintenance switched on" in capsys.readouterr().err
+    done = cli("demo")
+    assert done.status == 1
+    assert "has maintenance switched on" in done.err
     assert state.refresh().revision == kept.revision
 
 
-def test_it_refuses_a_store_that_two_processes_cannot_share(monkeypatch, capsys):
+def test_it_refuses_a_store_that_two_processes_cannot_share(cli: Cli, monkeypatch):
     monkeypatch.setenv("MAINTENANCE_DATABASE_URL", "memory://")
-    assert main(["demo"]) == 2
-    assert "unset it" in capsys.readouterr().err
+    done = cli("demo")
+    assert done.status == 2
+    assert "unset it" in done.err
 
 
-def test_a_step_that_does_not_hold_is_told(folder, monkeypatch, capsys):
+def test_a_step_that_fails_is_reported(folder, cli: Cli, monkeypatch):
     monkeypatch.setenv("DEMO_ONCE", "1")
     monkeypatch.setattr(demo, "ADMIN", "/nowhere")
-    monkeypatch.setattr(processes, "PATIENCE", 5.0)
-    assert main(["demo"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("maintenance: server A answered PUT /nowhere with 404 instead of 200")
-    assert said.count("\n") == 1
+    done = cli("demo")
+    assert done.status == 1
+    assert done.err.startswith("maintenance: server A answered PUT /nowhere with 404 instead of 200")
+    assert done.err.count("\n") == 1
 
 
-def test_a_fleet_that_does_not_follow_is_told(sqlite_url, monkeypatch, capsys):
+def test_a_fleet_that_does_not_follow_is_reported(sqlite_url, monkeypatch):
     open_store(sqlite_url).migrate()
-    state = MaintenanceState(sqlite_url, register=False)
+    state = operator(sqlite_url)
     with Server("A", sqlite_url) as a, Server("B", sqlite_url) as b:
         for server in (a, b):
             server.expect("GET", "/", 200)
@@ -242,7 +223,7 @@ def test_a_fleet_that_does_not_follow_is_told(sqlite_url, monkeypatch, capsys):
 # The servers.
 
 
-def test_a_server_that_cannot_start_is_told(sqlite_url, capfd):
+def test_a_server_that_cannot_start_is_reported(sqlite_url, capfd):
     server = Server("A", sqlite_url)
     server.kill()
     with Server("B", sqlite_url) as other:
@@ -252,7 +233,7 @@ def test_a_server_that_cannot_start_is_told(sqlite_url, capfd):
     assert "Address already in use" in capfd.readouterr().err
 
 
-def test_a_server_that_does_not_answer_follow_or_end_is_told_and_ended(sqlite_url, monkeypatch):
+def test_a_server_that_does_not_answer_follow_or_end_is_reported_and_ended(sqlite_url, monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE", 0.3)
     monkeypatch.setattr(processes, "GRACE", 0.3)
     with Server("A", sqlite_url) as server:
@@ -335,8 +316,8 @@ def ask(method: str, path: str, body: str = "") -> tuple[int, str]:
 
 
 def test_the_example_switches_the_fleet(state):
-    status, told = ask("PUT", ADMIN, '{"enabled": true, "message": "soon"}')
-    assert (status, json.loads(told)) == (200, {"enabled": True, "revision": 2})
+    status, answer = ask("PUT", ADMIN, '{"enabled": true, "message": "soon"}')
+    assert (status, json.loads(answer)) == (200, {"enabled": True, "revision": 2})
     assert (state.enabled, state.snapshot().message) == (True, "soon")
     assert ask("PUT", ADMIN, '{"enabled": false}')[0] == 200
     assert not state.enabled
@@ -346,9 +327,9 @@ def test_the_example_switches_the_fleet(state):
     "body", ["", "{", "[]", '"on"', "{}", "null", '{"enabled": 1}', '{"enabled": true, "message": 7}', "\xff"]
 )
 def test_the_example_answers_bad_input_with_400_and_what_to_write(state, body):
-    status, told = ask("PUT", ADMIN, body)
+    status, answer = ask("PUT", ADMIN, body)
     assert status == 400
-    assert 'send {"enabled": true' in json.loads(told)["error"]
+    assert 'send {"enabled": true' in json.loads(answer)["error"]
     assert not state.enabled
 
 
@@ -356,10 +337,10 @@ def test_the_example_says_when_the_flag_could_not_be_written(monkeypatch, tmp_pa
     monkeypatch.setattr(api, "_state", None)
     made = init_maintenance(f"sqlite:///{tmp_path}/gone.db", register=False)
     (tmp_path / "gone.db").unlink()
-    status, told = ask("PUT", ADMIN, '{"enabled": true}')
+    status, answer = ask("PUT", ADMIN, '{"enabled": true}')
     made.close()
     assert status == 502
-    assert "gone" in json.loads(told)["error"]
+    assert "gone" in json.loads(answer)["error"]
 
 
 def test_the_example_has_a_page_a_probe_and_nothing_else(state):

@@ -1,7 +1,9 @@
 """The database that a command works on."""
 
 import argparse
+import contextlib
 import os
+from collections.abc import Iterator
 
 from maintenance.errors import ConfigurationError, StoreError
 from maintenance.process.api import database_variable, open_named
@@ -62,3 +64,9 @@ def open_state(args: argparse.Namespace, *, create: bool = False) -> Maintenance
         # A file that exists may be the wrong one, so no tables are added to it.
         store = SQLiteStore(store.name, create=missing)
     return MaintenanceState(store, register=False)
+
+
+@contextlib.contextmanager
+def connect_state(args: argparse.Namespace, *, create: bool = False) -> Iterator[MaintenanceState]:
+    """Yield a state for a command that makes several calls; see `open_state`."""
+    yield open_state(args, create=create)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from maintenance.base.values import Fleet, Instance, Snapshot
 from maintenance.cli import text
-from maintenance.cli.store import open_state
+from maintenance.cli.store import connect_state, open_state
 from maintenance.errors import ConfigurationError, MaintenanceError
 from maintenance.process.lease import LAGGING
 
@@ -82,12 +82,9 @@ def _summarize(found: Fleet, snapshot: Snapshot) -> str:
 
 def forget(args: argparse.Namespace) -> int:
     """Remove processes from the fleet that the operator knows to be dead."""
-    state = open_state(args)
-    instances = state.fleet().instances
-    chosen = (
-        find_instances(args.ids, instances) if args.ids else [it for it in instances if it.silent_for >= args.silent]
-    )
-    forgotten = [instance for instance in chosen if state.forget(instance.id)]
+    with connect_state(args) as state:
+        chosen = _choose_instances(args, state.fleet().instances)
+        forgotten = [instance for instance in chosen if state.forget(instance.id)]
     if args.json:
         text.print_json({"forgotten": [build_instance_json(it) for it in forgotten], "store": state.store.name})
     elif forgotten:
@@ -107,15 +104,11 @@ def forget(args: argparse.Namespace) -> int:
     return 0
 
 
-def find_instances(ids: Sequence[str], instances: Sequence[Instance]) -> list[Instance]:
-    """Return the instances that IDs or their beginnings name, each once.
-
-    Raises:
-        MaintenanceError: An ID names no instance.
-        ConfigurationError: An ID names several.
-    """
+def _choose_instances(args: argparse.Namespace, instances: Sequence[Instance]) -> list[Instance]:
+    if not args.ids:
+        return [instance for instance in instances if instance.silent_for >= args.silent]
     chosen: dict[str, Instance] = {}
-    for given in ids:
+    for given in args.ids:
         found = [it for it in instances if it.id.startswith(given.replace("-", "").lower() or "none")]
         if not found:
             raise MaintenanceError(f"no process has the ID {given!r}: copy one from `maintenance fleet`")

@@ -13,7 +13,7 @@ from maintenance.cli import text
 from maintenance.cli.display import show_progress
 from maintenance.cli.options import INTERRUPTED, NOT_PROVEN
 from maintenance.cli.standings import Standings
-from maintenance.cli.store import is_missing, open_state
+from maintenance.cli.store import connect_state, is_missing
 from maintenance.errors import ConfigurationError
 from maintenance.process.state import MaintenanceState
 from maintenance.proof.membership import HEARTBEAT, hostname
@@ -22,22 +22,21 @@ from maintenance.proof.membership import HEARTBEAT, hostname
 def flip(args: argparse.Namespace) -> int:
     """Write the flag; with ``--wait``, wait until every process follows."""
     # No process can follow a file that does not exist yet, so a wait never creates one.
-    state = open_state(args, create=args.command == "on" and not args.wait)
-    is_new = is_missing(state.store)
-    snapshot = _write(state, args)
-    now = dt.datetime.now(dt.UTC)
-    _print_flag(snapshot, state, args, now=now)
-    if is_new:
-        text.warn(f"{state.store.name} did not exist and was created, so no server uses it yet")
-    if snapshot.until and snapshot.until <= now:
-        text.warn("--until is in the past. Maintenance is on and stays on until you run `maintenance off`.")
-    return _wait(state, snapshot, args) if args.wait else 0
+    with connect_state(args, create=args.command == "on" and not args.wait) as state:
+        is_new = is_missing(state.store)
+        snapshot = _write(state, args)
+        now = dt.datetime.now(dt.UTC)
+        _print_flag(snapshot, state, args, now=now)
+        if is_new:
+            text.warn(f"{state.store.name} did not exist and was created, so no server uses it yet")
+        if snapshot.until and snapshot.until <= now:
+            text.warn("--until is in the past. Maintenance is on and stays on until you run `maintenance off`.")
+        return _wait(state, snapshot, args) if args.wait else 0
 
 
 def _write(state: MaintenanceState, args: argparse.Namespace) -> Snapshot:
-    details = {
-        name: getattr(args, name) for name in ("message", "until", "retry_after", "mode", "updated_by", "reason")
-    }
+    names = ("message", "until", "retry_after", "mode", "updated_by", "reason")
+    details = {name: getattr(args, name) for name in names}
     actor = name_user() if args.actor is None else args.actor
     try:
         return state.set(args.command == "on", actor=actor, **details)
@@ -60,15 +59,14 @@ def name_user() -> str:
 
 def wait(args: argparse.Namespace) -> int:
     """Wait until every process follows the flag, without changing it."""
-    state = open_state(args)
-    snapshot = state.refresh()
-    expected = snapshot if args.revision is None else replace(snapshot, revision=args.revision)
-    if args.drain and not snapshot.enabled:
-        if expected == snapshot:
+    with connect_state(args) as state:
+        snapshot = state.refresh()
+        expected = snapshot if args.revision is None else replace(snapshot, revision=args.revision)
+        if args.drain and not snapshot.enabled and expected == snapshot:
             raise ConfigurationError("--drain waits for requests that maintenance refuses, and it is off: omit --drain")
-        args.drain = False  # the flag has changed, which is what the wait reports
-    _print_flag(snapshot, state, args, now=dt.datetime.now(dt.UTC))
-    return _wait(state, expected, args)
+        args.drain = args.drain and snapshot.enabled  # if it was switched off, the wait reports that
+        _print_flag(snapshot, state, args, now=dt.datetime.now(dt.UTC))
+        return _wait(state, expected, args)
 
 
 def _print_flag(snapshot: Snapshot, state: MaintenanceState, args: argparse.Namespace, *, now: dt.datetime) -> None:
