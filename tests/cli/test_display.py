@@ -1,7 +1,6 @@
 """A running wait: what is shown of each judgement, on a terminal and elsewhere."""
 
 import contextlib
-import os
 import pty
 import re
 import subprocess
@@ -19,7 +18,7 @@ from maintenance.cli.standings import Standing, Standings
 from maintenance.cli.text import format_process
 from maintenance.proof.judge import Question, judge
 from maintenance.stores import open_store
-from tests.support.command import COMMAND, Cli, instance, register, serving
+from tests.support.command import Cli, instance, register, serving
 
 ON = Snapshot(enabled=True, revision=7)
 PROOF = Proof(proven=False, revision=7)
@@ -64,14 +63,38 @@ def test_an_obstacle_is_shown_when_it_comes_and_when_it_goes(capsys):
     ]  # fmt: skip
 
 
-def test_only_present_processes_count_for_what_is_in_flight():
-    standings = Standings(ON, drain=True)
-    proof = replace(PROOF, proven=True, confirmed=(instance(websockets=2),), gone=(instance(websockets=3),))
-    standings.update(proof)
-    assert standings.summarize("proven") == (
-        "proven after 0.00 s: 1 confirmed, 1 gone; "
-        "0 requests in flight when last reported (unknown for 1 of 1), 2 WebSockets open"
-    )
+TWO = (instance(websockets=2), instance(in_flight=1))
+LATE = tuple((one, "is slow") for one in TWO)
+
+
+@pytest.mark.parametrize(
+    ("enabled", "found", "verdict"),
+    [
+        (True, {}, "the fleet was not read yet; maintenance stays ON (revision 7)"),
+        (False, {}, "the fleet was not read yet; maintenance stays OFF (revision 7)"),
+        (True, {"proven": True}, "no process is registered"),
+        (False, {"proven": True, "confirmed": TWO}, "2 confirmed"),
+        (
+            True,
+            {"proven": True, "confirmed": TWO, "gone": (instance(websockets=3),), "in_flight": 1},
+            ("2 confirmed, 1 gone; 1 request in flight when last reported (unknown for 1 of 2), 2 WebSockets open; "
+             "--drain waits for them"),
+        ),
+        (True, {"problem": "no such table"}, "no such table; maintenance stays ON (revision 7)"),
+        (
+            True,
+            {"laggards": LATE[1:], "problem": "1 of 2"},
+            "1 not accounted for; 1 of 2; 0 requests in flight when last reported; maintenance stays ON (revision 7)",
+        ),
+        (True, {"laggards": LATE, "problem": "has changed", "final": True},
+         "has changed; run `maintenance status` for more"),
+    ],
+    ids=["unread", "unread off", "empty", "off", "proven", "unreadable", "too few", "changed"],
+)  # fmt: skip
+def test_the_verdict(enabled, found, verdict):
+    standings = Standings(Snapshot(enabled=enabled, revision=7))
+    standings.update(replace(PROOF, elapsed=2.0, **found))
+    assert standings.summarize("done") == f"done after 2.0 s: {verdict}"
 
 
 # On a terminal.
@@ -115,18 +138,6 @@ def test_a_terminal_gets_a_live_view_and_then_the_next_steps(url: str, cli: Cli,
     assert "web-1\x1b[2J" not in seen
     assert "Next steps:" in seen.rpartition("to go")[2]
     assert "NOT PROVEN" in done.err
-
-
-def test_the_command_itself_on_a_terminal(url: str):
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with serving(url, 1), subprocess.Popen([*COMMAND, "on", "--wait"], stdout=theirs, env=environment) as waiting:
-        assert waiting.wait(30) == 0
-    os.close(theirs)
-    with open(ours, "rb", buffering=0) as screen:
-        seen = screen.read(65_536).decode()
-    assert "confirmed" in seen
-    assert LIVE in seen
 
 
 @pytest.mark.parametrize("without", ["rich", "terminal"])

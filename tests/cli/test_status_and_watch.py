@@ -2,10 +2,11 @@
 
 import datetime as dt
 import signal
-from dataclasses import replace
 from pathlib import Path
 
-from maintenance.base.values import Snapshot
+import pytest
+
+from maintenance.base.values import Reading, Snapshot
 from maintenance.cli.commands.status import build_event_json, follow
 from tests.support.command import Acting, Cli, change, machine_in, operator, read_until, run, started
 
@@ -19,14 +20,13 @@ def test_status_shows_people_their_time_and_machines_utc(url: str, cli: Cli):
     assert (done.status, done.json[0]["until"], done.json[0]["problem"]) == (3, "2099-11-22T06:00:00+00:00", None)
 
 
-def test_status_of_a_standby_warns(url: str, cli: Cli, monkeypatch):
-    from maintenance.stores.sqlite_session import SQLiteSession
-
-    read = SQLiteSession.read
+@pytest.mark.parametrize("command", ["status", "fleet"])
+def test_an_answer_of_a_standby_is_warned_of(url: str, cli: Cli, monkeypatch, command: str):
+    init = Reading.__init__
     # SQLite has no standby; with PostgreSQL, one takes seconds to set up.
-    monkeypatch.setattr(SQLiteSession, "read", lambda *args, **kwargs: replace(read(*args, **kwargs), primary=False))
-    assert "warning: a standby answered" in cli("status").err
-    assert "a standby answered" in cli("status", "--json").json[0]["problem"]
+    monkeypatch.setattr(Reading, "__init__", lambda *args, **more: init(*args, **{**more, "primary": False}))
+    assert "warning: a standby answered" in cli(command).err
+    assert "a standby answered" in cli(command, "--json").json[0]["problem"]
 
 
 def test_status_shows_a_message_that_the_terminal_cannot_show_escaped(url: str):

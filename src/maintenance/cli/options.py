@@ -39,36 +39,30 @@ DATABASE_URL. Keep a password in a variable: other users of this machine can rea
 the value of --database."""
 
 _COMMANDS: Final = {
-    "on": (
-        "switch maintenance on for the whole fleet",
-        "maintenance on --wait --drain --expect 12 --message 'Back at noon' --for 30m && ./deploy",
-    ),
-    "off": ("switch maintenance off for the whole fleet", "maintenance off --wait --reason 'the upgrade is done'"),
-    "wait": (
-        "wait until every process follows the current setting (changes nothing)",
-        "maintenance wait --revision 42 --drain --expect 12 --presume-dead 10m",
-    ),
-    "status": (
-        "show whether maintenance is on: exit status 0 if off, 3 if on",
-        "if maintenance status >/dev/null; then ./restart; fi     # exit status: 0 off, 3 on, 1 unknown",
-    ),
-    "watch": ("show the flag, then each change, until Ctrl-C", "maintenance watch --json | tee -a changes.jsonl"),
-    "fleet": ("list the processes that serve, and the revision that each follows", "maintenance fleet"),
-    "forget": ("remove processes that you know to be dead from the fleet", "maintenance forget 6f1c2a90"),
-    "migrate": (
-        "create or upgrade the tables (safe to run again)",
-        "maintenance migrate --database postgresql://owner@db.example/shop",
-    ),
-    "sql": (
-        "print the SQL that `migrate` runs on PostgreSQL",
-        "maintenance sql | psql --single-transaction -v ON_ERROR_STOP=1 shop",
-    ),
-    "demo": (
-        "run two sample servers and flip them",
-        "DEMO_ONCE=1 maintenance demo     # all steps, without waiting for Ctrl-C",
-    ),
+    "on": "switch maintenance on for the whole fleet",
+    "off": "switch maintenance off for the whole fleet",
+    "wait": "wait until every process follows the current setting (changes nothing)",
+    "status": "show whether maintenance is on: exit status 0 if off, 3 if on",
+    "watch": "show the flag, then each change, until Ctrl-C",
+    "fleet": "list the processes that serve, and the revision that each follows",
+    "forget": "remove processes that you know to be dead from the fleet",
+    "migrate": "create or upgrade the tables (safe to run again)",
+    "sql": "print the SQL that `migrate` runs on PostgreSQL",
+    "demo": "run two sample servers and flip them",
 }
-"""What each command does, and an example."""
+
+_EXAMPLES: Final = {
+    "on": "maintenance on --wait --drain --expect 12 --message 'Back at noon' --for 30m && ./deploy",
+    "off": "maintenance off --wait --reason 'the upgrade is done'",
+    "wait": "maintenance wait --revision 42 --drain --expect 12 --presume-dead 10m",
+    "status": "if maintenance status >/dev/null; then ./restart; fi     # exit status: 0 off, 3 on, 1 unknown",
+    "watch": "maintenance watch --json | tee -a changes.jsonl",
+    "fleet": "maintenance fleet",
+    "forget": "maintenance forget 6f1c2a90",
+    "migrate": "maintenance migrate --database postgresql://owner@db.example/shop",
+    "sql": "maintenance sql | psql --single-transaction -v ON_ERROR_STOP=1 shop",
+    "demo": "DEMO_ONCE=1 maintenance demo     # all steps, without waiting for Ctrl-C",
+}
 
 # The values.
 
@@ -120,9 +114,7 @@ def _check_range(value: N, *, least: float) -> N:
     return value
 
 
-parse_duration: Final = make_type(
-    _read_duration, "a duration: use a number above 0 and a unit (s, m, h or d), for example 30m"
-)
+parse_duration: Final = make_type(_read_duration, "a duration: use a number and a unit (s, m, h or d), for example 30m")
 parse_seconds: Final = make_type(_read_seconds, "a number of seconds: use 0 or more, for example 30, or 5m")
 parse_silence: Final = make_type(
     lambda text: _check_range(_read_duration(text), least=LEAST_SILENCE),
@@ -259,13 +251,13 @@ def build_parser() -> Parser:
 
 
 def _add_command(commands: "argparse._SubParsersAction[Parser]", name: str) -> Parser:
-    does, example = _COMMANDS[name]
+    does = _COMMANDS[name]
     database = name not in ("sql", "demo")
     command: Parser = commands.add_parser(
         name,
         help=does,
         description=f"{does[0].upper()}{does[1:]}.",
-        epilog=f"{_DATABASE + chr(10) * 2 if database else ''}example:\n  {example}",
+        epilog=f"{_DATABASE + chr(10) * 2 if database else ''}example:\n  {_EXAMPLES[name]}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

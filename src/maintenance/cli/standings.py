@@ -12,13 +12,7 @@ Verdict = Literal["waiting", "fenced", "presumed dead", "left", "gone", "confirm
 
 
 class Wording(NamedTuple):
-    """The texts for one verdict.
-
-    Attributes:
-        why: For one process.
-        counted: For a number of processes.
-        color: In the live view.
-    """
+    """The texts for one verdict, and its color in the live view."""
 
     why: str
     counted: str

@@ -53,7 +53,7 @@ def open_state(args: argparse.Namespace, *, create: bool = False) -> Maintenance
 
     Raises:
         ConfigurationError: No store is named.
-        StoreError: There is no such SQLite file.
+        StoreError: The SQLite file does not exist.
     """
     store = choose_store(args)
     missing = is_missing(store)

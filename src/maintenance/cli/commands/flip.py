@@ -127,24 +127,22 @@ def _conclude(standings: Standings, args: argparse.Namespace, *, interrupted: bo
 def _list_steps(standings: Standings, args: argparse.Namespace) -> Iterator[str]:
     """Yield the processes that are not accounted for, and what the operator can do."""
     database = "" if args.database is None else f" --database {shlex.quote(text.hide_passwords(args.database))}"
-    waiting = standings.waiting
-    yield from (f"  {standings.describe(standing)}" for standing in waiting)
+    yield from (f"  {standings.describe(standing)}" for standing in standings.waiting)
     yield "Next steps:"
-    for instance in (standing.instance for standing in waiting):
+    for instance in (standing.instance for standing in standings.waiting):
         yield f"  If it hangs, restart it: {text.format_process(instance)}"
         yield f"  If you are sure it is dead, run: maintenance forget {text.format_id(instance)}{database}"
-    again = "Then check again" if waiting else "Check again"
-    yield f"  {again}: {' '.join([f'maintenance wait{database}', *_repeat_options(standings.snapshot, args)])}"
+    again = "Then check again" if standings.waiting else "Check again"
+    yield f"  {again}: maintenance wait{database}{_repeat_options(standings.snapshot, args)}"
 
 
-def _repeat_options(snapshot: Snapshot, args: argparse.Namespace) -> Iterator[str]:
-    """Yield the options of a `wait` for the same."""
-    yield f"--revision {snapshot.revision}"
-    if args.expect is not None:
-        yield f"--expect {args.expect}"
-    if args.timeout is not None:
-        yield f"--timeout {args.timeout:.15g}"
-    if args.presume_dead is not None:
-        yield f"--presume-dead {args.presume_dead:.15g}s"
-    if args.drain:
-        yield "--drain"
+def _repeat_options(snapshot: Snapshot, args: argparse.Namespace) -> str:
+    """Return the options of a `wait` for the same."""
+    values = {
+        "revision": snapshot.revision,
+        "expect": args.expect,
+        "timeout": None if args.timeout is None else f"{args.timeout:.15g}",
+        "presume-dead": None if args.presume_dead is None else f"{args.presume_dead:.15g}s",
+    }
+    options = [f" --{name} {value}" for name, value in values.items() if value is not None]
+    return "".join(options) + (" --drain" if args.drain else "")
