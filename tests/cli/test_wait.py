@@ -27,6 +27,15 @@ def test_a_fleet_that_follows_is_proven(each_url: str, cli: Cli):
     assert off.lines[-1].endswith(" s: 3 confirmed")
 
 
+@pytest.mark.parametrize("command", ["on --wait --drain", "off --wait", "wait", "forget aaaa"])
+def test_a_command_uses_one_connection(each_url: str, cli: Cli, monkeypatch, command: str):
+    register(store := open_store(each_url), instance(id="a" * 32))
+    connect, connected = type(store).connect, []
+    monkeypatch.setattr(type(store), "connect", lambda *args, **more: (connected.append(1), connect(*args, **more))[1])
+    cli(*command.split(), *(["--timeout", "0.2"] if "wait" in command else []))
+    assert len(connected) == 1
+
+
 def test_wait_proves_the_flag_without_writing_it(each_url: str, cli: Cli):
     with serving(each_url, 2):
         before = operator(each_url).set(True, message="Back at noon.", mode="read_only")

@@ -68,5 +68,7 @@ def open_state(args: argparse.Namespace, *, create: bool = False) -> Maintenance
 
 @contextlib.contextmanager
 def connect_state(args: argparse.Namespace, *, create: bool = False) -> Iterator[MaintenanceState]:
-    """Yield a state for a command that makes several calls; see `open_state`."""
-    yield open_state(args, create=create)
+    """Yield a state whose calls share one connection; see `open_state`."""
+    state = open_state(args, create=create)
+    with state.keep_connection():
+        yield state
