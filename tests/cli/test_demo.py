@@ -29,7 +29,7 @@ from maintenance.cli.demo.app import app
 from maintenance.cli.demo.processes import ADMIN, Server
 from maintenance.process import api
 from maintenance.stores import MemoryStore, open_store
-from tests.support.command import Acting, Cli, instance, operator, read_until, register, started
+from tests.support.command import Acting, Cli, instance, operator, read_until, register, start
 from tests.support.ports import accepts, free_port
 from tests.support.waiting import eventually
 
@@ -122,7 +122,7 @@ def test_it_runs_until_ctrl_c_and_restarts_a_server_that_is_killed(folder, cli: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_no_signal_leaves_a_server_behind(folder, number):
-    with started("demo", env={"DEMO_ONCE": "0"}) as playing:
+    with start("demo", env={"DEMO_ONCE": "0"}) as playing:
         read_until(playing, "Press Ctrl-C")
         running = psutil.Process(playing.pid).children()
         playing.send_signal(number)
@@ -140,7 +140,7 @@ def test_sigterm_before_it_runs_ends_it(folder, cli: Cli):
 
 def test_the_commands_that_it_prints_work(folder):
     """Each is run as printed, by a shell."""
-    with started("demo") as playing:
+    with start("demo") as playing:
         printed = read_until(playing, "Press Ctrl-C")
         commands = [line.strip() for line in printed.splitlines() if line.startswith("  ") and "--database" in line]
         codes = [subprocess.run(["bash", "-c", line], capture_output=True, check=False).returncode for line in commands]

@@ -18,7 +18,7 @@ from maintenance.cli.standings import Standing, Standings
 from maintenance.cli.text import format_process
 from maintenance.proof.judge import Question, judge
 from maintenance.stores import open_store
-from tests.support.command import Cli, instance, register, serving
+from tests.support.command import Cli, fleet_of, instance, register
 
 ON = Snapshot(enabled=True, revision=7)
 PROOF = Proof(proven=False, revision=7)
@@ -128,7 +128,7 @@ LIVE = "\x1b[?25l"
 
 def test_a_terminal_gets_a_live_view_and_then_the_next_steps(url: str, cli: Cli, monkeypatch):
     register(open_store(url), *(instance(host=f"web-{number}\x1b[2J") for number in range(9)))
-    with serving(url, 1), terminal(monkeypatch) as shown:
+    with fleet_of(url, 1), terminal(monkeypatch) as shown:
         done = cli("on", "--wait", "--timeout", "0.4")
     assert done.status == 4
     seen = b"".join(shown).decode()
@@ -145,14 +145,14 @@ def test_without_rich_or_a_real_terminal_there_are_plain_lines(url: str, cli: Cl
     if without == "rich":
         # As if the extra `standard` were not installed.
         monkeypatch.setattr(display, "find_spec", lambda _: None)
-    with serving(url, 1), terminal(monkeypatch, TERM="xterm" if without == "rich" else "dumb") as shown:
+    with fleet_of(url, 1), terminal(monkeypatch, TERM="xterm" if without == "rich" else "dumb") as shown:
         assert cli("on", "--wait").status == 0
     seen = b"".join(shown).decode()
     assert "  confirmed      " in seen
     assert LIVE not in seen
 
 
-def drawn(standings: Standings, *, width: int = 100) -> str:
+def render(standings: Standings, *, width: int = 100) -> str:
     from rich.console import Console, Group
 
     console = Console(width=width, force_terminal=False)
@@ -163,17 +163,17 @@ def drawn(standings: Standings, *, width: int = 100) -> str:
 
 def test_the_view_says_what_stands_in_the_way():
     standings = Standings(ON)
-    assert drawn(standings) == "reading the fleet\n"
+    assert render(standings) == "reading the fleet\n"
     standings.update(replace(PROOF, laggards=((instance(), "is slow"),), problem="a standby answered"))
-    assert "1 of 1 process to go; a standby answered" in drawn(standings)
-    assert "is slow" in drawn(standings)
+    assert "1 of 1 process to go; a standby answered" in render(standings)
+    assert "is slow" in render(standings)
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_on_a_narrow_terminal_the_reason_is_cut_and_nothing_else(width):
     late, done, standings = instance(pid=77), instance(pid=78), Standings(ON)
     standings.update(replace(PROOF, confirmed=(done,), laggards=((late, "is slow " * 20),)))
-    lines = drawn(standings, width=width).splitlines()
+    lines = render(standings, width=width).splitlines()
     assert len(lines) == 3
     for line, one, verdict in zip(lines, (late, done), ("waiting", "confirmed"), strict=False):
         assert re.match(rf"{verdict} +{re.escape(format_process(one))}: ", line)

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from maintenance.stores import open_store
-from tests.support.command import Cli, change, instance, operator, register, serving
+from tests.support.command import Cli, change, fleet_of, instance, operator, register
 
 
 def test_fleet_shows_what_each_process_has_acknowledged(each_url: str, cli: Cli):
@@ -27,7 +27,7 @@ def test_fleet_shows_what_each_process_has_acknowledged(each_url: str, cli: Cli)
 
 
 def test_fleet_as_json(url: str, cli: Cli):
-    with serving(url, 1):
+    with fleet_of(url, 1):
         [printed] = cli("fleet", "--json").json
     [one] = printed["instances"]
     assert (one["pid"], one["revision"], one["silent"], one["ttl"]) == (os.getpid(), 1, False, 10.0)

@@ -8,7 +8,7 @@ import pytest
 
 from maintenance.base.values import Reading, Snapshot
 from maintenance.cli.commands.status import build_event_json, follow
-from tests.support.command import Acting, Cli, change, machine_in, operator, read_until, run, started
+from tests.support.command import Acting, Cli, change, machine_in, operator, read_until, run, start
 
 
 def test_status_shows_people_their_time_and_machines_utc(url: str, cli: Cli):
@@ -46,7 +46,7 @@ def test_status_and_fleet_name_the_column_that_is_wrong(url: str, cli: Cli):
 
 def test_watch_shows_the_flag_then_each_change_until_ctrl_c(each_url: str):
     state = operator(each_url)
-    with started("watch") as watching:
+    with start("watch") as watching:
         read_until(watching, "maintenance is OFF in ")
         until = dt.datetime(2099, 1, 1, tzinfo=dt.UTC)
         flipped = state.set(True, message="soon", reason="why", actor="alice", until=until)

@@ -13,11 +13,11 @@ import pytest
 
 from maintenance.stores import open_store
 from maintenance.wsgi import MaintenanceMiddleware
-from tests.support.command import Acting, Cli, Done, change, instance, operator, read_until, register, serving, started
+from tests.support.command import Acting, Cli, Done, change, fleet_of, instance, operator, read_until, register, start
 
 
 def test_a_fleet_that_follows_is_proven(each_url: str, cli: Cli):
-    with serving(each_url, 3):
+    with fleet_of(each_url, 3):
         on, off = cli("on", "--wait"), cli("off", "--wait")
     assert (on.status, on.err, off.status) == (0, "", 0)
     assert "waiting for every process; Ctrl-C stops waiting and leaves maintenance ON" in on.lines
@@ -37,7 +37,7 @@ def test_a_command_uses_one_connection(each_url: str, cli: Cli, monkeypatch, com
 
 
 def test_wait_proves_the_flag_without_writing_it(each_url: str, cli: Cli):
-    with serving(each_url, 2):
+    with fleet_of(each_url, 2):
         before = operator(each_url).set(True, message="Back at noon.", mode="read_only")
         assert cli("wait", "--drain").status == 0
         done = cli("wait", "--expect", "2")
@@ -84,7 +84,7 @@ def test_one_that_is_silent_is_named_and_it_ends_with_4(each_url: str, cli: Cli)
 def test_each_way_to_be_accounted_for_is_shown_and_counted(url: str, cli: Cli):
     dead = subprocess.Popen(["true"])
     dead.wait()
-    with serving(url, 1) as [state]:
+    with fleet_of(url, 1) as [state]:
         [alive] = state.fleet().instances
         register(
             state.store,
@@ -96,7 +96,7 @@ def test_each_way_to_be_accounted_for_is_shown_and_counted(url: str, cli: Cli):
         done = cli("on", "--wait", "--presume-dead", "10m")
         left = {one.host for one in operator(url).fleet().instances}
     for verdict, why in (
-        ("confirmed", "has acknowledged it"),
+        ("confirmed", "has acknowledged the flag"),
         ("waiting", "lease"),
         ("fenced", "its lease is over, so it refuses requests"),
         ("gone", "the process on this host has ended; its row is removed"),
@@ -117,13 +117,13 @@ def test_an_empty_fleet_is_proven_with_a_warning(each_url: str, cli: Cli):
 
 
 def test_fewer_than_expected_are_not_proven(url: str, cli: Cli):
-    with serving(url, 1):
+    with fleet_of(url, 1):
         done = cli("on", "--wait", "--expect", "2", "--timeout", "0.5")
         assert done.status == 4
         assert "1 of 2" in done.out
         assert re.search(r"NOT PROVEN after .* s: 1 confirmed; 1 of 2 .*; maintenance stays ON", done.err)
         assert done.lines[-1].startswith("  Check again: maintenance wait --revision 2 --expect 2 --timeout 0.5")
-        with serving(url, 1):
+        with fleet_of(url, 1):
             assert cli("on", "--wait", "--expect", "2").status == 0
 
 
@@ -136,7 +136,7 @@ def test_a_drain_waits_for_running_requests_and_names_the_oldest(url: str, cli: 
         start_response("200 OK", [])
         return [b""]
 
-    with serving(url, 1) as [state]:
+    with fleet_of(url, 1) as [state]:
         app = MaintenanceMiddleware(slow, state)
         environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/report\x1b[2J", "SCRIPT_NAME": ""}
         running = threading.Thread(target=lambda: app(environ, lambda *_: None).close())
@@ -173,7 +173,7 @@ def test_a_flip_by_another_operator_ends_the_wait_without_a_claim_about_the_flag
 
 
 def test_a_wait_for_one_revision_proves_no_other(url: str, cli: Cli):
-    with serving(url, 1):
+    with fleet_of(url, 1):
         revision = cli("on", "--wait", "--json").json[-1]["revision"]
         assert cli("wait", "--revision", str(revision)).status == 0
         assert cli("off", "--wait", "--actor", "Ann\x1b]0;y\x07\nproven").status == 0
@@ -215,7 +215,7 @@ def test_a_database_that_goes_away_during_the_wait_is_the_verdict(url: str, cli:
 def test_the_next_commands_do_the_same_as_they_are_printed(url: str, cli: Cli, monkeypatch):
     monkeypatch.delenv("MAINTENANCE_DATABASE_URL")
     options = ["--drain", "--expect", "3", "--timeout", "0.2", "--presume-dead", "1.5m", "--database", url]
-    with serving(url, 1) as [state]:
+    with fleet_of(url, 1) as [state]:
         register(state.store, stray := instance(websockets=1))
         done = cli("on", "--message", "It's late", *options)
         steps = [line.rpartition(": maintenance ")[2] for line in done.lines if ": maintenance " in line]
@@ -225,7 +225,7 @@ def test_the_next_commands_do_the_same_as_they_are_printed(url: str, cli: Cli, m
         again = cli(*wait)
         assert again.status == 4
         assert steps[1] in again.out
-        with serving(url, 2):
+        with fleet_of(url, 2):
             assert cli(*wait).status == 0
 
 
@@ -242,7 +242,7 @@ def test_the_next_commands_show_no_password(migrated_url: str, cli: Cli):
 
 
 def test_json_is_one_object_a_line_and_the_last_is_the_result(each_url: str):
-    with serving(each_url, 2), started("on", "--wait", "--json", "--expect", "2") as waiting:
+    with fleet_of(each_url, 2), start("on", "--wait", "--json", "--expect", "2") as waiting:
         out, err = waiting.communicate(timeout=30)
     first, *events, result = Done(waiting.returncode, out, err).json
     assert (waiting.returncode, err) == (0, "")
@@ -273,7 +273,7 @@ def test_json_names_the_laggards_and_the_problem(url: str, cli: Cli):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_ctrl_c_ends_the_wait_and_leaves_the_flag(each_url: str, number):
     register(open_store(each_url), instance(pid=77))
-    with started("on", "--wait", "--timeout", "60") as waiting:
+    with start("on", "--wait", "--timeout", "60") as waiting:
         read_until(waiting, "  waiting  ")
         waiting.send_signal(number)
         out, err = waiting.communicate(timeout=10)

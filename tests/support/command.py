@@ -43,7 +43,7 @@ def run(*arguments: str, env: Mapping[str, str] = {}, timeout: float = 30.0) -> 
 
 
 @contextmanager
-def started(*arguments: str, env: Mapping[str, str] = {}) -> Iterator[subprocess.Popen[str]]:
+def start(*arguments: str, env: Mapping[str, str] = {}) -> Iterator[subprocess.Popen[str]]:
     """A command whose output is read while it runs; killed where it has not ended by then."""
     with subprocess.Popen(
         [*COMMAND, *arguments],
@@ -131,7 +131,7 @@ def operator(url: str) -> MaintenanceState:
 
 
 @contextmanager
-def serving(url: str, size: int) -> Iterator[list[MaintenanceState]]:
+def fleet_of(url: str, size: int) -> Iterator[list[MaintenanceState]]:
     """States that serve, each registered."""
     states = [MaintenanceState(url) for _ in range(size)]
     for state in states:

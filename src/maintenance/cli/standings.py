@@ -1,4 +1,4 @@
-"""How each process stands in a wait, from one judgement of the fleet to the next. Pure."""
+"""The standing of each process in a wait, from one judgement of the fleet to the next. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -23,9 +23,9 @@ WORDINGS: Final[dict[Verdict, Wording]] = {
     "waiting": Wording("", "not accounted for", "yellow"),
     "fenced": Wording("silent, and its lease is over, so it refuses requests", "fenced by their lease", "cyan"),
     "presumed dead": Wording("silent for longer than --presume-dead", "presumed dead", "magenta"),
-    "left": Wording("has removed its row", "left"),
+    "left": Wording("its row was removed", "left"),
     "gone": Wording("the process on this host has ended; its row is removed", "gone"),
-    "confirmed": Wording("has acknowledged it", "confirmed", "green"),
+    "confirmed": Wording("has acknowledged the flag", "confirmed", "green"),
 }
 """The order is the one of the live view: the most urgent first."""
 

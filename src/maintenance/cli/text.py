@@ -135,7 +135,7 @@ def format_id(instance: Instance) -> str:
 
 
 def format_process(instance: Instance) -> str:
-    """Return where a process runs, and which one it is."""
+    """Return the host, pid, program and ID of a process."""
     return escape(f"{instance.host} pid {instance.pid} ({instance.program}, id {format_id(instance)})")
 
 
