@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO_ONCE ?=
 export DEMO_ONCE
 
-.PHONY: help test lint dist test-dist demo simulate torture bench clean
+.PHONY: help test lint dist test-dist demo simulate torture bench screenshots clean
 
 help:
 	@echo "make test      install what the tests need into .venv, and run them all"
@@ -16,6 +16,7 @@ help:
 	@echo "make simulate  the protocol in simulated time, 10,000 runs"
 	@echo "make torture   real processes, 1,000 flips"
 	@echo "make bench     what it costs"
+	@echo "make screenshots  take the images of the documentation again"
 	@echo "make clean     remove what was built"
 
 # The first Python that is new enough. Each stamp is made again when pyproject.toml changes.
@@ -80,6 +81,9 @@ torture: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks
+
+screenshots: .venv/dev
+	$(BIN)/python docs/images/screenshots.py
 
 clean:
 	rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
