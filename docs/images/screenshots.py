@@ -10,8 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
-from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, demo_app, make_server
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -32,14 +31,9 @@ class _Handler(WSGIRequestHandler):
         """Print nothing for each request."""
 
 
-def _app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    start_response("200 OK", [("Content-Length", "0")])
-    return []
-
-
 @contextmanager
 def _serve(state: MaintenanceState) -> Iterator[str]:
-    app = MaintenanceMiddleware(_app, state)
+    app = MaintenanceMiddleware(demo_app, state)
     with make_server("127.0.0.1", 0, app, WSGIServer, _Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.docs.pages import ROOT
 
 READ = ("*.md", "docs/**/*.md", "src/**/*.py", "src/**/*.html", "src/**/*.sql", "sql/*.sql")
 
