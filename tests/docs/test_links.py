@@ -15,7 +15,9 @@ DOCS = [name for name in NAMES if name.startswith("docs/")]
 
 
 def links(name: str) -> list[str]:
-    return re.findall(r"\]\(([^)\s]+)\)", prose(name))
+    """The targets of the inline links and of the definitions at the end of a page."""
+    inline = re.findall(r"\]\(([^)\s]+)\)", prose(name))
+    return inline + re.findall(r"^\[[\w-]+\]: (\S+)$", prose(name), re.MULTILINE)
 
 
 def check(link: str, *, on: str) -> None:
@@ -49,6 +51,8 @@ def test_links_lead_somewhere(name: str) -> None:
 
 def test_every_link_of_the_readme_works_on_pypi() -> None:
     assert [link for link in links("README.md") if not link.startswith("https://")] == []
+    used = set(re.findall(r"\]\[([\w-]+)\]", prose("README.md")))
+    assert used == set(re.findall(r"^\[([\w-]+)\]: ", prose("README.md"), re.MULTILINE)) != set()
 
 
 def test_the_urls_of_the_package_lead_somewhere() -> None:

@@ -127,7 +127,7 @@ LIMIT = Settings(ttl=1e3, when_stale="serve", register=True).limit
 @pytest.mark.parametrize(
     ("page", "phrase", "number"),
     [
-        ("README.md", "within one TTL ({:g} s)", default(MaintenanceState, "ttl")),
+        ("README.md", "within one [TTL][glossary] ({:g} s)", default(MaintenanceState, "ttl")),
         ("docs/glossary.md", "is reachable: {:g} s by default", default(MaintenanceState, "ttl")),
         ("docs/explanation/guarantees.md", "within one TTL ({:g} s)", default(MaintenanceState, "ttl")),
         ("docs/explanation/guarantees.md", "takes up to {:g} s to answer", BOOT_TIMEOUT),
