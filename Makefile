@@ -5,18 +5,19 @@ BIN := .venv/bin
 DEMO_ONCE ?=
 export DEMO_ONCE
 
-.PHONY: help test lint dist test-dist demo simulate torture bench clean
+.PHONY: help test lint dist test-dist demo simulate torture bench screenshots clean
 
 help:
-	@echo "make test      install what the tests need into .venv, and run them all"
-	@echo "make demo      two servers, one flip (DEMO_ONCE=1: once through, then end)"
-	@echo "make lint      ruff, mypy, the layers and the workflows"
-	@echo "make dist      build the sdist, and the wheel from the sdist"
-	@echo "make test-dist install that wheel, and run the tests of that sdist over it"
-	@echo "make simulate  the protocol in simulated time, 10,000 runs"
-	@echo "make torture   real processes, 1,000 flips"
-	@echo "make bench     what it costs"
-	@echo "make clean     remove what was built"
+	@echo "make test         install the tools into .venv, and run all tests"
+	@echo "make demo         run two servers and flip them (DEMO_ONCE=1: run once and exit)"
+	@echo "make lint         run ruff, mypy, the import rules and the checks of the workflows"
+	@echo "make dist         build the sdist, and the wheel from the sdist"
+	@echo "make test-dist    install that wheel, and run the tests of that sdist over it"
+	@echo "make simulate     run the protocol in simulated time, 10,000 times"
+	@echo "make torture      run 1,000 flips over real processes"
+	@echo "make bench        measure what the library costs"
+	@echo "make screenshots  take the images of the documentation again"
+	@echo "make clean        remove everything that was built"
 
 # The first Python that is new enough. Each stamp is made again when pyproject.toml changes.
 .venv/created:
@@ -80,6 +81,9 @@ torture: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks
+
+screenshots: .venv/dev
+	$(BIN)/python docs/images/screenshots.py
 
 clean:
 	rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""The fixtures of every test and of every sample: databases, stores, and an environment that says nothing."""
+"""The fixtures of every test: databases, stores, and a clean environment."""
 
 import logging
 import os
@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
-from sybil.parsers.rest import DocTestParser
 
-from maintenance.process import api
 from maintenance.stores import PostgresStore, Store, open_store
 from tests.support.postgres import Server, database, server
 
@@ -28,17 +24,13 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _silence(patch: pytest.MonkeyPatch) -> None:
-    """What the developer's shell sets must not decide a test."""
-    for name in os.environ:
-        if name.startswith("PG") or (name.startswith("MAINTENANCE_") and not name.startswith("MAINTENANCE_TEST_")):
-            patch.delenv(name)
-    patch.delenv("DATABASE_URL", raising=False)
-
-
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    _silence(monkeypatch)
+    """The developer's shell must not decide a test."""
+    for name in os.environ:
+        if name.startswith("PG") or (name.startswith("MAINTENANCE_") and not name.startswith("MAINTENANCE_TEST_")):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
 
 
 @pytest.fixture
@@ -121,31 +113,3 @@ def shared_url(request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue({"postgresql": "migrated_url", "sqlite": "sqlite_url"}[request.param])
     open_store(url).migrate()
     return url
-
-
-@pytest.fixture(scope="module")
-def sample_environment(
-    postgres: Server, migrated_template: NoopExecutor, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """What the samples of one page run in: a database that the environment names, and an empty folder."""
-    with pytest.MonkeyPatch.context() as patch, database(postgres, migrated_template.template_dbname) as url:
-        _silence(patch)
-        patch.setenv("MAINTENANCE_DATABASE_URL", url)
-        patch.setenv("DJANGO_SETTINGS_MODULE", "tests.support.django_settings")
-        patch.chdir(tmp_path_factory.mktemp("samples"))
-        # What another page or test has left follows another database.
-        patch.setattr(api, "_state", None)
-        yield
-        if (state := api.current_state()) is not None:
-            state.close()
-
-
-pytest_collect_file = (
-    Sybil(
-        parsers=[PythonCodeBlockParser()],
-        patterns=["README.md", "docs/*.md", "docs/**/*.md"],
-        setup=lambda namespace: namespace.update(__name__="__main__"),
-        fixtures=["sample_environment"],
-    )
-    + Sybil(parsers=[DocTestParser()], patterns=["src/maintenance/*.py", "src/maintenance/**/*.py"])
-).pytest()

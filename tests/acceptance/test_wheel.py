@@ -104,6 +104,11 @@ def test_its_command_line_runs(installed: Path, tmp_path: Path) -> None:
             assert path.read_text(encoding="utf-8").strip() in printed
 
 
+def test_its_demo_needs_no_checkout(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEMO_ONCE", "1")
+    assert "503" in run(installed / "maintenance", "demo", cwd=tmp_path)
+
+
 def test_without_the_extra_the_core_and_sqlite_need_no_libpq(wheel: Path, tmp_path: Path) -> None:
     """psycopg without its binary may find no libpq; that concerns who asks for PostgreSQL, and nobody else."""
     venv.create(tmp_path / "bare", with_pip=True)

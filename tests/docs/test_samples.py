@@ -1,0 +1,201 @@
+"""Each sample runs as if it were pasted into an empty project, and does what its page says."""
+
+import types
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+import maintenance
+from maintenance import MaintenanceState, Request
+from maintenance.cli import main
+from tests.docs.pages import NAMES, blocks, sample
+from tests.support.waiting import eventually
+
+Paste = Callable[[str], Any]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if blocks(name, "python")])
+def test_every_sample_stands_paste(name: str, paste: Paste) -> None:
+    for code in blocks(name, "python"):
+        paste(code)
+
+
+@pytest.fixture
+def printed_sql(tmp_path: Path, paste: Paste, capsys: pytest.CaptureFixture[str]) -> None:
+    """`maintenance sql > maintenance.sql`, beside what is pasted."""
+    main(["sql"])
+    (tmp_path / "maintenance.sql").write_text(capsys.readouterr().out)
+
+
+MIGRATIONS = "docs/how-to/migrations.md"
+
+
+@pytest.mark.usefixtures("printed_sql")
+def test_alembic_makes_the_tables(paste: Paste, database_url: str) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from sqlalchemy import create_engine
+
+    upgrade = paste(sample(MIGRATIONS, "from alembic import op")).upgrade
+    for _ in range(2):
+        engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+        with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+            upgrade()
+        engine.dispose()
+    assert not MaintenanceState(database_url).refresh().enabled
+
+
+@pytest.mark.usefixtures("printed_sql")
+# No project is set up here: the database is all that is asked for.
+@pytest.mark.filterwarnings("ignore:Accessing the database during app initialization:RuntimeWarning")
+def test_django_makes_the_tables(paste: Paste, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    [operation] = paste(sample(MIGRATIONS, "class Migration")).Migration.operations
+    from django.db import connections
+    from django.db.utils import ConnectionHandler
+
+    parts = conninfo_to_dict(database_url)
+    named = {name.upper(): str(parts[name]) for name in ("host", "port", "user", "password") if name in parts}
+    settings = {"ENGINE": "django.db.backends.postgresql", "NAME": parts["dbname"], **named}
+    # An alias of its own: under the usual one, another test may have connected.
+    monkeypatch.setattr(connections, "settings", ConnectionHandler({"default": {}, "shop": settings}).settings)
+    with closing(connections["shop"]) as connection:
+        for _ in range(2):
+            with connection.schema_editor() as editor:
+                operation.database_forwards("shop", editor, None, None)
+    del connections["shop"]
+    assert not MaintenanceState(database_url).refresh().enabled
+
+
+def answers(app: Any, *requests: tuple[str, str, Any], headers: dict[str, str] | None = None) -> list[httpx.Response]:
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+            return [await client.request(method, path, json=json) for method, path, json in requests]
+
+    return anyio.run(ask)
+
+
+ADMIN = "/api/v1/admin/maintenance"
+ROUND = [
+    ("GET", "/", None),
+    ("PUT", ADMIN, {"enabled": True, "message": "Back at noon."}),
+    ("GET", "/", None),
+    ("PUT", ADMIN, {"enabled": False}),
+    ("GET", "/", None),
+]
+ANSWERED = [404, 200, 503, 200, 404]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/fastapi.md"])
+def test_fastapi_flips_and_is_reached_while_it_is_on(page: str, paste: Paste) -> None:
+    told = answers(paste(sample(page, "async def switch")).app, *ROUND)
+    assert [answer.status_code for answer in told] == ANSWERED
+    assert told[2].json()["detail"] == "Back at noon."
+
+
+def test_flask_flips_and_is_reached_while_it_is_on(paste: Paste) -> None:
+    client = paste(sample("docs/how-to/flask.md", "\ndef switch():")).app.test_client()
+    told = [client.open(path, method=method, json=json, buffered=True) for method, path, json in ROUND]
+    assert [answer.status_code for answer in told] == ANSWERED
+    assert told[2].get_json()["detail"] == "Back at noon."
+
+
+def test_the_guides_answer_what_is_wrong_with_400_or_422(paste: Paste) -> None:
+    flask = paste(sample("docs/how-to/flask.md", "\ndef switch():")).app.test_client()
+    assert [flask.put(ADMIN, json=asked).status_code for asked in ({}, {"enabled": "no"})] == [400, 400]
+    too_long = ("PUT", ADMIN, {"enabled": True, "message": "a" * 10_001})
+    [answer] = answers(paste(sample("docs/how-to/fastapi.md", "async def switch")).app, too_long)
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_django_flips_and_is_reached_while_it_is_on(kind: str, paste: Paste) -> None:
+    urls = types.ModuleType("urls")
+    urls.urlpatterns = paste(sample("docs/how-to/django.md", "urlpatterns")).urlpatterns  # type: ignore[attr-defined]
+    wrap = sample("docs/how-to/django.md", f"MaintenanceMiddleware(get_{kind}_application()")
+    application = paste(wrap).application
+    from django.test import override_settings
+
+    with override_settings(ROOT_URLCONF=urls):
+        if kind == "asgi":
+            told = [answer.status_code for answer in answers(application, *ROUND)]
+        else:
+            with httpx.Client(transport=httpx.WSGITransport(application), base_url="http://test") as client:
+                told = [client.request(method, path, json=json).status_code for method, path, json in ROUND]
+    assert told == ANSWERED
+
+
+def test_django_with_a_lifespan_leaves_the_fleet(paste: Paste, migrated_url: str) -> None:
+    application = paste(sample("docs/how-to/django.md", "with_lifespan")).application
+    instances = maintenance.init_maintenance().fleet
+    steps = iter([("lifespan.startup", 0), ("lifespan.shutdown", 1)])
+    told: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        step, registered = next(steps)
+        await anyio.to_thread.run_sync(eventually, lambda: len(instances().instances) >= registered)
+        return {"type": step}
+
+    async def send(message: dict[str, str]) -> None:
+        told.append(message["type"])
+
+    anyio.run(application, {"type": "lifespan"}, receive, send)
+    assert told == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert instances().instances == ()
+
+
+def test_a_browser_on_another_origin_can_read_the_503(paste: Paste) -> None:
+    app = paste(sample("docs/how-to/fastapi.md", "CORSMiddleware")).app
+    maintenance.set_maintenance(True)
+    [refused] = answers(app, ("GET", "/", None), headers={"Origin": "https://shop.example"})
+    assert refused.status_code == 503
+    assert refused.headers["access-control-allow-origin"] == "https://shop.example"
+
+
+def test_only_the_holder_of_the_token_gets_in(paste: Paste) -> None:
+    has_token = paste(sample("docs/how-to/bypass.md", "compare_digest")).has_token
+    given = {"right": "a long random text", "wrong": "a long random tex", "empty": "", "odd": "ü"}
+    told = {word: has_token(Request("GET", "/", {"x-maintenance-bypass": it})) for word, it in given.items()}
+    assert told == {"right": True, "wrong": False, "empty": False, "odd": False}
+    assert not has_token(Request("GET", "/"))
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "passes"),
+    [
+        ("192.0.2.7", None, True),
+        ("::ffff:192.0.2.7", None, True),
+        ("2001:db8::1", None, True),
+        ("198.51.100.1", None, False),
+        ("198.51.100.1", "192.0.2.7", False),  # a visitor without a proxy writes what he likes
+        ("10.0.0.9", "192.0.2.7", True),
+        ("10.0.0.9", "192.0.2.7, 198.51.100.1", False),
+        ("10.0.0.9", "198.51.100.1, 192.0.2.7", True),
+        ("10.0.0.9", "nonsense", False),
+        ("10.0.0.9", None, False),
+        (None, "192.0.2.7", False),
+    ],
+)
+def test_only_the_office_gets_in(client: str | None, forwarded: str | None, *, passes: bool, paste: Paste) -> None:
+    from_the_office = paste(sample("docs/how-to/bypass.md", "from_the_office")).from_the_office
+    headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
+    assert from_the_office(Request("GET", "/", headers, client)) is passes
+
+
+def test_a_response_of_ones_own(paste: Paste) -> None:
+    app = paste(sample("docs/how-to/custom-response.md", "envelope")).app
+    maintenance.set_maintenance(True, message="Back at noon.")
+    [refused] = answers(app, ("GET", "/", None))
+    assert refused.json() == {"error": {"code": "maintenance", "message": "Back at noon.", "until": None}}
+    assert refused.headers["cache-control"] == "no-store"
+    assert int(refused.headers["retry-after"]) >= 60
+    page = paste(sample("docs/how-to/custom-response.md", "html.escape")).app.test_client()
+    maintenance.set_maintenance(True, message="<script>")
+    assert "<h1>&lt;script&gt;</h1>" in page.get("/").text
