@@ -18,9 +18,10 @@ from maintenance.asgi import MaintenanceMiddleware
 from maintenance.base.values import MAX_TEXT, Details, Mode
 from maintenance.cli import main, options
 from maintenance.http.refusal import DEFAULT_RETRY_AFTER
-from maintenance.process import api, lifecycle, watcher
+from maintenance.process import api, lifecycle, waiting, watcher
 from maintenance.process.state import WRITE_LIMIT
-from maintenance.proof.membership import HEARTBEAT, Settings
+from maintenance.base.options import Settings
+from maintenance.proof.membership import HEARTBEAT
 from maintenance.proof.prover import DRAIN_MARGIN
 from maintenance.stores import PostgresStore, SQLiteStore, postgres_session, sqlite_session
 from tests.docs.pages import blocks, prose, text
@@ -70,7 +71,7 @@ def test_every_field_is_in_the_reference(kind: str) -> None:
 
 
 # Between the modules of the package.
-INTERNAL = {"attach", "forked", "peek", "wait_for_answer"}
+INTERNAL = {"attach", "closed", "fork", "peek", "wait_for_answer"}
 
 
 def test_every_method_of_a_state_is_in_the_reference() -> None:
@@ -131,11 +132,11 @@ LIMIT = Settings(ttl=1e3, when_stale="serve", register=True).limit
         ("docs/glossary.md", "is reachable: {:g} s by default", default(MaintenanceState, "ttl")),
         ("docs/explanation/guarantees.md", "within one TTL ({:g} s)", default(MaintenanceState, "ttl")),
         ("docs/explanation/guarantees.md", "takes up to {:g} s to answer", BOOT_TIMEOUT),
-        ("docs/explanation/guarantees.md", "one request waits, for up to {:g} s", lifecycle.PATIENCE),
+        ("docs/explanation/guarantees.md", "one request waits, for up to {:g} s", waiting.PATIENCE),
         ("docs/explanation/store-down.md", "`boot_timeout` ({:g} s)", BOOT_TIMEOUT),
-        ("docs/explanation/store-down.md", "it is retried for only {:g} s", lifecycle.PATIENCE),
-        ("docs/explanation/store-down.md", "one request waits, for at most {:g} s", lifecycle.PATIENCE),
-        ("docs/explanation/store-down.md", "are held for at most {:g} s", lifecycle.SHORT_PATIENCE),
+        ("docs/explanation/store-down.md", "it is retried for only {:g} s", waiting.PATIENCE),
+        ("docs/explanation/store-down.md", "one request waits, for at most {:g} s", waiting.PATIENCE),
+        ("docs/explanation/store-down.md", "are held for at most {:g} s", waiting.SHORT_PATIENCE),
         ("docs/explanation/store-down.md", "at most min(TTL, {:g} s) apart", 2 * LIMIT),
         ("docs/explanation/store-down.md", "`connect_timeout`, {:g} s", CONNECT_TIMEOUT),
         ("docs/explanation/forks-and-threads.md", "wait at most {:g} s for that", lifecycle.LEAVE_LIMIT),
