@@ -15,12 +15,12 @@ import pytest
 import maintenance
 from maintenance import MaintenanceState
 from maintenance.asgi import MaintenanceMiddleware
+from maintenance.base.options import Settings
 from maintenance.base.values import MAX_TEXT, Details, Mode
 from maintenance.cli import main, options
 from maintenance.http.refusal import DEFAULT_RETRY_AFTER
 from maintenance.process import api, lifecycle, waiting, watcher
 from maintenance.process.state import WRITE_LIMIT
-from maintenance.base.options import Settings
 from maintenance.proof.membership import HEARTBEAT
 from maintenance.proof.prover import DRAIN_MARGIN
 from maintenance.stores import PostgresStore, SQLiteStore, postgres_session, sqlite_session
