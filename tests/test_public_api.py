@@ -94,7 +94,8 @@ STATE_METHODS = {
     "snapshot": "",
     "prime": "",
     "refresh": "",
-    "set": f"enabled, *, {DETAILS}",
+    "set": f"enabled, *, {DETAILS}, drain=False",
+    "keep_connection": "",
     "prove": "snapshot, *, drain=False, timeout=None, expect=None, presume_dead=None, progress=...",
     "aprove": "snapshot, **options",
     "fleet": "",
@@ -119,7 +120,7 @@ SESSION_METHODS = {
     "close": "",
 }
 
-STATE_INTERNALS = {"attach", "forked", "peek", "wait_for_answer"}
+STATE_INTERNALS = {"attach", "closed", "fork", "peek", "wait_for_answer"}
 """What other modules call on a state, and no page documents; there may be fewer."""
 
 COMMON = "--help --database --json"

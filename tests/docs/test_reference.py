@@ -15,12 +15,13 @@ import pytest
 import maintenance
 from maintenance import MaintenanceState
 from maintenance.asgi import MaintenanceMiddleware
+from maintenance.base.options import Settings
 from maintenance.base.values import MAX_TEXT, Details, Mode
 from maintenance.cli import main, options
 from maintenance.http.refusal import DEFAULT_RETRY_AFTER
 from maintenance.process import api, lifecycle, waiting, watcher
 from maintenance.process.state import WRITE_LIMIT
-from maintenance.proof.membership import HEARTBEAT, Settings
+from maintenance.proof.membership import HEARTBEAT
 from maintenance.proof.prover import DRAIN_MARGIN
 from maintenance.stores import PostgresStore, SQLiteStore, postgres_session, sqlite_session
 from tests.docs.pages import blocks, prose, text
@@ -70,7 +71,7 @@ def test_every_field_is_in_the_reference(kind: str) -> None:
 
 
 # Between the modules of the package.
-INTERNAL = {"attach", "forked", "peek", "wait_for_answer"}
+INTERNAL = {"attach", "closed", "fork", "peek", "wait_for_answer"}
 
 
 def test_every_method_of_a_state_is_in_the_reference() -> None:

@@ -767,7 +767,8 @@ def test_close_ends_what_a_request_is_just_beginning(
     assert registered(faulty) == set()
 
 
-def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store) -> None:
+def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maintenance.process.state._states", {state})  # not those of other tests
     state.wait_for_answer()
     eventually(lambda: registered(store))
     _leave_all()

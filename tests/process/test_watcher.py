@@ -58,7 +58,7 @@ class Life:
         self.lease = Lease(fallback(None), settings=self.settings, runtime=self.machine)
         self.lease.life.apply(Event.START)
         sources, listeners = cast("Sources", self.requests), cast("Listeners", self)
-        self.watcher = Watcher(self.store, self.lease, self.settings, sources, listeners, runtime=self.machine)
+        self.watcher = Watcher(self.store, self.lease, sources, listeners)
         self.watcher._waker = self.waker  # as if the thread runs
 
     def notify_in_thread(self) -> None:

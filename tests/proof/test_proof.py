@@ -549,7 +549,7 @@ def test_a_pid_counts_on_its_own_host_and_boot_alone(wait: Wait) -> None:
 
 
 def test_where_the_boot_is_unknown_no_pid_counts(wait: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maintenance.process.state.boot_id", lambda: "")
+    monkeypatch.setattr("maintenance.proof.prover.boot_id", lambda: "")
     state = MaintenanceState(wait.store, runtime=replace(wait.machine, is_gone=lambda _: True))
     wait.register(host=socket.gethostname(), boot="", revision=1)
     assert not state.prove(state.refresh(), timeout=0).gone

@@ -65,11 +65,11 @@ def _acknowledges_before_installing(self: Any, session: Any) -> Iterator[None]:
 def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
     ticket = self._lease.ticket()
     reading = session.read(self.membership.instance.id)
-    return _Read(self._runtime.clock(), ticket, reading)
+    return _Read(self._lease.runtime.clock(), ticket, reading)
 
 
 def _registers_after_admitting(self: Any, session: Any) -> Iterator[None]:
-    now, until = self._runtime.clock(), self._lease.until
+    now, until = self._lease.runtime.clock(), self._lease.until
     if self.membership.row is Row.ABSENT and until - self._settings.ttl / 2 < now < until:
         self.membership.register(session)
     read = self._ask(session)
@@ -129,7 +129,7 @@ def _renews_unregistered(_: Any) -> None:
 
 
 def _forks_with_the_lease(self: Any) -> None:
-    self._lock = self._runtime.lock()
+    self._lock = self.runtime.lock()
     self.life.fork()
 
 
@@ -149,7 +149,7 @@ def _leaves_before_the_lease_has_ended(self: Any, event: Event = Event.LEAVE) ->
     if self.watcher is not None:
         self._lease.life.epoch += 1
         self.watcher.wake()
-        self._runtime.sleep(self._settings.ttl / 4)  # a busy machine
+        self._runtime.sleep(self._lease.settings.ttl / 4)  # a busy machine
     _true_leave(self, event)
 
 

@@ -107,7 +107,7 @@ def _in(world: World, history: History) -> Iterator[None]:
     network = SimpleNamespace(gethostname=lambda: world.process.host)
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.object(membership, "socket", network))
-        for module in (membership, state):
+        for module in (membership, prover):
             stack.enter_context(patch.object(module, "boot_id", lambda: "boot"))
         stack.enter_context(patch.object(membership, "uuid", ids))
         stack.enter_context(patch.object(lifecycle, "_noticing", _LockOfEach(world)))

@@ -87,7 +87,7 @@ def functions(store: Store, state: MaintenanceState, key: UUID, mode: Mode, when
     maintenance.set_maintenance()  # type: ignore[call-arg]
     maintenance.set_maintenance("on")  # type: ignore[arg-type]
     maintenance.set_maintenance(None)  # type: ignore[arg-type]
-    maintenance.set_maintenance(True, "Back at noon.")  # type: ignore[call-arg]
+    maintenance.set_maintenance(True, "Back at noon.")  # type: ignore[call-arg, arg-type]
     maintenance.set_maintenance(True, messages="Back at noon.")  # type: ignore[call-arg]
     maintenance.set_maintenance(True, message=b"Back at noon.")  # type: ignore[arg-type]
     maintenance.set_maintenance(True, until="noon")  # type: ignore[arg-type]

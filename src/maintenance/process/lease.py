@@ -8,7 +8,7 @@ from maintenance.base.options import Settings
 from maintenance.base.runtime import Runtime
 from maintenance.base.values import Snapshot
 from maintenance.errors import ConfigurationError
-from maintenance.process.life import Event, Life
+from maintenance.process.life import Event, Life, Phase
 
 GRACE: Final = 1.0
 """Seconds for which requests use the last known answer before one of them looks again, while the store is down."""
@@ -43,6 +43,9 @@ class Lease:
     """The newest answer and its lease. Answers are ordered by when they were asked for, never by their revision.
 
     Attributes:
+        settings: How this process follows.
+        runtime: Its clock and threads.
+        life: Its phase and epoch.
         known: The snapshot that was installed last.
         current: What a request uses.
         until: When (clock) the lease ends.
@@ -52,7 +55,7 @@ class Lease:
 
     def __init__(self, before: Snapshot, *, settings: Settings, runtime: Runtime) -> None:
         """Begin with the answer that applies before the first read."""
-        self._settings, self._runtime = settings, runtime
+        self.settings, self.runtime = settings, runtime
         self.life = Life(runtime=runtime)
         self._lock = runtime.lock()
         self._tickets = itertools.count(1)
@@ -101,7 +104,7 @@ class Lease:
                 return False
             self._newest, self._taken, until = ticket, next(self._tickets), self.until
             if epoch == self.life.epoch:
-                until = snapshot.read_at + self._settings.ttl
+                until = snapshot.read_at + self.settings.ttl
                 self.error = None
             self._blocked = _refuse_all(snapshot)
             # In this order, because readers take no lock. A thread that finds the answer known may acknowledge it, and
@@ -122,13 +125,19 @@ class Lease:
     @property
     def running(self) -> bool:
         """Whether requests may use what is known."""
-        return self._runtime.clock() < self.until
+        return self.runtime.clock() < self.until
 
     @property
-    def recent(self) -> bool:
-        """Whether this life has an answer younger than the TTL, with a lease or without."""
-        age = self._runtime.clock() - self.known.read_at
-        return self.known_in == self.life.epoch and age < self._settings.ttl
+    def primed(self) -> bool:
+        """Whether `refresh` or `set` brought an answer in this life, younger than the TTL, and no watcher has yet."""
+        age = self.runtime.clock() - self.known.read_at
+        is_first = self.known_in == self.life.epoch and self.life.phase is not Phase.FOLLOWING
+        return is_first and age < self.settings.ttl
+
+    @property
+    def blocks(self) -> bool:
+        """Whether requests are refused once the lease is over."""
+        return self.settings.when_stale == "block"
 
     def stale_answer(self, *, grace: float) -> Answer:
         """Return what applies once the lease is over and no request waits.
@@ -136,9 +145,9 @@ class Lease:
         Args:
             grace: Seconds for which requests then use it without looking again.
         """
-        if self._settings.when_stale == "block":
+        if self.blocks:
             return self._blocked
-        until = self._runtime.clock() + grace
+        until = self.runtime.clock() + grace
         with self._lock:
             if grace and until - grace >= self.current.deadline and not self.life.closed:
                 self.current = replace(self.current, deadline=until)
@@ -168,7 +177,7 @@ class Lease:
 
     def fork(self) -> None:
         """Begin without a lease in a child, where the parent's threads cannot release their locks."""
-        self._lock = self._runtime.lock()
+        self._lock = self.runtime.lock()
         self.life.fork()
         self._expire()
 

@@ -3,8 +3,7 @@
 import contextlib
 from typing import Final
 
-from maintenance.base.options import Settings
-from maintenance.base.runtime import REAL, Runtime
+from maintenance.base.runtime import REAL
 from maintenance.process.in_flight import Sources
 from maintenance.process.lease import GRACE, Answer, Lease
 from maintenance.process.life import Event, Phase, Thread
@@ -26,19 +25,10 @@ class Lifecycle:
         watcher: Of the present life; None in the phases IDLE and LEAVING.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        lease: Lease,
-        settings: Settings,
-        sources: Sources,
-        listeners: Listeners,
-        *,
-        runtime: Runtime,
-    ) -> None:
+    def __init__(self, store: Store, lease: Lease, sources: Sources, listeners: Listeners) -> None:
         """Take what each life needs; nothing is started or connected yet."""
-        self._store, self._lease, self._settings = store, lease, settings
-        self._sources, self._listeners, self._runtime = sources, listeners, runtime
+        self._store, self._lease, self._sources, self._listeners = store, lease, sources, listeners
+        self._runtime = lease.runtime
         self._reset()
 
     def _reset(self) -> None:
@@ -133,9 +123,7 @@ class Lifecycle:
                 return  # closed in between: no caller would end what is started now
             if self.watcher is None:
                 self._lease.life.apply(Event.START)
-                self.watcher = Watcher(
-                    self._store, self._lease, self._settings, self._sources, self._listeners, runtime=self._runtime
-                )
+                self.watcher = Watcher(self._store, self._lease, self._sources, self._listeners)
             # If no thread can be started, or no descriptor is left to wake it, a request reads: see `_wait`.
             with contextlib.suppress(RuntimeError, OSError):
                 self.watcher.start()

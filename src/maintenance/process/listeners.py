@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Final
 
 from maintenance.base.log import log
-from maintenance.base.runtime import Runtime
 from maintenance.base.values import Snapshot
 from maintenance.process.in_flight import Sources
 from maintenance.process.lease import Lease
@@ -21,16 +20,16 @@ _facts: Final = operator.attrgetter(
 class Listeners:
     """Notifies middlewares at once. Callbacks run in one thread at a time; the last call is about what is known."""
 
-    def __init__(self, lease: Lease, sources: Sources, status: StatusLog, *, runtime: Runtime) -> None:
+    def __init__(self, lease: Lease, sources: Sources, status: StatusLog) -> None:
         """Start with what is known, which is not news."""
-        self._lease, self._sources, self._status, self._runtime = lease, sources, status, runtime
+        self._lease, self._sources, self._status = lease, sources, status
         self._notified = self._called = lease.known
         self._callbacks: tuple[Callable[[Snapshot], object], ...] = ()
         self.fork()
 
     def fork(self) -> None:
         """In the child of a fork, a call that was under way is the parent's."""
-        self._lock, self._calling = self._runtime.lock(), False
+        self._lock, self._calling = self._lease.runtime.lock(), False
 
     def add(self, callback: Callable[[Snapshot], object]) -> None:
         """Call one more, from the next change on."""
@@ -47,7 +46,7 @@ class Listeners:
         if not self._callbacks or not _differ(self._lease.known, self._called):
             return
         try:
-            self._runtime.start(self._call)
+            self._lease.runtime.start(self._call)
         except (RuntimeError, OSError):  # no thread can be started
             self._call()
 

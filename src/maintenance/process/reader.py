@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from maintenance.base.log import log
-from maintenance.base.options import Settings
-from maintenance.base.runtime import Runtime
 from maintenance.base.values import Reading
 from maintenance.errors import StoreError
 from maintenance.process.in_flight import Sources
@@ -36,11 +34,11 @@ class Reader:
         incomplete: Whether an own write overtook the last read, so that another one must follow.
     """
 
-    def __init__(self, store: Store, lease: Lease, settings: Settings, sources: Sources, *, runtime: Runtime) -> None:
+    def __init__(self, store: Store, lease: Lease, sources: Sources) -> None:
         """Take what a try needs; nothing is connected yet."""
-        self._store, self._lease, self._settings = store, lease, settings
-        self._sources, self._runtime = sources, runtime
-        self.membership = Membership(settings, runtime=runtime)
+        self._store, self._lease, self._sources = store, lease, sources
+        self._settings = lease.settings
+        self.membership = Membership(lease.settings, runtime=lease.runtime)
         self.epoch = lease.life.epoch
         self.answered = self.incomplete = False
         self.session: Session | None = None
@@ -91,7 +89,7 @@ class Reader:
     def _ask(self, session: Session) -> _Read:
         ticket = self._lease.ticket()
         # The clock before the question: the answer may lack what is committed after this moment.
-        return _Read(self._runtime.clock(), ticket, session.read(self.membership.instance.id))
+        return _Read(self._lease.runtime.clock(), ticket, session.read(self.membership.instance.id))
 
     def _install(self, read: _Read) -> None:
         lagging = not read.reading.primary
@@ -110,7 +108,7 @@ class Reader:
 
     def _obstacle(self) -> str | None:
         """Why an answer of the primary renews no lease."""
-        if self._settings.when_stale == "block" and self.membership.row is not Row.PRESENT:
+        if self._lease.blocks and self.membership.row is not Row.PRESENT:
             return self.membership.error or NOT_REGISTERED
         return None
 

@@ -11,18 +11,18 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from maintenance.base.options import Settings, check_function
-from maintenance.base.runtime import REAL, Runtime, boot_id, is_importing
+from maintenance.base.runtime import REAL, Runtime, is_importing
 from maintenance.base.values import Change, Details, Fleet, Mode, Snapshot, WhenStale
 from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
 from maintenance.process.in_flight import EVERYTHING, InFlightSource, Sources
 from maintenance.process.lease import LAGGING, Answer, Lease, fallback
-from maintenance.process.life import Event, Phase
+from maintenance.process.life import Event
 from maintenance.process.lifecycle import Lifecycle
 from maintenance.process.listeners import Listeners
 from maintenance.process.status import Status, StatusLog
-from maintenance.proof.judge import Progress, Proof, Question
-from maintenance.proof.membership import Row, hostname
-from maintenance.proof.prover import Prover
+from maintenance.proof.judge import Progress, Proof
+from maintenance.proof.membership import Row
+from maintenance.proof.prover import prove
 from maintenance.stores import Session, Store, open_store
 from maintenance.stores.conversation import Conversation
 
@@ -65,13 +65,12 @@ class MaintenanceState:
         """
         settings = Settings(ttl=ttl, when_stale=when_stale, boot_timeout=boot_timeout, register=register)
         self.store = open_store(store) if isinstance(store, str) else _check_store(store)
-        self._settings, self._runtime = settings, runtime
         self.clock = runtime.clock
         self.lease = Lease(fallback(os.environ.get("MAINTENANCE_MODE")), settings=settings, runtime=runtime)
         self._sources = Sources(clock=runtime.clock)
-        self._status = StatusLog(self.lease, when_stale=when_stale)
-        self._listeners = Listeners(self.lease, self._sources, self._status, runtime=runtime)
-        self.lifecycle = Lifecycle(self.store, self.lease, settings, self._sources, self._listeners, runtime=runtime)
+        self._status = StatusLog(self.lease)
+        self._listeners = Listeners(self.lease, self._sources, self._status)
+        self.lifecycle = Lifecycle(self.store, self.lease, self._sources, self._listeners)
         self._kept: Conversation | None = None
         _states.add(self)
 
@@ -95,7 +94,7 @@ class MaintenanceState:
             return current.snapshot
         lifecycle = self.lifecycle
         lifecycle.notice_fork()
-        if self._settings.when_stale == "serve" and self.lease.recent and self.lease.life.phase is not Phase.FOLLOWING:
+        if self.lease.primed and not self.lease.blocks:
             if not is_importing():  # or this process may be about to fork
                 lifecycle.begin()
             return self.lease.known
@@ -125,7 +124,7 @@ class MaintenanceState:
             StoreError: The store cannot be reached, or the row is missing or wrong.
         """
         try:
-            with self._converse(self._settings.boot_timeout) as session:
+            with self._converse(self.lease.settings.boot_timeout) as session:
                 ticket, sent = self.lease.ticket(), self.clock()
                 reading = session.read()
             snapshot = reading.snapshot(read_at=sent)
@@ -214,18 +213,17 @@ class MaintenanceState:
         Raises:
             TypeError, ValueError: An argument is wrong; nothing was asked.
         """
-        _check_question(snapshot, drain=drain, progress=progress)
-        host, boot = hostname(), boot_id()
-        question = Question(
-            revision=snapshot.revision,
-            enabled=snapshot.enabled,
-            drain=drain,
-            expect=expect,
-            presume_dead=presume_dead,
-            is_gone=lambda it: bool(boot) and (it.host, it.boot) == (host, boot) and self._runtime.is_gone(it.pid),
-        )
         with self._open_conversation() as conversation:
-            return Prover(conversation, question, runtime=self._runtime).run(timeout=timeout, progress=progress)
+            return prove(
+                conversation,
+                snapshot,
+                drain=drain,
+                timeout=timeout,
+                expect=expect,
+                presume_dead=presume_dead,
+                progress=progress,
+                runtime=self.lease.runtime,
+            )
 
     async def aprove(self, snapshot: Snapshot, **options: Any) -> Proof:
         """Run `prove` in a thread, for async code. A cancelled task ends the wait."""
@@ -285,8 +283,8 @@ class MaintenanceState:
             snapshot=self.lease.known,
             last_error=self.lease.error,
             store=self.store.name,
-            ttl=self._settings.ttl,
-            when_stale=self._settings.when_stale,
+            ttl=self.lease.settings.ttl,
+            when_stale=self.lease.settings.when_stale,
             listening=watcher is not None and watcher.reader.listening,
             instance=membership.instance.id if membership else None,
             registered=membership is not None and membership.row is Row.PRESENT,
@@ -373,19 +371,6 @@ def _check_store(value: Store) -> Store:
             f"store is a {type(value).__name__}: use a Store, or a URL such as postgresql://user@host/database"
         )
     return value
-
-
-def _check_question(snapshot: Snapshot, *, drain: bool, progress: Progress) -> None:
-    if not isinstance(snapshot, Snapshot):
-        raise TypeError(f"snapshot is {snapshot!r}: use prove(state.set(...)) or prove(state.refresh())")
-    if not isinstance(drain, bool):
-        raise TypeError(f"drain is {drain!r}: use True or False")
-    if not callable(progress):
-        raise TypeError(f"progress is {progress!r}: use a function of one Proof")
-    if snapshot.source != "store":
-        raise ValueError("the snapshot was never in a store: use prove(state.set(...)) or prove(state.refresh())")
-    if drain and not snapshot.enabled:
-        raise ValueError("drain is True and the flag is off, which refuses nothing: use drain=False")
 
 
 def _parse_uuid(value: UUID | str | None) -> UUID | None:

@@ -8,7 +8,6 @@ from typing import Literal
 from maintenance.base.log import log
 from maintenance.base.values import Snapshot, WhenStale
 from maintenance.process.lease import Lease
-from maintenance.process.life import Phase
 
 Condition = Literal["fresh", "stale", "never read"]
 
@@ -49,9 +48,9 @@ class Status:
 class StatusLog:
     """Logs once that the answer has become too old, and once that it is fresh again."""
 
-    def __init__(self, lease: Lease, *, when_stale: WhenStale) -> None:
+    def __init__(self, lease: Lease) -> None:
         """Begin with nothing read."""
-        self._lease, self._when_stale = lease, when_stale
+        self._lease = lease
         self._complained = False
         self.condition: Condition = "never read"
         self.since = dt.datetime.now(dt.UTC)
@@ -71,9 +70,7 @@ class StatusLog:
     def _find_condition(self) -> Condition:
         if self._lease.known.source != "store":
             return "never read"
-        # Without a watcher that has read, a direct read counts.
-        is_primed = self._lease.recent and self._lease.life.phase is not Phase.FOLLOWING
-        return "fresh" if is_primed or self._lease.running else "stale"
+        return "fresh" if self._lease.primed or self._lease.running else "stale"
 
     def _log(self, condition: Condition) -> None:
         known = self._lease.known
@@ -82,5 +79,5 @@ class StatusLog:
             return
         word = "on" if known.enabled else "off"
         value = "MAINTENANCE_MODE, or off without it" if condition == "never read" else "the last known value"
-        effect = "refusing all requests" if self._when_stale == "block" else f"using {value} (maintenance {word})"
+        effect = "refusing all requests" if self._lease.blocks else f"using {value} (maintenance {word})"
         log(logging.WARNING, "cannot read the flag from the database, %s: %s", effect, self._lease.error)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from maintenance.base.log import log
-from maintenance.base.options import Settings
-from maintenance.base.runtime import NOBODY, Runtime, Waker
+from maintenance.base.runtime import NOBODY, Waker
 from maintenance.errors import FlagError, LateError, StoreError
 from maintenance.process.in_flight import Sources
 from maintenance.process.lease import Lease
@@ -48,20 +47,11 @@ class Watcher:
         trying_since: When (clock) the try under way began, in whatever thread; None between two tries.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        lease: Lease,
-        settings: Settings,
-        sources: Sources,
-        listeners: Listeners,
-        *,
-        runtime: Runtime,
-    ) -> None:
+    def __init__(self, store: Store, lease: Lease, sources: Sources, listeners: Listeners) -> None:
         """Take what a life needs; nothing is started or connected yet."""
-        self._lease, self._settings, self._runtime = lease, settings, runtime
-        self._sources, self._listeners = sources, listeners
-        self.reader = Reader(store, lease, settings, sources, runtime=runtime)
+        self._lease, self._sources, self._listeners = lease, sources, listeners
+        self._settings, self._runtime = settings, runtime = lease.settings, lease.runtime
+        self.reader = Reader(store, lease, sources)
         self.room = WaitingRoom(boot_timeout=settings.boot_timeout, runtime=runtime)
         self.thread = Thread.NONE
         self.late = False

@@ -48,6 +48,10 @@ class Question:
         Raises:
             TypeError, ValueError: `expect` or `presume_dead` is wrong.
         """
+        if not isinstance(self.drain, bool):
+            raise TypeError(f"drain is {self.drain!r}: use True or False")
+        if self.drain and not self.enabled:
+            raise ValueError("drain is True and the flag is off, which refuses nothing: use drain=False")
         if self.expect is not None and not isinstance(self.expect, int):
             raise TypeError(f"expect is {self.expect!r}: use the number of instances, as an int, or None")
         check_number("expect", self.expect, least=0)

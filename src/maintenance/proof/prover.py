@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Final
 
-from maintenance.base.runtime import Runtime
-from maintenance.base.values import SENTINEL, Instance
+from maintenance.base.runtime import Runtime, boot_id
+from maintenance.base.values import SENTINEL, Instance, Snapshot
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.proof.judge import Progress, Proof, Question, check_number, judge, lease_end
+from maintenance.proof.membership import hostname
 from maintenance.stores import Session
 from maintenance.stores.conversation import Conversation
 
@@ -30,6 +31,36 @@ _HANG: Final = 5.0
 
 _LEAST: Final = 1.0
 """Seconds that even the last look has, so that a time-out of 0 allows one honest look."""
+
+
+def prove(
+    conversation: Conversation,
+    snapshot: Snapshot,
+    *,
+    drain: bool,
+    timeout: float | None,
+    expect: int | None,
+    presume_dead: float | None,
+    progress: Progress,
+    runtime: Runtime,
+) -> Proof:
+    """Wait until every instance has provably followed a flip; see `MaintenanceState.prove`."""
+    if not isinstance(snapshot, Snapshot):
+        raise TypeError(f"snapshot is {snapshot!r}: use prove(state.set(...)) or prove(state.refresh())")
+    if not callable(progress):
+        raise TypeError(f"progress is {progress!r}: use a function of one Proof")
+    if snapshot.source != "store":
+        raise ValueError("the snapshot was never in a store: use prove(state.set(...)) or prove(state.refresh())")
+    host, boot = hostname(), boot_id()
+    question = Question(
+        revision=snapshot.revision,
+        enabled=snapshot.enabled,
+        drain=drain,
+        expect=expect,
+        presume_dead=presume_dead,
+        is_gone=lambda it: bool(boot) and (it.host, it.boot) == (host, boot) and runtime.is_gone(it.pid),
+    )
+    return Prover(conversation, question, runtime=runtime).run(timeout=timeout, progress=progress)
 
 
 class Prover:
