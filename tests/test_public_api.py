@@ -260,7 +260,7 @@ def test_the_options_of_the_command(command: str) -> None:
     done = run(*command.split(), "--help")
     assert done.returncode == 0, done.stderr
     # At the start of a line: elsewhere, a sentence or the usage mentions an option.
-    options = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", done.stdout, flags=re.MULTILINE)
+    options = re.findall(r"^ {2}(?:-\w, )?(--[a-z-]+)", done.stdout, flags=re.MULTILINE)
     assert sorted(options) == sorted(COMMANDS[command].split())
 
 
