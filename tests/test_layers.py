@@ -65,7 +65,7 @@ def test_imports_point_down_only() -> None:
     assert " 0 broken" in done.stdout
 
 
-def test_the_layers_are_told_when_one_looks_up(tmp_path: Path) -> None:
+def test_an_import_that_points_up_is_found(tmp_path: Path) -> None:
     """The rule itself is tested: a store that imports the state, in a copy, is found."""
     copy = tmp_path / "src" / "maintenance"
     for path in SOURCE.rglob("*.py"):

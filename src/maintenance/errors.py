@@ -6,15 +6,15 @@ class MaintenanceError(Exception):
 
 
 class ConfigurationError(MaintenanceError, ValueError):
-    """An option, a URL or an environment variable is wrong; the message says what to write instead."""
+    """An option, a URL or an environment variable is wrong. The message says what to use instead."""
 
 
 class StoreError(MaintenanceError):
-    """The store could not be reached, or what it holds is not a flag. Never contains a password."""
+    """The store cannot be reached, or its flag is missing or wrong. The message never contains a password."""
 
 
 class LateError(StoreError):
-    """The store has not answered in time; it may be slow, and not away."""
+    """The store did not answer in time. It may be slow rather than down."""
 
 
 class FlagError(StoreError):
@@ -22,8 +22,8 @@ class FlagError(StoreError):
 
 
 class RegistrationError(StoreError):
-    """The store answers, but has no place for instances, or the role may not write there."""
+    """The store answers, but it has no table of instances, or the role may not write there."""
 
 
 class LateRegistrationError(RegistrationError, LateError):
-    """The store answers, but somebody else keeps instances from being written."""
+    """The store answers, but another transaction keeps instances from being written."""

@@ -1,4 +1,4 @@
-"""The edge: clocks, native threads and what wakes them. Everything here can be replaced by a simulation."""
+"""The edge: clocks, native threads and their wakers. A simulation replaces all of it."""
 
 import contextlib
 import functools
@@ -17,17 +17,17 @@ from typing import Any, Final, Protocol
 
 
 def _boot_clock() -> Callable[[], float]:
-    """Seconds on a clock that also runs while the machine is suspended: CLOCK_MONOTONIC stands still on Linux."""
+    """Seconds on a clock that also runs while the machine is suspended. CLOCK_MONOTONIC stops then on Linux."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     if clock is None and sys.platform == "darwin":
-        clock = time.CLOCK_MONOTONIC  # which counts the sleep there
+        clock = time.CLOCK_MONOTONIC  # it counts the sleep there
     return time.monotonic if clock is None else functools.partial(time.clock_gettime, clock)
 
 
 def _native(module: str, name: str) -> Any:
-    """A function of the standard library as it was before gevent patched it.
+    """A function of the standard library, without gevent's patch.
 
-    The background thread must be a real one: in a green thread a wait for PostgreSQL freezes the worker (measured).
+    The background thread must be a real one: a green thread that waits for PostgreSQL freezes the worker (measured).
     """
     monkey = sys.modules.get("gevent.monkey")
     return monkey.get_original(module, name) if monkey else getattr(import_module(module), name)
@@ -43,36 +43,36 @@ def _start(function: Callable[[], None]) -> None:
 
 
 def _lock() -> contextlib.AbstractContextManager[Any]:
-    # Native: it is held for a few instructions only, never across a switch of green threads.
+    # A native lock, because it is held for a few instructions and never across a switch of green threads.
     lock: contextlib.AbstractContextManager[Any] = _native("_thread", "allocate_lock")()
     return lock
 
 
 class Waker(Protocol):
-    """Ends the background thread's wait, from any thread, and from a green one."""
+    """Ends the wait of the background thread, from any thread, green ones included."""
 
     def wake(self) -> None:
-        """End the wait that is under way, or else the next one."""
+        """End the present wait, or the next one."""
 
     def wait(self, timeout: float, *, fd: int | None = None) -> bool:
-        """Wait until `wake` is called or `fd` can be read, for `timeout` seconds at most; True where woken."""
+        """Wait until `wake` is called or `fd` can be read, for `timeout` seconds at most; True if `wake` was called."""
 
     def close(self) -> None:
-        """Let go; from now on, `wake` does nothing."""
+        """Release the resources. From now on, `wake` does nothing."""
 
 
 class SocketWaker:
     """See `Waker`."""
 
     def __init__(self) -> None:
-        """Open a pair of sockets, which every platform can wait for together with a connection."""
+        """Open a pair of sockets: every platform can wait for them together with a connection."""
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
 
     def wake(self) -> None:
         """See `Waker.wake`."""
-        # Full means woken already; closed means that nobody waits any more.
+        # Full means woken already; closed means that no thread waits any more.
         with contextlib.suppress(OSError):
             self._writer.send(b"\0")
 
@@ -91,23 +91,23 @@ class SocketWaker:
 
 
 def _wait_readable(descriptors: list[int], timeout: float) -> None:
-    # poll, because select refuses descriptors above 1023, which a busy server has.
+    # poll, because select refuses descriptors above 1023, and a busy server has those.
     try:
         poller = _native("select", "poll")()
     except AttributeError:  # Windows
         _native("select", "select")(descriptors, [], [], timeout)
         return
     for descriptor in descriptors:
-        poller.register(descriptor, 1)  # POLLIN; hang-ups and errors are always told
+        poller.register(descriptor, 1)  # POLLIN; poll always reports hang-ups and errors
     poller.poll(timeout * 1000)
 
 
 class _Nobody:
-    """Stands for a waker until the thread is started: a real one takes two descriptors, and there may be none left."""
+    """A waker until the thread starts. A real one takes two descriptors, and there may be none left."""
 
     def wake(self) -> None: ...
 
-    def wait(self, timeout: float, *, fd: int | None = None) -> bool:  # noqa: ARG002 - a waker's
+    def wait(self, timeout: float, *, fd: int | None = None) -> bool:  # noqa: ARG002 - the protocol's
         return False
 
     def close(self) -> None: ...
@@ -117,8 +117,8 @@ NOBODY: Final[Waker] = _Nobody()
 
 
 def is_importing() -> bool:
-    """Whether the caller is called by an import: a server may fork once that is done."""
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - CPython's and PyPy's own way to ask
+    """Whether an import calls the caller. A server may fork after it."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - CPython and PyPy have no public name for it
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
@@ -137,15 +137,15 @@ def is_gone(pid: int) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What a state takes from the machine that it runs on.
+    """The parts of the machine that a state uses.
 
     Attributes:
         clock: Seconds, of this machine only, also while it is suspended.
-        start: Runs a function in a daemon thread; raises RuntimeError where none can be started.
+        start: Runs a function in a daemon thread; raises RuntimeError if none can be started.
         lock: Makes a lock.
         event: Makes an event that a request waits for; cooperative under gevent.
-        waker: Makes what ends the background thread's wait.
-        sleep: Waits, in the caller's thread.
+        waker: Makes the waker of the background thread.
+        sleep: Waits in the caller's thread.
         pid: The process id, which a fork changes.
         is_gone: Whether no process of this namespace has a pid.
         uniform: A random float between two others.
@@ -154,7 +154,7 @@ class Runtime:
     clock: Callable[[], float] = _boot_clock()
     start: Callable[[Callable[[], None]], None] = _start
     lock: Callable[[], contextlib.AbstractContextManager[Any]] = _lock
-    event: Callable[[], threading.Event] = lambda: threading.Event()  # when it is called: gevent may patch it
+    event: Callable[[], threading.Event] = lambda: threading.Event()  # looked up late: gevent may patch it
     waker: Callable[[], Waker] = SocketWaker
     sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
     pid: Callable[[], int] = os.getpid
@@ -166,10 +166,10 @@ REAL: Final = Runtime()
 
 
 def boot_id() -> str:
-    """What tells one boot and one process namespace from another: a pid means something only inside both.
+    """The id of this boot and process namespace. A pid has a meaning only inside both.
 
     Returns:
-        Empty where the system does not tell (other than Linux); then no pid is ever taken for gone.
+        Empty if the system has none (other than Linux). Then no process ever counts as gone.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

@@ -68,7 +68,7 @@ def _choose(state: MaintenanceState | None) -> MaintenanceState:
     """The given state, or the default one.
 
     Raises:
-        ConfigurationError: It is something else; or there is no default state, and no database is named.
+        ConfigurationError: It is something else; or no default state exists and no database is named.
     """
     check_state(state)
     return default_state() if state is None else state
@@ -130,7 +130,7 @@ def maintenance_enabled() -> bool:
     """Whether maintenance is on, by the default state.
 
     Raises:
-        ConfigurationError: There is no default state, and no database is named.
+        ConfigurationError: No default state exists and no database is named.
     """
     return default_state().enabled
 

@@ -64,7 +64,7 @@ class InFlight:
         try:
             known = self.table.copy()
             present = list(filter(None, known))
-            # One step, so that no look at the table misses an entry. What was appended since stays behind it.
+            # One step, so that no look at the table misses an entry. Entries appended since stay behind it.
             self.table[: len(known)] = present
             self.room = 2 * len(present) + ROOM
         finally:
@@ -84,7 +84,7 @@ class InFlightSource(Protocol):
     """One middleware, as its state sees it."""
 
     def entries(self, snapshot: Snapshot) -> list[tuple[Entry, bool]] | None:
-        """What is in flight, and whether a flag refuses it; None if requests are not tracked."""
+        """The requests in flight, each with whether a flag refuses it; None if requests are not tracked."""
 
     def clear(self) -> None:
         """Forget all."""
@@ -115,7 +115,7 @@ class Sources:
         self.closed_at = min(self.closed_at, self._clock())
 
     def measure(self, snapshot: Snapshot) -> Load | None:
-        """What is in flight and refused by a flag; None if one of the middlewares does not track its requests."""
+        """The requests in flight that a flag refuses; None if one of the middlewares does not track its requests."""
         entries = [source.entries(snapshot) for source in tuple(self._sources)]
         if None in entries:
             return None
@@ -123,7 +123,7 @@ class Sources:
         return sum_up(mine, now=self._clock())
 
     def is_idle(self) -> bool:
-        """Whether nothing is in flight that is known of."""
+        """Whether no known request is in flight."""
         load = self.measure(EVERYTHING)
         return load is None or load.in_flight == 0
 

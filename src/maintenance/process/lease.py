@@ -154,7 +154,7 @@ class Lease:
             return self.current
 
     def end(self, event: Event) -> bool:
-        """End the lease and its epoch. What is known stays.
+        """End the lease and its epoch. The known answer stays.
 
         Args:
             event: LEAVE or CLOSE.
@@ -176,7 +176,7 @@ class Lease:
         self.current = self._choose(self.known, self.until)
 
     def fork(self) -> None:
-        """Begin without a lease in a child, where the parent's threads cannot release their locks."""
+        """Begin without a lease in a child. A thread of the parent may hold the lock, so the child gets a new one."""
         self._lock = self.runtime.lock()
         self.life.fork()
         self._expire()

@@ -17,7 +17,7 @@ that epoch is over, no answer of that watcher renews the lease, and the watcher 
 
 Two more facts belong to one life. They are kept by the objects that change them:
 
-- `Thread`, kept by the watcher: NONE -> STARTING -> RUNNING -> NONE. Unless it is RUNNING, a request reads by itself.
+- `Thread`, kept by the watcher: NONE -> STARTING -> RUNNING -> NONE. Unless it is RUNNING, requests read.
 - `maintenance.proof.membership.Row`: ABSENT -> UNCERTAIN -> PRESENT. UNCERTAIN lasts until a later read shows the row.
 """
 
@@ -28,7 +28,7 @@ from maintenance.base.runtime import Runtime
 
 
 class Phase(Enum):
-    """Where a process is in its life."""
+    """The stages of a life."""
 
     IDLE = auto()
     BOOTING = auto()

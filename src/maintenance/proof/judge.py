@@ -24,7 +24,7 @@ def lease_end(ttl: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is to be proven.
+    """The claim to prove.
 
     Attributes:
         revision: Of the flag.
@@ -117,7 +117,7 @@ def judge(fleet: Fleet, question: Question, *, elapsed: float) -> Proof:
     Args:
         fleet: The flag and the instances, read in one statement that was sent `elapsed` seconds after the commit
             had returned, or later.
-        question: What is to be proven.
+        question: The claim to prove.
         elapsed: Seconds.
     """
     sorted_out: dict[str, list[Instance]] = {"confirmed": [], "gone": [], "presumed": [], "fenced": []}

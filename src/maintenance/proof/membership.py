@@ -82,8 +82,8 @@ class Membership:
 
         Args:
             session: Where to write.
-            revision: What is installed.
-            load: What is in flight under it; None if requests are not tracked.
+            revision: The installed one.
+            load: The requests in flight under it; None if they are not tracked.
             drain: Whether an operator waits for what is in flight.
         """
         self.draining = drain and load is not None and load.in_flight > 0
