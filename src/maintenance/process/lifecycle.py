@@ -42,30 +42,26 @@ class Lifecycle:
     def booting(self) -> bool:
         """Whether this life has not read yet, and its first requests still wait for that."""
         life, watcher = self._lease.life, self.watcher
-        if watcher is not None and self._runtime.clock() >= watcher.room.boot_until:
-            life.apply(Event.READY, epoch=watcher.reader.epoch)
-        return life.phase is not Phase.FOLLOWING
+        if life.phase is Phase.FOLLOWING:
+            return False
+        if watcher is None or self._runtime.clock() < watcher.room.boot_until:
+            return True
+        return not life.apply(Event.READY, epoch=watcher.reader.epoch)
 
     @property
     def must_wait(self) -> bool:
         """Whether the flag is read only if the caller waits: before the first read, and without a thread."""
-        return self.booting or not self._has_thread()
-
-    def _has_thread(self) -> bool:
         watcher = self.watcher
-        return watcher is None or watcher.running
+        return watcher is None or not watcher.running or self.booting
 
     def peek(self) -> Answer | None:
         """Return the answer for a request past its deadline, or None if the caller must use `wait_for_answer`."""
-        lease = self._lease
-        if lease.life.closed:
-            return lease.current
         self.begin()
+        lease, watcher = self._lease, self.watcher
         if lease.running:
             return lease.current
-        watcher = self.watcher
         if watcher is None or self.booting:
-            return None
+            return lease.current if lease.life.closed else None
         # Unless the thread runs, a request has to try.
         is_down = watcher.running and (lease.failing or not watcher.room.outcomes)
         return lease.stale_answer(grace=GRACE) if is_down else None
@@ -80,15 +76,19 @@ class Lifecycle:
             watcher = self.watcher
             if watcher is None:
                 continue  # it left in between; the next look starts a new life
-            if self.booting:
-                self._wait(watcher, watcher.room.boot_until - self._runtime.clock())
-                first = False
-            else:
-                with watcher.room.patience(sent=watcher.trying_since) as (seconds, first):
-                    self._wait(watcher, seconds)
-            if not (self.booting and self._has_thread()):
+            first = self._wait_for(watcher)
+            if not watcher.running or not self.booting:
                 return self._conclude(first=first)
         return answer
+
+    def _wait_for(self, watcher: Watcher) -> bool:
+        """Wait for the outcome of one try; True if this is the request that waits for long."""
+        if self.booting:
+            self._wait(watcher, watcher.room.boot_until - self._runtime.clock())
+            return False
+        with watcher.room.patience(sent=watcher.trying_since) as (seconds, first):
+            self._wait(watcher, seconds)
+        return first
 
     def _wait(self, watcher: Watcher, seconds: float) -> None:
         """Wait for the outcome of one try, or make it."""
@@ -97,11 +97,11 @@ class Lifecycle:
         outcome = room.enter()
         if room.outcomes != outcomes or lease.running or watcher.over:
             return
-        if not lease.failing or (self.booting and watcher.late):
+        if not lease.failing or (watcher.late and self.booting):
             watcher.wake()  # a failing one paces itself, however many requests come; a late one has waited already
         if watcher.running or (watcher.thread is Thread.STARTING and self.booting):
             outcome.wait(max(seconds, 0.0))
-        if not watcher.try_here() and watcher.thread is Thread.NONE:
+        if not watcher.running and not watcher.try_here() and watcher.thread is Thread.NONE:
             outcome.wait(max(seconds, 0.0))  # another request tries
 
     def _conclude(self, *, first: bool) -> Answer:
