@@ -259,6 +259,24 @@ def test_a_first_request_that_waits_while_the_process_leaves_waits_for_its_next_
     assert clock.now == 1000.0 + LEAVE_LIMIT
 
 
+def test_a_request_whose_process_leaves_as_it_comes_starts_its_next_life(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MaintenanceState(store, register=False).set(True)
+    state = MaintenanceState(store, runtime=runtime(Clock(), start=refuse))
+    peek = state.lifecycle.peek
+
+    def leave_after() -> Answer | None:
+        monkeypatch.setattr(state.lifecycle, "peek", peek)
+        answer = peek()
+        state.leave()
+        return answer
+
+    monkeypatch.setattr(state.lifecycle, "peek", leave_after)
+    assert not is_open(state.wait_for_answer())
+    assert store.reads == 1
+
+
 # Later
 
 

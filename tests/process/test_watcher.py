@@ -588,6 +588,12 @@ def test_whatever_fails_in_a_rest_ends_no_thread(life: Life, caplog: pytest.LogC
     assert life.lease.running
 
 
+def test_a_rest_ends_when_the_flag_changes(life: Life) -> None:
+    life.attempt()
+    life.waker.meanwhile = life.flip
+    assert life.rest() == 0.0
+
+
 def test_a_rest_ends_when_it_is_woken(life: Life) -> None:
     life.attempt()
     life.watcher.wake()

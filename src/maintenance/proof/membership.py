@@ -97,17 +97,12 @@ class Membership:
 
     def owes(self, revision: int, load: Load | None) -> bool:
         """Whether the row shows something else than what is installed, or requests that have ended."""
-        before = self._reported
-        if self.row is not Row.PRESENT or before is None:
+        before, in_flight = self._reported, None if load is None else load.in_flight
+        if before is None or (before.revision, before.in_flight) == (revision, in_flight):
             return False
-        if revision != before.revision:
+        if before.revision != revision or not in_flight:
             return True
-        if load is None:
-            return before.in_flight is not None
-        if load.in_flight == before.in_flight:
-            return False
-        pause = self._runtime.clock() - self._reported_at
-        return load.in_flight == 0 or (self.draining and pause >= DRAIN_REPORT)
+        return self.draining and self._runtime.clock() - self._reported_at >= DRAIN_REPORT
 
     def follow_up(self, session: Session, revision: int, load: Load | None) -> None:
         """Report what the row owes, between two reads."""
