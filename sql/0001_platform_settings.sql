@@ -1,8 +1,9 @@
--- The settings of a platform, one row each, and the maintenance flag among them.
--- Safe to run again: it creates what is missing and never resets a value.
--- What is called here is named or cast so that it is PostgreSQL's own, whatever functions others have put into public.
+-- The settings of a platform, one row each. The maintenance flag is one of them.
+-- Safe to run again: this file creates missing objects and never resets a value.
+-- Every function is named with its schema, or called with exactly matching types. Otherwise a function that another role
+-- created in the schema public could be called instead of PostgreSQL's own.
 
--- Of several at once in a transaction each, one migrates and the others wait.
+-- If several transactions migrate at the same time, the first takes this lock and the others wait.
 DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;
 
 CREATE TABLE IF NOT EXISTS public.platform_settings (
@@ -11,12 +12,12 @@ CREATE TABLE IF NOT EXISTS public.platform_settings (
     value_bool  boolean,
     value_text  text,
     description text        NOT NULL DEFAULT '',
-    updated_at  timestamptz DEFAULT now(),
+    updated_at  timestamptz NOT NULL DEFAULT now(),
     updated_by  uuid
 );
 
--- A table of that name may have been there before. What it lacks is added, after a look; what it has in another form is
--- somebody else's, and stays.
+-- A table of that name may already exist. Missing columns are added, and existing columns stay as they are. If a column
+-- has another type, the migration stops.
 DO $$
 DECLARE
     wrong text;
@@ -41,7 +42,7 @@ BEGIN
     END;
     IF wrong IS NOT NULL THEN
         RAISE EXCEPTION USING MESSAGE = pg_catalog.concat(
-            'public.platform_settings is there in another form (', wrong, '): change its columns, or rename it'
+            'public.platform_settings exists in another form (', wrong, '): change its columns, or rename it'
         );
     END IF;
     IF (
@@ -55,7 +56,7 @@ BEGIN
             ADD COLUMN IF NOT EXISTS value_bool boolean,
             ADD COLUMN IF NOT EXISTS value_text text,
             ADD COLUMN IF NOT EXISTS description text NOT NULL DEFAULT '',
-            ADD COLUMN IF NOT EXISTS updated_at timestamptz DEFAULT now(),
+            ADD COLUMN IF NOT EXISTS updated_at timestamptz NOT NULL DEFAULT now(),
             ADD COLUMN IF NOT EXISTS updated_by uuid;
     END IF;
     IF NOT EXISTS (
@@ -74,16 +75,16 @@ BEGIN
 END
 $$;
 
--- Not ON CONFLICT: that would use up a value of the id's sequence each time.
+-- ON CONFLICT would take a value of the id's sequence each time.
 INSERT INTO public.platform_settings (key, value_bool, description)
 SELECT 'maintenance_mode', false, 'While true, every process answers 503 Service Unavailable.'
 WHERE NOT EXISTS (SELECT FROM public.platform_settings WHERE key = 'maintenance_mode');
 
--- Where the platform keeps its users in public.users with a uuid key, updated_by refers to it.
+-- If the platform keeps its users in public.users with a uuid key, updated_by refers to that table.
 DO $$
 BEGIN
     IF EXISTS (
-        -- whatever it is called, and whatever it refers to
+        -- under any name, and to any table
         SELECT FROM pg_constraint c
         JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
         WHERE c.conrelid = 'public.platform_settings'::regclass::oid
@@ -95,7 +96,7 @@ BEGIN
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
         JOIN pg_class t ON t.oid = i.indrelid
         WHERE i.indrelid = pg_catalog.to_regclass('public.users')::oid
-          -- a permanent table; neither an unlogged one nor a materialized view can be referred to
+          -- A foreign key can refer to permanent tables only, not to unlogged tables or materialized views.
           AND t.relkind IN ('r', 'p')
           AND t.relpersistence = 'p'
           AND i.indisunique
@@ -107,12 +108,12 @@ BEGIN
     ) THEN
         RETURN;
     END IF;
-    -- NOT VALID: rows written before the users table existed stay as they are.
+    -- NOT VALID, because rows from before the users table existed stay as they are.
     ALTER TABLE public.platform_settings
         ADD CONSTRAINT platform_settings_updated_by_fkey
         FOREIGN KEY (updated_by) REFERENCES public.users (id) ON DELETE SET NULL NOT VALID;
 EXCEPTION
     WHEN insufficient_privilege THEN
-        RAISE NOTICE 'updated_by stays a plain uuid: this role may not refer to public.users';
+        RAISE NOTICE 'updated_by stays a plain uuid, because this role may not refer to public.users';
 END
 $$;

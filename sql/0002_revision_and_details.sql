@@ -1,10 +1,11 @@
 -- A revision that grows with each change of a value, whoever makes it, and the details of a maintenance.
--- Safe to run again: each step looks before it locks.
+-- Safe to run again: each step checks whether it is needed before it takes a lock.
 
--- Of several at once in a transaction each, one migrates and the others wait.
+-- If several transactions migrate at the same time, the first takes this lock and the others wait.
 DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;
 
--- Where the settings are made anew beside instances of before, their revisions must not come again.
+-- If the settings table is recreated while old instance rows remain, a revision that they have acknowledged must never
+-- be used again.
 DO $$
 DECLARE
     acknowledged bigint := 0;
@@ -21,7 +22,8 @@ BEGIN
 END
 $$;
 
--- Who may update the row needs no grant of its own. USAGE takes numbers, which leaves gaps, and sets none.
+-- A role that may update the row needs no further grant. USAGE allows taking numbers, which leaves gaps, but not setting
+-- them.
 DO $$
 BEGIN
     IF NOT pg_catalog.has_sequence_privilege('public', 'public.platform_settings_revision_seq', 'USAGE') THEN
@@ -47,33 +49,53 @@ BEGIN
             -- the revision at which an operator waits for requests in flight
             ADD COLUMN IF NOT EXISTS drain_revision bigint;
     END IF;
+    -- The default fills existing rows. For a new row the trigger takes a number, and a default would take another.
+    IF EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = 'public.platform_settings'::regclass::oid AND attname = 'revision' AND atthasdef
+    ) THEN
+        ALTER TABLE public.platform_settings ALTER COLUMN revision DROP DEFAULT;
+    END IF;
 END
 $$;
 
--- Never SECURITY DEFINER: anyone may put this trigger on a table of his own, whose types run his code.
+-- Never SECURITY DEFINER: any role may put this trigger on its own table, whose types may run that role's code.
 CREATE OR REPLACE FUNCTION public.platform_settings_revise() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    will_update boolean := false;
 BEGIN
-    -- A crash must not take a flip back, whoever made it: processes may have followed it already.
+    -- A crash must not take a flip back, whoever made it, because processes may already follow it.
     IF current_setting('synchronous_commit') IN ('off', 'local') THEN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
     IF TG_OP = 'INSERT' THEN
-        NEW.revision := nextval('public.platform_settings_revision_seq');
-        RETURN NEW;
-    END IF;
-    IF (NEW.key, NEW.value_bool, NEW.value_text, NEW.details)
+        -- INSERT ... ON CONFLICT DO UPDATE also comes here first. If the row exists, the update takes the number, so that
+        -- a flip takes one number only. The lock keeps the row from being deleted before the update.
+        BEGIN
+            PERFORM FROM public.platform_settings WHERE key = NEW.key FOR KEY SHARE;
+            will_update := FOUND;
+        EXCEPTION
+            WHEN insufficient_privilege THEN
+                NULL;  -- This role may only insert, so no update follows.
+        END;
+        NEW.revision := CASE WHEN will_update THEN 0 ELSE nextval('public.platform_settings_revision_seq') END;
+    ELSIF (NEW.key, NEW.value_bool, NEW.value_text, NEW.details)
         IS DISTINCT FROM (OLD.key, OLD.value_bool, OLD.value_text, OLD.details)
     THEN
         NEW.revision := nextval('public.platform_settings_revision_seq');
-        -- Unless the writer says when, it is now.
+        -- Unless the writer sets the time, it is now.
         IF NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at THEN
             NEW.updated_at := now();
         END IF;
     ELSE
         NEW.revision := OLD.revision;
+    END IF;
+    -- 0 stands for the revision of this very change, which its writer cannot know.
+    IF NEW.drain_revision = 0 THEN
+        NEW.drain_revision := NEW.revision;
     END IF;
     RETURN NEW;
 END
@@ -84,19 +106,19 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- Not IS DISTINCT FROM: that fails where somebody added a column whose type has no equality, such as json.
+    -- IS DISTINCT FROM would fail if the table has a column whose type has no equality, such as json.
     IF TG_OP = 'UPDATE' AND OLD *= NEW THEN
         RETURN NULL;
     END IF;
-    -- One queue serves the whole cluster, and a listener in any database may keep it full: a flip must not fail for
-    -- that. Everybody reads within one TTL.
+    -- One queue serves the whole cluster, and a listener in any database may keep it full. A flip must not fail because
+    -- of that. Without a notification, every process still reads within one TTL.
     IF pg_notification_queue_usage() > 0.9 THEN
         RETURN NULL;
     END IF;
     IF TG_OP <> 'INSERT' THEN
         PERFORM pg_notify('platform_settings', OLD.key);
     END IF;
-    -- PostgreSQL delivers the same notification of one transaction once.
+    -- PostgreSQL delivers equal notifications of one transaction once.
     IF TG_OP <> 'DELETE' THEN
         PERFORM pg_notify('platform_settings', NEW.key);
     END IF;
@@ -123,7 +145,7 @@ BEGIN
             AFTER INSERT OR UPDATE OR DELETE ON public.platform_settings
             FOR EACH ROW EXECUTE FUNCTION public.platform_settings_notify();
     END IF;
-    -- Also what replication applies, or a session that plays its part, is a change like any other.
+    -- ALWAYS, so that changes by logical replication, or with session_replication_role = replica, count too.
     IF EXISTS (
         SELECT FROM pg_trigger
         WHERE tgrelid = 'public.platform_settings'::regclass::oid

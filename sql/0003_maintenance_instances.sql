@@ -1,7 +1,7 @@
--- The processes that serve, one row each: what each has acknowledged, and what it has in flight.
--- A logged table: a crash of the server must not empty it, or a wait would take an unknown fleet for an empty one.
+-- The processes that serve, one row each, with the revision that each acknowledged and the requests that it has in flight.
+-- The table is logged. If a crash of the server emptied it, a wait would treat an unknown fleet as an empty one.
 
--- Of several at once in a transaction each, one migrates and the others wait.
+-- If several transactions migrate at the same time, the first takes this lock and the others wait.
 DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;
 
 DO $$
@@ -19,15 +19,15 @@ BEGIN
         when_stale  text        NOT NULL CHECK (when_stale IN ('serve', 'block')),
         ttl         float8      NOT NULL CHECK (ttl > 0 AND ttl < 'Infinity'),
         revision    bigint,                -- installed, then acknowledged
-        in_flight   integer,               -- null where requests are not tracked
+        in_flight   integer,               -- null if requests are not tracked
         websockets  integer     NOT NULL DEFAULT 0,
         oldest      text,
         oldest_age  float8      CHECK (oldest_age < 'Infinity'),
         seen_at     timestamptz NOT NULL DEFAULT now()
     ) WITH (fillfactor = 50);              -- room for updates in place, which touch no index
 
-    -- Created only together with the first table: where this row is gone, the table was emptied or dropped since,
-    -- and nobody can tell who was in it.
+    -- This row is created with the first table only. If it is missing, the table was emptied or dropped since, and the
+    -- instances that were in it are unknown.
     IF pg_catalog.obj_description('public.platform_settings_revision_seq'::regclass::oid, 'pg_class') IS NULL THEN
         INSERT INTO public.maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl)
         VALUES ('00000000-0000-0000-0000-000000000000', '', '', 0, 'the table is whole', '', 'block', 1);
@@ -41,13 +41,13 @@ DECLARE
 BEGIN
     IF pg_catalog.obj_description('public.platform_settings_revision_seq'::regclass::oid, 'pg_class') IS NULL THEN
         COMMENT ON SEQUENCE public.platform_settings_revision_seq
-            IS 'Instances have registered here, so a table of them that is made anew is not whole.';
+            IS 'Instances have registered before, so a new table of instances is not complete.';
     END IF;
-    -- Rows may have come without the sequence, as by logical replication: no revision may come twice.
+    -- Rows may arrive without the sequence, as by logical replication. No revision may be used twice.
     SELECT greatest(
         (SELECT max(revision) FROM public.platform_settings), (SELECT max(revision) FROM public.maintenance_instances)
     ) INTO highest;
-    -- One that was never called gives its last value out first.
+    -- A sequence that was never called returns its last_value first.
     IF highest > (
         SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM public.platform_settings_revision_seq
     ) THEN

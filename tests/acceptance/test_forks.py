@@ -18,7 +18,7 @@ import pytest
 
 from maintenance import MaintenanceState, init_maintenance
 from maintenance.stores import PostgresStore
-from maintenance.stores.postgres_session import PostgresSession
+from maintenance.stores.postgres.session import PostgresSession
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
 from tests.support.postgres import Server

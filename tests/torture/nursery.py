@@ -122,7 +122,7 @@ def main() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave at once, also those of a stopped parent
     logging.getLogger("maintenance").setLevel(logging.ERROR)  # that an answer is stale is what was done to it
-    import_module("maintenance.stores.postgres_session")
+    import_module("maintenance.stores.postgres.session")
     slots = Slots(Path(sys.argv[1]))
     for line in iter(sys.stdin.readline, ""):
         _bear(slots, json.loads(line))

@@ -1,4 +1,4 @@
-"""The values that travel through the package. Frozen, plain, and ignorant of every store and framework."""
+"""The values that travel through the package: frozen, plain, and independent of every store and framework."""
 
 import datetime as dt
 import re
@@ -12,9 +12,6 @@ from maintenance.errors import FlagError
 KEY: Final = "maintenance_mode"
 """The key of the flag's row in ``platform_settings``."""
 
-CHANNEL: Final = "platform_settings"
-"""The channel that PostgreSQL notifies; the payload is the key of the row that changed."""
-
 Mode = Literal["full", "read_only"]
 Source = Literal["store", "environment", "default"]
 WhenStale = Literal["serve", "block"]
@@ -26,24 +23,24 @@ MAX_TEXT: Final = 10_000
 """The longest message, actor or reason, in characters: a page and an audit line, not a document."""
 
 MAX_RETRY_AFTER: Final = 2**31 - 1
-"""The largest ``retry_after``, in seconds: what RFC 9111, section 1.2.2 asks every recipient to understand."""
+"""The largest ``retry_after``, in seconds, that RFC 9111, section 1.2.2 asks every recipient to understand."""
 
-MAX_SHOWN: Final = 100
-"""The longest piece of a wrong value that an error quotes, in characters: it goes into a log, again and again."""
+MAX_QUOTED: Final = 100
+"""The longest piece of a wrong value that an error quotes, in characters, because errors are logged again and again."""
 
-_UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
-    """What is said about a maintenance, beside whether it is on.
+    """The details of a maintenance, which are written together with the flag.
 
     Attributes:
         mode: ``full`` refuses everything, ``read_only`` lets GET, HEAD and OPTIONS pass.
-        message: What visitors are told.
-        until: When it is expected to end; aware.
+        message: Shown to visitors.
+        until: The expected end, in UTC.
         retry_after: Seconds, sent as ``Retry-After``.
-        actor: Who flipped it, as text.
+        actor: Who flipped the flag, as text.
         reason: Why, for the record; never shown to visitors.
     """
 
@@ -55,93 +52,94 @@ class Details:
     reason: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no store could hold or no request could be answered with.
+        """Refuse what no store could hold or no request could be answered with; keep `until` in UTC.
 
         Raises:
             TypeError: A value is of the wrong type.
             ValueError: A value of the right type is out of range.
         """
         if self.mode not in get_args(Mode):
-            raise ValueError(f"mode is {_shown(self.mode)}: write 'full' or 'read_only'")
+            raise ValueError(f"mode is {_quote(self.mode)}: use 'full' or 'read_only'")
         for name in ("message", "actor", "reason"):
-            _check_text(name, getattr(self, name))
-        _check_until(self.until)
-        _check_retry_after(self.retry_after)
+            if (text := getattr(self, name)) is not None:
+                _check_text(name, text)
+        if self.until is not None:
+            object.__setattr__(self, "until", _in_utc(self.until))
+        if self.retry_after is not None:
+            _check_retry_after(self.retry_after)
 
     def to_json(self) -> dict[str, Any]:
-        """The details as the store keeps them: only what differs from the default, times in ISO 8601."""
-        usual = asdict(type(self)())
-        said = {name: value for name, value in asdict(self).items() if value != usual[name]}
-        if self.until is not None:
-            said["until"] = self.until.astimezone(dt.UTC).isoformat()
-        return said
+        """The details as a store keeps them: without defaults, times in ISO 8601."""
+        values = {it.name: value for it in fields(self) if (value := getattr(self, it.name)) != it.default}
+        return values | ({"until": self.until.isoformat()} if self.until else {})
 
     @classmethod
     def from_json(cls, stored: object) -> Self:
-        """Parse what a store holds. Unknown names are left for newer versions.
+        """Parse what a store holds. Names that this version does not know are ignored.
 
         Raises:
-            TypeError, ValueError: It is not what `to_json` writes.
+            TypeError, ValueError: `to_json` would not write this.
         """
         if not isinstance(stored, Mapping):
-            raise TypeError(f"details is {_shown(stored)}: write a JSON object, such as {{}}")
-        said = {field.name: stored[field.name] for field in fields(cls) if stored.get(field.name) is not None}
-        if "until" in said:
-            said["until"] = _stored_time(said["until"])
-        return cls(**said)
+            raise TypeError(f"details is {_quote(stored)}: use a JSON object, such as {{}}")
+        values = {it.name: stored[it.name] for it in fields(cls) if stored.get(it.name) is not None}
+        if "until" in values:
+            values["until"] = _parse_time(values["until"])
+        return cls(**values)
 
 
-def _shown(value: object) -> str:
+def _quote(value: object) -> str:
     """A wrong value, as an error quotes it."""
-    said = repr(value)
-    return said if len(said) <= MAX_SHOWN else f"{said[:MAX_SHOWN]}..."
+    text = repr(value)
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
 
 
-def _stored_time(stored: Any) -> dt.datetime:
+def _parse_time(stored: Any) -> dt.datetime:
     try:
         return dt.datetime.fromisoformat(stored)
     except (TypeError, ValueError):
         raise ValueError(
-            f"until is {_shown(stored)}: write an ISO 8601 time, such as '2031-05-01T12:30:00+00:00'"
+            f"until is {_quote(stored)}: use an ISO 8601 time, such as '2031-05-01T12:30:00+00:00'"
         ) from None
 
 
 def _check_text(name: str, value: object) -> None:
-    if value is None:
-        return
     if not isinstance(value, str):
-        raise TypeError(f"{name} is a {type(value).__name__}: write a str or None")
+        raise TypeError(f"{name} is a {type(value).__name__}: use a str or None")
     if len(value) > MAX_TEXT:
-        raise ValueError(f"{name} has {len(value)} characters: write at most {MAX_TEXT}")
-    if _UNWRITABLE.search(value):
-        raise ValueError(f"{name} holds a NUL or half of a surrogate pair, which no store can keep: leave it out")
+        raise ValueError(f"{name} has {len(value)} characters: use at most {MAX_TEXT}")
+    if _UNSTORABLE.search(value):
+        raise ValueError(f"{name} has a NUL or half of a surrogate pair, which no store can keep: remove it")
 
 
-def _check_until(value: object) -> None:
-    if value is None:
-        return
+def _in_utc(value: object) -> dt.datetime:
     if not isinstance(value, dt.datetime):
-        raise TypeError(f"until is a {type(value).__name__}: write an aware datetime or None")
+        raise TypeError(f"until is a {type(value).__name__}: use an aware datetime or None")
     if value.utcoffset() is None:
-        raise ValueError(f"until is {value}, which names no time zone: write it with one, such as tzinfo=UTC")
+        raise ValueError(f"until is {value}, without a time zone: add one, such as tzinfo=UTC")
     try:
-        value.astimezone(dt.UTC)
+        return value.astimezone(dt.UTC)
     except OverflowError:
-        raise ValueError(f"until is {value}, which is outside the years 1 to 9999 in UTC: write another") from None
+        raise ValueError(f"until is {value}, which is outside the years 1 to 9999 in UTC: use another time") from None
 
 
 def _check_retry_after(value: object) -> None:
-    if value is None:
-        return
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"retry_after is a {type(value).__name__}: write whole seconds as an int, or None")
+        raise TypeError(f"retry_after is a {type(value).__name__}: use whole seconds as an int, or None")
     if not 0 <= value <= MAX_RETRY_AFTER:
-        raise ValueError(f"retry_after is {_shown(value)}: write seconds between 0 and {MAX_RETRY_AFTER}")
+        raise ValueError(f"retry_after is {_quote(value)}: use seconds between 0 and {MAX_RETRY_AFTER}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A flip that is asked for: checked, and ready to be written in one statement."""
+    """A flip to write in one statement.
+
+    Attributes:
+        enabled: Whether maintenance is on.
+        details: All of them; a detail that is not given is emptied.
+        updated_by: Who flips it, as the platform's own key.
+        drain: Whether to ask for a drain at the revision of this very change; see `Session.ask_drain`.
+    """
 
     enabled: bool
     details: Details
@@ -155,28 +153,23 @@ class Change:
             TypeError: `enabled` is not a bool, or `updated_by` is not a UUID.
         """
         if not isinstance(self.enabled, bool):
-            raise TypeError(f"enabled is {_shown(self.enabled)}: write True or False")
+            raise TypeError(f"enabled is {_quote(self.enabled)}: use True or False")
         if self.updated_by is not None and not isinstance(self.updated_by, UUID):
-            raise TypeError(f"updated_by is a {type(self.updated_by).__name__}: write a uuid.UUID or None")
+            raise TypeError(f"updated_by is a {type(self.updated_by).__name__}: use a uuid.UUID or None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a process knows of the flag: one immutable value, swapped whole.
+    """The flag as a process holds it: one immutable value, replaced as a whole.
 
     Attributes:
         enabled: Whether maintenance is on.
-        mode: ``full`` or ``read_only``.
-        message: What visitors are told.
-        until: When it is expected to end; aware.
-        retry_after: Seconds, sent as ``Retry-After``.
-        actor: Who flipped it, as text.
-        reason: Why, for the record.
-        revision: Grows with each change of the flag or a detail; 0 where no store was read.
+        mode, message, until, retry_after, actor, reason: See `Details`.
+        revision: Grows with each change of the flag or a detail; 0 if no store was read.
         updated_at: When the row was last written, by the store's clock; aware.
         updated_by: Who flipped it, as the platform's own key.
-        source: ``store``; ``environment`` or ``default`` before the first read; ``default`` too where a process blocks.
-        read_at: The clock (seconds, of this machine only) **before** the read was sent; 0 where no store was read.
+        source: ``store``; ``environment`` or ``default`` before the first read; ``default`` too if a process blocks.
+        read_at: The clock (seconds, of this machine only) **before** the read was sent; 0 if no store was read.
     """
 
     enabled: bool
@@ -195,7 +188,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The flag's row as a store returned it, unchecked: anybody may have written it."""
+    """The flag's row as a store returned it. Unchecked, because people may write it by hand."""
 
     value_bool: object
     details: object
@@ -204,43 +197,50 @@ class Row:
     updated_by: UUID | None = None
 
     def snapshot(self, *, read_at: float, written: Details | None = None) -> Snapshot:
-        """Check the row and make it what a process can rest on.
+        """Check the row.
+
+        Args:
+            read_at: The clock before the read was sent; see `Snapshot`.
+            written: The details that this process has just written. If the row has them, they are not parsed again.
 
         Raises:
             FlagError: The row is wrong; the message names the column.
         """
         if not isinstance(self.value_bool, bool):
             raise FlagError(
-                f"platform_settings.value_bool of {KEY!r} is {_shown(self.value_bool)}: set it to true or false, "
+                f"platform_settings.value_bool of {KEY!r} is {_quote(self.value_bool)}: set it to true or false, "
                 "or flip it once with set_maintenance() or `maintenance off`"
             )
         if not isinstance(self.revision, int):
             raise FlagError(
-                f"platform_settings.revision of {KEY!r} is {_shown(self.revision)}: run `maintenance migrate`"
+                f"platform_settings.revision of {KEY!r} is {_quote(self.revision)}: run `maintenance migrate`"
             )
-        try:
-            reuse = written is not None and self.details == written.to_json()
-            details = written if written is not None and reuse else Details.from_json(self.details)
-        except (TypeError, ValueError) as exc:
-            raise FlagError(f"platform_settings.details of {KEY!r} is wrong: {exc}") from exc
         return Snapshot(
             enabled=self.value_bool,
             revision=self.revision,
             updated_at=self.updated_at,
             updated_by=self.updated_by,
             read_at=read_at,
-            **asdict(details),
+            **asdict(self._parse_details(written)),
         )
+
+    def _parse_details(self, written: Details | None) -> Details:
+        if written is not None and self.details == written.to_json():
+            return written
+        try:
+            return Details.from_json(self.details)
+        except (TypeError, ValueError) as exc:
+            raise FlagError(f"platform_settings.details of {KEY!r} is wrong: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one read brought: the row, and what the same statement saw beside it.
+    """The result of one read: the row, and what the same statement found besides.
 
     Attributes:
-        row: The flag's row; None where it is missing.
-        primary: False where a standby answered: its answer may lag.
-        registered: Whether the asking instance's own row is there.
+        row: The flag's row; None if it is missing.
+        primary: False if a standby answered, whose answer may lag.
+        registered: Whether the row of the instance that reads exists.
         drain: Whether an operator waits for requests in flight at this very revision.
         store: The name of the store, for an error.
     """
@@ -275,17 +275,14 @@ class Instance:
     Attributes:
         id: A UUID in hexadecimal, new for each process and each fork.
         host: The machine's name.
-        boot: What tells one boot and one process namespace of that machine from another.
+        boot: Identifies one boot and one process namespace of that machine.
         pid: The process id, in that namespace.
-        program: What runs, for people.
+        program: Which program runs, for people.
         version: Of this library.
         when_stale: ``block`` enforces its lease on itself; ``serve`` does not.
         ttl: The lease, in seconds.
         revision: The revision that it has installed and acknowledged; None before the first.
-        in_flight: Requests in flight that the acknowledged flag refuses; None where they are not tracked.
-        websockets: WebSockets open.
-        oldest: The oldest of `in_flight`, as ``"GET /path"``.
-        oldest_age: Its age in seconds when it was reported.
+        in_flight, websockets, oldest, oldest_age: See `Load`; `in_flight` is None if requests are not tracked.
         silent_for: Seconds since it last wrote, by the store's clock; 0 in a report.
     """
 
@@ -306,17 +303,17 @@ class Instance:
 
     @property
     def oldest_for(self) -> float:
-        """Seconds that the oldest has run by now, if it still does."""
+        """Seconds that the oldest request has run by now, if it still runs."""
         return (self.oldest_age or 0.0) + max(self.silent_for, 0.0)
 
 
 class Load(NamedTuple):
-    """What is in flight, in the words of an `Instance`.
+    """What a process has in flight.
 
     Attributes:
-        in_flight: Requests that the flag refuses: of a mode that refuses them, let pass by no rule and no bypass.
-            While the flag is off, all of them.
-        websockets: WebSockets, whether refused or not.
+        in_flight: Requests that the flag refuses: their mode refuses them, and neither a rule nor a bypass lets them
+            pass. While the flag is off, all requests.
+        websockets: Open WebSockets, whether refused or not.
         oldest: The oldest of `in_flight`, as ``"GET /path"``.
         oldest_age: Its age in seconds.
     """
@@ -330,18 +327,17 @@ class Load(NamedTuple):
 SENTINEL: Final = Instance(
     id="0" * 32, host="", boot="", pid=0, program="the table is whole", version="", when_stale="block", ttl=1.0
 )
-"""The row that is no instance, and is made with the table: where it is gone, the table was emptied since."""
+"""A row that is created with the table and is not an instance. If it is missing, the table was emptied since."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Every registered instance, and the flag, as **one** statement saw them.
+    """Every registered instance, and the flag, as **one** statement found them.
 
     Attributes:
         reading: The flag.
-        instances: The registered ones.
-        intact: False where the table of instances was emptied behind the library's back, and `SENTINEL` with it: who
-            was in it is unknown.
+        instances: The registered instances.
+        intact: False if `SENTINEL` is missing: other instances may have been deleted with it.
     """
 
     reading: Reading
@@ -350,41 +346,37 @@ class Fleet:
 
 
 class Headers(Mapping[str, str]):
-    """The headers of a request, looked up by name in any case; nobody can change them."""
+    """The headers of a request: read-only, and looked up by name in any case."""
 
     __slots__ = ("_values",)
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        """Take them over, with their names in lower case."""
         self._values = {name.lower(): value for name, value in values.items()}
 
     def __getitem__(self, name: str) -> str:
-        """The value; KeyError where there is none."""
         return self._values[name.lower()]
 
     def __iter__(self) -> Iterator[str]:
-        """The names."""
         return iter(self._values)
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self._values)
 
     def __repr__(self) -> str:
-        """As a dict."""
         return repr(self._values)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a `bypass` is asked about; alike in both adapters.
+    """The request that a `bypass` decides about; alike in both adapters.
 
     Attributes:
         method: As sent, such as ``GET``; a WebSocket is ``WEBSOCKET``.
         path: Relative to the mount point, decoded.
         headers: Read-only, looked up in any case; repeated ones are joined by a comma and a space (RFC 9110, 5.3),
             cookies by a semicolon and a space (RFC 9113, 8.2.3).
-        client: The peer's address as the server gives it; a proxy's, unless the server was told of it.
+        client: The peer's address as the server gives it. Behind a proxy this is the proxy's, unless the server is
+            configured to trust that proxy.
     """
 
     method: str
@@ -393,5 +385,5 @@ class Request:
     client: str | None = None
 
     def __post_init__(self) -> None:
-        """Take the headers over, whatever they were given as."""
+        """Copy the headers, so that a later change of the given mapping does not change the request."""
         object.__setattr__(self, "headers", Headers(self.headers))

@@ -1,6 +1,6 @@
-"""Where the flag is kept: one small protocol, and a store for each kind of URL.
+"""The stores that keep the flag: one small protocol, and one store for each kind of URL.
 
-Importing this package loads no driver; building a store does.
+Importing this package does not load a driver; building a store does.
 """
 
 import re
@@ -19,21 +19,21 @@ __all__ = ["MemoryStore", "PostgresStore", "SQLiteStore", "Session", "Store", "W
 
 
 class Session(Protocol):
-    """One conversation with a store, used by one thread at a time.
+    """A conversation with a store, used by one thread at a time.
 
-    Every method but `within` and `abandon` raises `StoreError`, without a password, and may be called until
-    `close`; a `LateError` where the store has not answered in time. Nothing of it is shared across a fork.
+    Every method but `within` and `abandon` raises `StoreError`, without a password, and a `LateError` if the store does
+    not answer in time. No session may be shared across a fork.
     """
 
     @property
     def listening(self) -> bool:
-        """Whether a change ends a `wait` at once; False where it is found by the next read only."""
+        """Whether a change ends a `wait` immediately; if not, only the next read finds it."""
 
     def read(self, instance: str | None = None) -> Reading:
         """Read the flag and, in the same statement, whether `instance` is registered."""
 
     def write(self, change: Change) -> Row:
-        """Write the flag and its details in one durable statement; return the row as written."""
+        """Write the flag, its details and a request to drain in one durable step; return the row as written."""
 
     def report(self, instance: Instance) -> None:
         """Write an instance's row: its registration, acknowledgement and heartbeat alike.
@@ -43,22 +43,22 @@ class Session(Protocol):
         """
 
     def remove(self, instance: str) -> bool:
-        """Remove an instance's row; False where there was none."""
+        """Remove an instance's row; False if there is none."""
 
     def fleet(self) -> Fleet:
         """Read the flag and every instance in one statement."""
 
     def ask_drain(self, revision: int) -> None:
-        """Ask each instance to say when nothing that `revision` refuses is in flight any more."""
+        """Ask each instance to report again once nothing that `revision` refuses is in flight."""
 
     def wait(self, timeout: float, waker: Waker) -> bool:
         """Wait for a change or for `waker`, for `timeout` seconds at most; True if the flag may have changed."""
 
     def within(self, seconds: float) -> AbstractContextManager[None]:
-        """Make what is called in a block fail where the block takes longer than so many seconds."""
+        """Make the calls in a block fail once the block has taken so many seconds."""
 
     def abandon(self) -> None:
-        """In the child of a fork: let go without a word to the store, whose conversation is the parent's."""
+        """In the child of a fork: release the conversation without sending anything, because it is the parent's."""
 
     def close(self) -> None:
         """End the conversation; may be called twice."""
@@ -66,7 +66,7 @@ class Session(Protocol):
 
 @runtime_checkable
 class Store(Protocol):
-    """Where the flag is kept. May be shared by threads; sessions may not.
+    """A place for the flag. Threads may share a store, but not a session.
 
     Attributes:
         name: For people, without a password.
@@ -78,17 +78,17 @@ class Store(Protocol):
         """Open a session of its own, bounded in time.
 
         Args:
-            listen: Whether `Session.wait` shall end as soon as something changes, where the store can.
+            listen: Whether a change shall end `Session.wait` immediately, if the store supports that.
 
         Raises:
             StoreError: The store cannot be reached.
         """
 
     def migrate(self) -> None:
-        """Bring the store to the form that this version needs; a second time changes nothing.
+        """Create or upgrade the tables; safe to run again.
 
         Raises:
-            StoreError: The store cannot be reached or refuses.
+            StoreError: The store cannot be reached, or refuses.
         """
 
 
@@ -110,17 +110,17 @@ def open_store(url: str) -> Store:
         url: ``postgresql://...``, ``postgres://...``, ``sqlite:///path`` or ``memory://``.
 
     Raises:
-        ConfigurationError: The URL names no store; the message says what to write.
+        ConfigurationError: The URL does not name a store; the message shows what to use.
     """
     scheme, separator, _ = url.partition("://")
     dialect, plus, _ = scheme.partition("+")
     if separator and plus and dialect in _STORES:
-        raise ConfigurationError(f"the database URL begins with {scheme}://: write {dialect}:// instead")
+        raise ConfigurationError(f"the database URL begins with {scheme}://: use {dialect}:// instead")
     if not separator or scheme not in _STORES:
-        # What is no scheme may be the beginning of a password.
+        # Unless it is a valid scheme, it may be the beginning of a password.
         separator = separator if _SCHEME.fullmatch(scheme) else ""
         begins = f"begins with {scheme}://" if separator else "has no scheme"
         raise ConfigurationError(
-            f"the database URL {begins}: write postgresql://user@host/database, sqlite:///path or memory://"
+            f"the database URL {begins}: use postgresql://user@host/database, sqlite:///path or memory://"
         )
     return _STORES[scheme](url)

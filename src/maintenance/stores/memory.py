@@ -1,42 +1,18 @@
-"""The flag in this process's memory: for tests, and for a program that is one process and forgets on restart."""
+"""The flag in this process's memory: for tests, and for a program of one process that may forget it on restart."""
 
 import contextlib
 import datetime as dt
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from maintenance.base.runtime import REAL, Waker
 from maintenance.base.values import Change, Fleet, Instance, Reading, Row
 from maintenance.errors import ConfigurationError
 
 
-@dataclass(slots=True)
-class _Table:
-    """What the sessions of one store share; every field but `clock` only under the lock."""
-
-    clock: Callable[[], float]
-    lock: Any = field(default_factory=REAL.lock)
-    row: Row | None = field(default_factory=lambda: Row(False, {}, 1, dt.datetime.now(dt.UTC)))
-    revision: int = 1
-    drain: int | None = None
-    instances: dict[str, tuple[Instance, float]] = field(default_factory=dict)
-    version: int = 0
-    waiting: list[Waker] = field(default_factory=list)
-
-    def put(self, row: Row | None) -> None:
-        self.row = row
-        self.changed()
-
-    def changed(self) -> None:
-        self.version += 1
-        for waker in self.waiting:
-            waker.wake()
-
-
 class MemoryStore:
-    """A table of its own for each store object, shared by the threads and states of this process and nobody else.
+    """A flag of its own for each store object, shared by the threads and states of this process only.
 
     Attributes:
         name: ``memory://``.
@@ -45,22 +21,22 @@ class MemoryStore:
     name = "memory://"
 
     def __init__(self, url: str = name, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make the table, with the flag off.
+        """Begin with the flag off.
 
         Args:
-            url: ``memory://``; there is nothing more to say.
+            url: ``memory://``, without a host or a path.
             clock: Seconds; measures how long an instance has been silent.
 
         Raises:
-            ConfigurationError: The URL says more.
+            ConfigurationError: The URL has a host or a path.
         """
         if url != self.name:
-            raise ConfigurationError("a database URL in memory has no host and no path: write memory://")
+            raise ConfigurationError("a database URL in memory has no host and no path: use memory://")
         self._table = _Table(clock)
 
     @property
     def row(self) -> Row | None:
-        """The flag's row. Set it to what somebody else might write there, or to None to take it away."""
+        """The flag's row. Set it to any row, as if written by hand, or to None to delete it."""
         return self._table.row
 
     @row.setter
@@ -75,14 +51,34 @@ class MemoryStore:
         return MemorySession(self._table, listen=listen)
 
     def migrate(self) -> None:
-        """See `Store.migrate`; the table is made whole with the store."""
+        """See `Store.migrate`; there is nothing to create."""
+
+
+class _Table:
+    """The data that the sessions of one store share. Every attribute but `clock` is used under the lock only."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.lock = REAL.lock()
+        self.row: Row | None = Row(False, {}, 1, dt.datetime.now(dt.UTC))
+        self.revision = 1
+        self.drain: int | None = None
+        self.instances: dict[str, tuple[Instance, float]] = {}
+        self.version = 0
+        self.waiting: list[Waker] = []
+
+    def put(self, row: Row | None) -> None:
+        self.row = row
+        self.version += 1
+        for waker in self.waiting:
+            waker.wake()
 
 
 class MemorySession:
-    """See `maintenance.stores.Session`. Nothing here blocks or fails, so that `within` and `close` have no work."""
+    """See `maintenance.stores.Session`. Nothing here blocks or fails, so `within` and `close` do nothing."""
 
     def __init__(self, table: _Table, *, listen: bool) -> None:
-        """Look at a store's table."""
+        """Open a session on a store's table."""
         self.listening = listen
         self._table = table
         self._seen = table.version
@@ -105,6 +101,8 @@ class MemorySession:
             old = self._table.row
             if old is None or old.value_bool is not change.enabled or old.details != details:
                 self._table.revision += 1
+            if change.drain:
+                self._table.drain = self._table.revision
             row = Row(change.enabled, details, self._table.revision, dt.datetime.now(dt.UTC), change.updated_by)
             self._table.put(row)
         return row
@@ -120,7 +118,7 @@ class MemorySession:
             return self._table.instances.pop(instance, None) is not None
 
     def fleet(self) -> Fleet:
-        """See `Session.fleet`; intact, because nobody else can empty this process's memory."""
+        """See `Session.fleet`; always intact, because nothing else can empty this process's memory."""
         with self._table.lock:
             now = self._table.clock()
             found = [replace(one, silent_for=now - seen_at) for one, seen_at in self._table.instances.values()]
@@ -132,7 +130,7 @@ class MemorySession:
         with self._table.lock:
             if self._table.row is not None and self._table.row.revision == revision:
                 self._table.drain = revision
-                self._table.changed()
+                self._table.put(self._table.row)
 
     def wait(self, timeout: float, waker: Waker) -> bool:
         """See `Session.wait`."""
@@ -155,7 +153,7 @@ class MemorySession:
         return contextlib.nullcontext()
 
     def abandon(self) -> None:
-        """See `Session.abandon`; the table is a copy now, but its lock and whoever waits are still the parent's."""
+        """See `Session.abandon`; the table is a copy now, but its lock and its wakers are still the parent's."""
         self._table.lock = REAL.lock()
         self._table.waiting.clear()
 

@@ -1,4 +1,4 @@
-"""The SQL files for PostgreSQL: in the wheel beside the code, in a checkout at the top."""
+"""The SQL files for PostgreSQL. They are in `maintenance/sql` in the wheel, and in `sql` in a checkout."""
 
 from importlib.resources import files
 from importlib.resources.abc import Traversable

@@ -1,5 +1,5 @@
 -- The flag in one SQLite file: the same tables and rules as in PostgreSQL, for one host.
--- Applied in one transaction; a second time it changes nothing. SQLite 3.35 and newer.
+-- Applied in one transaction, and safe to run again. SQLite 3.35 and newer.
 
 CREATE TABLE IF NOT EXISTS platform_settings (
     id             integer PRIMARY KEY,
@@ -7,8 +7,8 @@ CREATE TABLE IF NOT EXISTS platform_settings (
     value_bool     boolean,
     value_text     text,
     description    text    NOT NULL DEFAULT '',
-    updated_at     text    DEFAULT (strftime('%Y-%m-%d %H:%M:%fZ', 'now'))
-                   CHECK (updated_at IS NULL OR typeof(updated_at) = 'text' AND ifnull(datetime(updated_at), '') > '1'),
+    updated_at     text    NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%fZ', 'now'))
+                   CHECK (typeof(updated_at) = 'text' AND ifnull(datetime(updated_at), '') > '1'),
     updated_by     text
                    CHECK (length(replace(updated_by, '-', '')) = 32 AND updated_by NOT GLOB '*[^-0-9a-fA-F]*'),
     details        text    NOT NULL DEFAULT '{}',
@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS platform_settings (
     drain_revision integer
 );
 
--- Who made the file of settings made the instances too: where only those are gone, nobody can tell who was among them.
+-- The settings and the instances are created together. If only the instances are missing, they are unknown.
 CREATE TEMP TABLE new_file AS
 SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM main.sqlite_master WHERE name = 'platform_settings_revision');
 
@@ -42,7 +42,7 @@ SELECT '00000000000000000000000000000000', '', '', 0, 'the table is whole', '', 
 
 DROP TABLE temp.new_file;
 
--- The last revision given out. It outlives the rows, so that delete and insert grow it too.
+-- The last revision used. It outlives the rows, so that it grows across delete and insert too.
 CREATE TABLE IF NOT EXISTS platform_settings_revision (
     id   integer PRIMARY KEY CHECK (id = 1),
     last integer NOT NULL
@@ -58,7 +58,7 @@ BEGIN
     UPDATE platform_settings SET revision = (SELECT last FROM platform_settings_revision) WHERE id = NEW.id;
 END;
 
--- The last clause: a revision written by hand is replaced by a new one.
+-- The last clause replaces a revision that was written by hand by a new one.
 CREATE TRIGGER IF NOT EXISTS platform_settings_revise AFTER UPDATE ON platform_settings
 WHEN NEW.key IS NOT OLD.key
     OR NEW.value_bool IS NOT OLD.value_bool
@@ -69,7 +69,7 @@ BEGIN
     UPDATE platform_settings_revision SET last = last + 1;
     UPDATE platform_settings
     SET revision = (SELECT last FROM platform_settings_revision),
-        -- unless the writer says when, it is now
+        -- Unless the writer sets the time, it is now.
         updated_at = CASE WHEN NEW.updated_at IS NOT OLD.updated_at THEN NEW.updated_at
                           ELSE strftime('%Y-%m-%d %H:%M:%fZ', 'now') END
     WHERE id = NEW.id;

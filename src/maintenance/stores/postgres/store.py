@@ -1,4 +1,4 @@
-"""The flag in PostgreSQL: what a URL must be, and how the store is migrated. Loads psycopg when a store is built."""
+"""PostgresStore: it checks the URL, opens sessions and migrates. Building one loads psycopg."""
 
 import re
 from contextlib import closing
@@ -11,13 +11,14 @@ from maintenance.errors import ConfigurationError
 from maintenance.stores.migrations import migrations
 
 if TYPE_CHECKING:
-    from maintenance.stores.postgres_session import PostgresSession
+    from maintenance.stores.postgres.session import PostgresSession
 
 STATEMENT_TIMEOUT: Final = 3.0
 """Seconds for a statement, a wait for a lock included; far above a read (0.3 ms, measured on a kept connection)."""
 
-# One or several of: nothing, an IPv6 address, a name; each with or without a port.
-_HOST: Final = r"(\[[^][/?#]*\]|[^][:,/?#]*)(:\d*)?"
+# One or several of: nothing, an IPv6 address, a name; each with or without a port. More digits than a port has may be a
+# password, which libpq would quote.
+_HOST: Final = r"(\[[^][/?#]*\]|[^][:,/?#]*)(:\d{,5})?"
 _HOSTS: Final = re.compile(f"{_HOST}(,{_HOST})*([/?]|$)")
 
 
@@ -32,32 +33,31 @@ class PostgresStore:
 
         Args:
             url: ``postgresql://user:password@host:port/database``; libpq's parameters may follow a ``?``.
-            listen: Whether to LISTEN where that can work; without it, changes are found by polling alone.
+            listen: Whether to LISTEN if the server supports it. If false, changes are found by polling alone.
             statement_timeout: Seconds that one statement may take.
 
         Raises:
-            ConfigurationError: The URL or an option is wrong, or no libpq can be loaded.
+            ConfigurationError: The URL or an option is wrong, or libpq cannot be loaded.
         """
         check_bool("listen", listen)
         check_seconds("statement_timeout", statement_timeout)
         _check(url)
         try:
-            self._driver = import_module("maintenance.stores.postgres_session")
+            self._session_type: type[PostgresSession] = import_module(f"{__package__}.session").PostgresSession
         except ImportError as exc:
             raise ConfigurationError(
-                f"psycopg cannot be loaded ({exc}): install libpq, or write pip install 'maintenance[standard]'"
+                f"psycopg cannot be loaded ({exc}): install libpq, or run pip install 'maintenance[standard]'"
             ) from exc
-        self._conninfo: dict[str, str] = self._driver.conninfo(url)
+        self._parameters: dict[str, str] = import_module(f"{__package__}.connection").parse_url(url)
         self._listen = listen
         self._timeout = statement_timeout
-        self.name = _without_password(self._conninfo)
+        self.name = _without_password(self._parameters)
 
     def connect(self, *, listen: bool = False) -> "PostgresSession":
         """Open a connection of its own; see `Store.connect`."""
-        session: PostgresSession = self._driver.PostgresSession(
-            self.name, self._conninfo, listen=listen and self._listen, statement_timeout=self._timeout
+        return self._session_type(
+            self.name, self._parameters, listen=listen and self._listen, statement_timeout=self._timeout
         )
-        return session
 
     def migrate(self) -> None:
         """Apply every SQL file in one transaction, under an advisory lock; see `Store.migrate`."""
@@ -66,32 +66,32 @@ class PostgresStore:
 
 
 def _check(url: str) -> None:
-    """Refuse what libpq would misread: it would show a piece of a password, as a host's name or in an error."""
+    """Refuse a URL that libpq would misread: an error or the store's name would then show a piece of the password."""
     scheme, _, rest = str(url).partition("://")
     if scheme not in ("postgresql", "postgres"):
-        raise ConfigurationError("the database URL is not PostgreSQL's: write postgresql://user@host/database")
+        raise ConfigurationError("the database URL is not PostgreSQL's: use postgresql://user@host/database")
     user, at, place = rest.rpartition("@")
     if "@" in user:
-        raise ConfigurationError("the database URL holds more than one @: write %40 for each @ in user and password")
+        raise ConfigurationError("the database URL holds more than one @: use %40 for each @ in user and password")
     if at and (found := re.search("[/?#]", user)):
         raise ConfigurationError(
-            f"the database URL holds {found[0]} before its @: write %{ord(found[0]):X} for each {found[0]} in user and "
+            f"the database URL holds {found[0]} before its @: use %{ord(found[0]):X} for each {found[0]} in user and "
             "password, and %40 for each @ after the host"
         )
     if "\0" in rest:
         raise ConfigurationError("the database URL holds a NUL character: leave it out")
     if "#" in place:
-        raise ConfigurationError("the database URL holds a #: write %23 for each #")
+        raise ConfigurationError("the database URL holds a #: use %23 for each #")
     if not _HOSTS.match(place):
         raise ConfigurationError(
-            "the database URL cannot be read: write user:password@host:port/database, the port a number, and [ and ] "
-            "around an IPv6 address only"
+            "the database URL cannot be parsed: use user:password@host:port/database, with a number as the port, and "
+            "with [ and ] around an IPv6 address only"
         )
 
 
-def _without_password(conninfo: dict[str, str]) -> str:
-    user = f"{conninfo['user']}@" if conninfo.get("user") else ""
-    hosts, ports = conninfo.get("host", "").split(","), conninfo.get("port", "").split(",")
+def _without_password(parameters: dict[str, str]) -> str:
+    user = f"{parameters['user']}@" if parameters.get("user") else ""
+    hosts, ports = parameters.get("host", "").split(","), parameters.get("port", "").split(",")
     names = [f"[{host}]" if ":" in host else host for host in hosts]
     places = [f"{name}:{port}" if port else name for name, port in zip(names, cycle(ports), strict=False)]
-    return f"postgresql://{user}{','.join(places)}/{conninfo.get('dbname', '')}"
+    return f"postgresql://{user}{','.join(places)}/{parameters.get('dbname', '')}"

@@ -1,0 +1,105 @@
+-- The statements of a session, read by `maintenance.stores.rows.load_statements`. Parameters are psycopg's.
+-- Names and casts match PostgreSQL's own exactly, or are written with their schema: up to PostgreSQL 14, any role may
+-- create functions and operators in the schema public that would match better.
+
+-- name: probe
+-- The pid differs behind a pooler, which makes up the key that it hands out.
+SELECT pg_catalog.pg_backend_pid(), coalesce(
+    pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.maintenance_instances'), 'SELECT'), false
+);
+
+-- name: listen
+-- The time-outs hold for the whole session, so that they are not sent with each statement.
+LISTEN platform_settings;
+SET statement_timeout = %(milliseconds)s;
+SET lock_timeout = 250;
+
+-- name: short_lock_timeout
+-- If the table of instances is locked for long, the flag can still be read.
+SET LOCAL lock_timeout = 250;
+
+-- name: no_lock_timeout
+SET LOCAL lock_timeout = 0;
+
+-- name: durable
+-- A flip or a registration that a crash forgets proves nothing, so the role's own setting must not decide.
+SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');
+
+-- name: read
+-- The time as a number, because psycopg parses no other DateStyle than ISO.
+SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision, extract(epoch FROM s.updated_at)::float8,
+    s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(),
+    EXISTS (SELECT FROM public.maintenance_instances WHERE id = %(instance)s)
+FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s;
+
+-- name: read_flag
+-- The same without the instances, whose table may be missing, locked or not granted.
+SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision, extract(epoch FROM s.updated_at)::float8,
+    s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false
+FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s;
+
+-- name: write
+-- The trigger replaces a drain_revision of 0 by the revision of this very change.
+INSERT INTO public.platform_settings AS s (key, value_bool, details, updated_by, updated_at, drain_revision)
+VALUES (%(key)s, %(enabled)s, %(details)s, %(updated_by)s, pg_catalog.now(), CASE WHEN %(drain)s THEN 0 END)
+ON CONFLICT (key) DO UPDATE SET
+    value_bool = EXCLUDED.value_bool,
+    details = EXCLUDED.details,
+    updated_by = EXCLUDED.updated_by,
+    updated_at = EXCLUDED.updated_at,
+    drain_revision = CASE WHEN %(drain)s THEN 0 ELSE s.drain_revision END
+RETURNING s.value_bool, s.details::text, s.revision, extract(epoch FROM s.updated_at)::float8, s.updated_by::text;
+
+-- name: ask_drain
+UPDATE public.platform_settings SET drain_revision = revision
+WHERE key = %(key)s AND revision = %(revision)s AND drain_revision IS DISTINCT FROM revision;
+
+-- name: report
+INSERT INTO public.maintenance_instances (
+    id, host, boot, pid, program, version, when_stale, ttl,
+    revision, in_flight, websockets, oldest, oldest_age, seen_at
+)
+VALUES (
+    %(id)s, %(host)s, %(boot)s, %(pid)s, %(program)s, %(version)s, %(when_stale)s, %(ttl)s,
+    %(revision)s, %(in_flight)s, %(websockets)s, %(oldest)s, %(oldest_age)s, pg_catalog.now()
+)
+ON CONFLICT (id) DO UPDATE SET
+    revision = EXCLUDED.revision,
+    in_flight = EXCLUDED.in_flight,
+    websockets = EXCLUDED.websockets,
+    oldest = EXCLUDED.oldest,
+    oldest_age = EXCLUDED.oldest_age,
+    seen_at = EXCLUDED.seen_at;
+
+-- name: acknowledge
+-- A crash may forget an acknowledgement, unlike a flip: the row then holds what was true before, which proves less.
+-- Only for a direct connection. A pooler would hide the crash from the process, which must then acknowledge again.
+UPDATE public.maintenance_instances SET
+    revision = %(revision)s,
+    in_flight = %(in_flight)s,
+    websockets = %(websockets)s,
+    oldest = %(oldest)s,
+    oldest_age = %(oldest_age)s,
+    seen_at = pg_catalog.now()
+WHERE id = %(id)s AND pg_catalog.set_config('synchronous_commit', 'off', true) = 'off'
+RETURNING true;
+
+-- name: remove
+DELETE FROM public.maintenance_instances
+WHERE id = %(id)s AND id <> '00000000-0000-0000-0000-000000000000'
+RETURNING true;
+
+-- name: fleet
+-- Times as numeric: a role's extra_float_digits may round a float8, and a shorter TTL would prove too much.
+SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision, extract(epoch FROM s.updated_at)::float8,
+    s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false,
+    pg_catalog.replace(i.id::text, '-', ''), i.host, i.boot, i.pid, i.program, i.version, i.when_stale, i.ttl::numeric,
+    i.revision, i.in_flight, i.websockets, i.oldest, i.oldest_age,
+    extract(epoch FROM pg_catalog.clock_timestamp() - i.seen_at)::numeric
+FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s
+LEFT JOIN public.maintenance_instances i ON true
+ORDER BY i.host, i.pid, i.id;
+
+-- name: lock_migrations
+SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0));

@@ -1,0 +1,273 @@
+"""One session of PostgreSQL: the statements of the protocol, and the errors of psycopg in plain words."""
+
+import contextlib
+import functools
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.types.json import Jsonb
+
+from maintenance.base.runtime import Waker
+from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
+from maintenance.errors import LateError, LateRegistrationError, RegistrationError, StoreError
+from maintenance.stores.postgres.connection import Connection, GivenUpError
+from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_reading, make_row
+
+MIGRATE_TIMEOUT: Final = 30.0
+"""Seconds that a migration waits for those that began before it; each takes a fraction of a second."""
+
+LOCK_TIMEOUT: Final = 5.0
+"""Seconds that a migration waits for a lock on a table, while readers queue behind it."""
+
+_SQL: Final = load_statements("maintenance.stores.postgres")
+_SHORT: Final = 4
+_LATE: Final = (pg.ConnectionTimeout, pg.LockNotAvailable, pg.QueryCanceled, GivenUpError)
+# By a word of the server's message. The empty word is in every message.
+_GRANTS: Final = {
+    "must be owner": ": migrate as the tables' owner",
+    "sequence": ": grant this role USAGE on that sequence",
+    "schema": ": grant this role USAGE there; to migrate, be the tables' owner, or have CREATE to make new ones",
+    "maintenance_instances": ": grant this role SELECT there, and INSERT, UPDATE and DELETE too if it serves",
+    "": ": grant this role SELECT there, and INSERT and UPDATE too if it flips; only the tables' owner migrates",
+}
+_NEXT_STEPS: Final[dict[type[Exception], str]] = {
+    pg.UndefinedTable: ": run `maintenance migrate`",
+    pg.UndefinedColumn: ": run `maintenance migrate`",
+    pg.InvalidSchemaName: ": run `maintenance migrate`",
+    pg.ConnectionTimeout: ": check the host, the port and the firewall",
+    pg.LockNotAvailable: ": end the transaction that holds the lock, or try again",
+    pg.QueryCanceled: ": another transaction may hold the row, or the server is slow: end that, or try again",
+    pg.ForeignKeyViolation: ": use an updated_by that is in public.users, or leave it out",
+    pg.ReadOnlySqlTransaction: ": connect to the primary, or let this role write (default_transaction_read_only)",
+}
+
+
+class PostgresSession:
+    """See `maintenance.stores.Session`."""
+
+    def __init__(self, name: str, parameters: dict[str, Any], *, listen: bool, statement_timeout: float) -> None:
+        """Connect, and LISTEN if the server supports it."""
+        self._name = name
+        self._secrets = [parameters[key] for key in ("password", "sslpassword") if parameters.get(key)]
+        self._milliseconds = int(statement_timeout * 1000) or 1
+        self.listening = self._notified_of_flag = False
+        with self._wrapped():
+            self._connection = Connection.open(parameters)
+        # Kept, because a cursor learns how to adapt its statement's values. With a new cursor for each statement, a
+        # fleet takes a quarter longer to follow a flip.
+        self._cursors = defaultdict[str, psycopg.Cursor[Any]](functools.partial(psycopg.Cursor, self._connection))
+        try:
+            # `connect_timeout` ends with the login: a server that hangs after it would keep this waiting forever.
+            with self.within(statement_timeout):
+                direct = self._probe()
+                if listen and direct:
+                    self.listening = self._try_listen()
+        except StoreError:
+            self.close()
+            raise
+
+    def _probe(self) -> bool:
+        """Learn whether the instances can be read, and whether this is the server, not a pooler."""
+        [backend, self._instances] = self._one(None, "probe")
+        # A pooler makes up the key that it hands out. It accepts LISTEN, but delivers nothing.
+        return bool(backend == self._connection.info.backend_pid)
+
+    def _try_listen(self) -> bool:
+        try:
+            self._run({"milliseconds": self._milliseconds}, "listen")
+        except StoreError:
+            if self._connection.closed:
+                raise
+            return False  # for example on a hot standby, which can still be polled
+        self._connection.prepare_threshold = 0
+        self._connection.add_notify_handler(self._on_notify)
+        return True
+
+    def read(self, instance: str | None = None) -> Reading:
+        """See `Session.read`."""
+        if not self._instances:
+            self._probe()
+        values = {"key": KEY, "instance": instance}
+        try:
+            columns = self._run_often(values, "read" if self._instances else "read_flag")[0]
+        except StoreError as exc:
+            if not isinstance(exc.__cause__, pg.LockNotAvailable):
+                raise
+            columns = self._one(values, "short_lock_timeout", "read_flag")  # only the instances may be locked
+        return make_reading(columns, store=self._name)
+
+    def write(self, change: Change) -> Row:
+        """See `Session.write`."""
+        # Unescaped, because jsonb takes no escapes in a database whose encoding is SQL_ASCII.
+        details = Jsonb(change.details.to_json(), dumps=functools.partial(json.dumps, ensure_ascii=False))
+        values = {
+            "key": KEY,
+            "enabled": change.enabled,
+            "details": details,
+            "updated_by": change.updated_by,
+            "drain": change.drain,
+        }
+        row = None
+        try:
+            # COMMIT is a message of its own: a write that is given up while it waits for a lock must not happen later.
+            with self._wrapped(), self._connection.transaction():
+                row = make_row(*self._one(values, "durable", "write"))
+        except StoreError as exc:
+            if row is None or not self._connection.closed:
+                raise
+            raise StoreError(
+                f"{exc}; it is unknown whether the change was saved: run `maintenance status` to check"
+            ) from exc.__cause__
+        return row
+
+    def report(self, instance: Instance) -> None:
+        """See `Session.report`."""
+        values = instance_values(instance)
+        acknowledges = self.listening and instance.revision is not None
+        try:
+            if not (acknowledges and self._run_often(values, "acknowledge")):
+                self._run(values, "short_lock_timeout", "durable", "report")
+        except StoreError as exc:
+            # Whatever prevents the write, such as a full disk or a trigger, the flag can still be read.
+            if self._connection.closed:
+                raise
+            kind = LateRegistrationError if isinstance(exc, LateError) else RegistrationError
+            raise kind(f"instances cannot register: {exc}") from exc.__cause__
+
+    def remove(self, instance: str) -> bool:
+        """See `Session.remove`."""
+        try:
+            values = {"id": UUID(instance)}
+        except ValueError:
+            return False
+        # A process that ends can wait for a lock: the row that it leaves behind would hold up every proof.
+        return bool(self._run(values, "no_lock_timeout", "durable", "remove"))
+
+    def fleet(self) -> Fleet:
+        """See `Session.fleet`."""
+        return make_fleet(self._run({"key": KEY}, "fleet"), store=self._name)
+
+    def ask_drain(self, revision: int) -> None:
+        """See `Session.ask_drain`."""
+        self._run({"key": KEY, "revision": revision}, "ask_drain")
+
+    def wait(self, timeout: float, waker: Waker) -> bool:
+        """See `Session.wait`."""
+        end = time.monotonic() + timeout
+        with self._wrapped():
+            fd = self._connection.fileno() if self.listening else None
+        # Drained before each wait: what arrived during a query sits in psycopg, where no file tells of it.
+        while not self._notified():
+            left = end - time.monotonic()
+            if left <= 0 or waker.wait(left, fd=fd):
+                return False
+        return True
+
+    def _notified(self) -> bool:
+        if not self.listening:
+            return False
+        with self._wrapped():
+            # As `Connection.notifies(timeout=0)`, in a tenth of the time.
+            self._connection.pgconn.consume_input()
+            while notify := self._connection.pgconn.notifies():
+                self._notified_of_flag = self._notified_of_flag or notify.extra == KEY.encode()
+        notified, self._notified_of_flag = self._notified_of_flag, False
+        return notified
+
+    def _on_notify(self, notify: psycopg.Notify) -> None:
+        """Note a notification that arrived during a query."""
+        self._notified_of_flag = self._notified_of_flag or notify.payload == KEY
+
+    def migrate(self, migrations: tuple[tuple[str, str], ...]) -> None:
+        """Apply SQL files in one transaction. A second migration waits, and then changes nothing."""
+        with self._wrapped(), self._connection.transaction():
+            self._lock_migrations()
+            # An ALTER that queues behind a long transaction would hold up every reader behind it.
+            self._connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}")
+            for _, sql in migrations:
+                self._connection.execute(sql)
+
+    def _lock_migrations(self) -> None:
+        """Take the lock that the files take too, with more time, because many processes may begin at once."""
+        try:
+            timeout = f"SET LOCAL lock_timeout = {MIGRATE_TIMEOUT * 1000:.0f};"
+            self._connection.execute(timeout + _SQL["lock_migrations"])
+        except pg.LockNotAvailable as exc:
+            raise StoreError(
+                f"{self._name}: another migration has not ended within {MIGRATE_TIMEOUT:g} s: end it, or try again"
+            ) from exc
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """See `Session.within`; the kernel's time-outs are not enough, because a frozen server still sends ACKs."""
+        self._connection.limit, self._connection.deadline = seconds, time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._connection.deadline = float("inf")
+
+    def abandon(self) -> None:
+        """See `Session.abandon`."""
+        self._connection.abandon()
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        if self.listening:
+            self._connection.remove_notify_handler(self._on_notify)
+            self.listening = False
+        self._connection.close()
+
+    def _one(self, values: dict[str, Any] | None, *names: str) -> tuple[Any, ...]:
+        rows = self._run(values, *names)
+        if not rows:
+            raise StoreError(f"{self._name}: the row was not written: look for a trigger that suppresses it")
+        return rows[0]
+
+    def _run(self, values: dict[str, Any] | None, *names: str) -> list[tuple[Any, ...]]:
+        """Run named statements in one round trip, as one transaction; return the rows of the last one."""
+        sql = [f"SET LOCAL statement_timeout = {self._milliseconds};", *(_SQL[name] for name in names)]
+        with self._wrapped(), self._connection.cursor() as cursor:
+            cursor.execute("\n".join(sql), values)
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+
+    def _run_often(self, values: dict[str, Any], name: str) -> list[tuple[Any, ...]]:
+        """Run a statement that the whole fleet sends at the same moment. It is prepared if this session listens."""
+        if not self.listening:
+            return self._run(values, "short_lock_timeout", name)
+        with self._wrapped():
+            return self._cursors[name].execute(_SQL[name], values).fetchall()
+
+    @contextlib.contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (psycopg.Error, OSError, UnicodeError) as exc:  # a surrogate cannot be sent
+            kind = LateError if isinstance(exc, _LATE) else StoreError
+            raise kind(f"{self._name}: {self._without_secrets(exc)}{_next_step(exc)}") from exc
+
+    def _without_secrets(self, exc: Exception) -> str:
+        # Without the line of the statement that the server adds, because the statement is the library's own.
+        message = getattr(getattr(exc, "diag", None), "message_primary", None) or str(exc)
+        for secret in self._secrets:
+            # A short password is a part of many words: masked in them, it could be guessed from what is left.
+            if len(secret) < _SHORT and secret in message:
+                kind = f"{type(exc).__name__} {getattr(exc, 'sqlstate', None) or ''}".rstrip()
+                return f"{kind} (the message is hidden, because it contains the password)"
+            message = message.replace(secret, "***")
+        return " ".join(message.split()) or type(exc).__name__
+
+
+def _next_step(exc: BaseException) -> str:
+    if isinstance(exc, pg.InsufficientPrivilege):
+        return next(step for word, step in _GRANTS.items() if word in (exc.diag.message_primary or ""))
+    if isinstance(exc, pg.ProtocolViolation) and "statement pooling" in str(exc):  # PgBouncer's message
+        return ": pool by transaction, or connect to the server's own address"
+    return next((step for kind, step in _NEXT_STEPS.items() if isinstance(exc, kind)), "")

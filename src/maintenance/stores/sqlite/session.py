@@ -1,0 +1,250 @@
+"""One session of an SQLite file: the only module that imports sqlite3, whose errors it wraps."""
+
+import contextlib
+import functools
+import json
+import operator
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from maintenance.base.runtime import REAL, Waker
+from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
+from maintenance.errors import LateError, RegistrationError, StoreError
+from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_reading, make_row
+
+POLL: Final = 0.1
+"""Seconds between two looks at the file while waiting for a change."""
+
+BUSY_TIMEOUT: Final = 1.0
+"""Seconds that a call waits for another process's transaction. The library's own take milliseconds."""
+
+MIGRATE_TIMEOUT: Final = 5.0
+"""The same while the tables are created, because many processes may start at once. A flip has no more time than a read,
+because every process waits to read for as long as a flip waits to write."""
+
+STEPS: Final = 10_000
+"""SQLite's instructions between two checks of the clock. A read takes about a hundred (measured)."""
+
+_SQL: Final = load_statements("maintenance.stores.sqlite")
+_NEXT_STEPS: Final = {
+    sqlite3.SQLITE_BUSY: "another process keeps a transaction open; end that transaction, or try again",
+    sqlite3.SQLITE_INTERRUPT: "it took too long; check whether the disk hangs",
+    sqlite3.SQLITE_READONLY: "let this user write the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "let this user open the file; if it is missing, restore it or run `maintenance migrate`",
+    sqlite3.SQLITE_NOTADB: "use a file of SQLite's, or one that does not exist yet",
+    sqlite3.SQLITE_CORRUPT: "restore the file from a backup",
+}
+
+_LATE: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_INTERRUPT)
+
+_inherited: list[sqlite3.Connection] = []
+
+# A fork during a call would leave SQLite's mutexes and file locks held in the child forever: all its writes failed as
+# "locked" (measured). So a fork waits until the current call ends.
+_call = REAL.lock()
+if hasattr(os, "register_at_fork"):
+    _release = functools.partial(_call.__exit__, None, None, None)
+    os.register_at_fork(before=_call.__enter__, after_in_parent=_release, after_in_child=_release)
+
+
+class SQLiteSession:
+    """See `maintenance.stores.Session`."""
+
+    def __init__(self, name: str, path: str, *, listen: bool = False, prepare: bool = False) -> None:
+        """Open the file. If `prepare` is true, create it and its tables if they are missing."""
+        self.listening = listen
+        self._name = name
+        self._path = path
+        self._inode: tuple[int, int] | None = None
+        self._version: object = None
+        self._seen: object = None
+        self._deadline = deadline = [float("inf")]  # shared with the handler, which must not keep this session alive
+        with _call, self._wrapped():
+            self._connection = sqlite3.connect(
+                f"{Path(path).as_uri()}?mode={'rwc' if prepare else 'rw'}",
+                uri=True,
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,  # one thread at a time, but not always the same
+            )
+            self._connection.set_progress_handler(_is_over(deadline), STEPS)
+        try:
+            self._set_up(prepare=prepare)
+            if listen:
+                self.read()
+        except StoreError:
+            self.close()
+            raise
+
+    def _set_up(self, *, prepare: bool) -> None:
+        with self._conversation() as execute:
+            # FULL syncs all but the deletion of the journal, which is the commit; EXTRA syncs that too.
+            execute("PRAGMA synchronous = EXTRA")
+            if execute("PRAGMA journal_mode").fetchone() == ("wal",):
+                raise StoreError(
+                    f"{self._name} is in WAL mode, in which a forked process may read an old copy: give the flag a "
+                    "file of its own, or run `PRAGMA journal_mode = DELETE` in the sqlite3 shell"
+                )
+            if prepare and not execute(_SQL["is_prepared"]).fetchone():
+                self._make_tables()
+        with self._wrapped():
+            self._inode = _inode(self._path)
+
+    def migrate(self) -> None:
+        """Create the tables that are missing, in one transaction. A second process waits, and then changes nothing."""
+        with self._conversation():
+            self._make_tables()
+
+    def _make_tables(self) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout = {MIGRATE_TIMEOUT * 1000:.0f}")
+        schema = (files("maintenance.stores.sqlite") / "schema.sql").read_text(encoding="utf-8")
+        self._connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
+        self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+
+    def read(self, instance: str | None = None) -> Reading:
+        """See `Session.read`."""
+        with self._conversation() as execute:
+            # Read first, so that a commit after it ends the next `wait`.
+            [self._version] = execute("PRAGMA data_version").fetchone()
+            statement = "read" if execute(_SQL["has_instances"]).fetchone() else "read_flag"
+            columns = execute(_SQL[statement], {"key": KEY, "instance": instance}).fetchone()
+            self._seen = columns[:-1]
+            return make_reading(columns, store=self._name)
+
+    def write(self, change: Change) -> Row:
+        """See `Session.write`; one transaction, because RETURNING would show the row as it was before the triggers."""
+        values = {
+            "key": KEY,
+            "enabled": change.enabled,
+            "details": json.dumps(change.details.to_json(), ensure_ascii=False, sort_keys=True),
+            "updated_by": change.updated_by and str(change.updated_by),
+        }
+        with self._conversation() as execute, self._connection:
+            execute("BEGIN IMMEDIATE")
+            execute(_SQL["write"], values)
+            _, *columns, _, _, _ = execute(_SQL["read_flag"], {"key": KEY}).fetchone()
+            row = make_row(*columns)
+            if change.drain:
+                execute(_SQL["ask_drain"], {"key": KEY, "revision": row.revision})
+            return row
+
+    def report(self, instance: Instance) -> None:
+        """See `Session.report`."""
+        try:
+            self._run(_SQL["report"], instance_values(instance))
+        except StoreError as exc:
+            if _code(exc.__cause__) == sqlite3.SQLITE_READONLY or _unprepared(exc.__cause__):
+                raise RegistrationError(f"instances cannot register: {exc}") from exc.__cause__
+            raise
+
+    def remove(self, instance: str) -> bool:
+        """See `Session.remove`."""
+        return self._run(_SQL["remove"], {"id": instance}) > 0
+
+    def fleet(self) -> Fleet:
+        """See `Session.fleet`."""
+        with self._conversation() as execute:
+            return make_fleet(execute(_SQL["fleet"], {"key": KEY}).fetchall(), store=self._name)
+
+    def ask_drain(self, revision: int) -> None:
+        """See `Session.ask_drain`."""
+        self._run(_SQL["ask_drain"], {"key": KEY, "revision": revision})
+
+    def wait(self, timeout: float, waker: Waker) -> bool:
+        """See `Session.wait`; SQLite does not notify other processes, so this checks the file every `POLL` seconds."""
+        end = time.monotonic() + timeout
+        while not self._changed():
+            left = end - time.monotonic()
+            if left <= 0 or waker.wait(min(left, POLL) if self.listening else left):
+                return False
+        return True
+
+    def _changed(self) -> bool:
+        """Whether the flag differs from the last read. Other commits, such as heartbeats, do not count."""
+        if not self.listening:
+            return False
+        with self._conversation() as execute:
+            if execute("PRAGMA data_version").fetchone() == (self._version,):
+                return False
+        seen = self._seen
+        self.read()
+        return self._seen != seen
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """See `Session.within`; a wait for another process's lock ends after `BUSY_TIMEOUT` in any case.
+
+        No second thread checks the time. While such a thread ends, a server that forks without Python's hooks, such as
+        uWSGI, would copy the interpreter's lock as held, and its child would hang (seen).
+        """
+        self._deadline[0] = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._deadline[0] = float("inf")
+
+    def abandon(self) -> None:
+        """See `Session.abandon`; the connection is kept, so that nothing closes it in this process."""
+        _inherited.append(self._connection)
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        with _call:
+            self._connection.close()
+
+    def _run(self, sql: str, values: dict[str, Any]) -> int:
+        """Run one statement, durably; return how many rows it changed."""
+        with self._conversation() as execute:
+            return execute(sql, values).rowcount
+
+    @contextlib.contextmanager
+    def _conversation(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        with _call, self._wrapped():
+            # If the file is moved away, an open connection would go on reading its old content.
+            if self._inode not in (None, _inode(self._path)):
+                raise StoreError(f"{self._name}: the file was replaced by another one: connect again")
+            yield self._connection.execute
+
+    @contextlib.contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as exc:
+            raise StoreError(f"{self._name}: the file is missing: restore it, or run {self._migrate_command}") from exc
+        except (sqlite3.Error, OSError) as exc:
+            step = f"run {self._migrate_command}" if _unprepared(exc) else _NEXT_STEPS.get(_code(exc), "")
+            kind = LateError if _code(exc) in _LATE else StoreError
+            raise kind(f"{self._name}: {exc}{step and ': '}{step}") from exc
+
+    @property
+    def _migrate_command(self) -> str:
+        return f"`maintenance migrate --database {self._name}`"
+
+
+def _is_over(deadline: list[float]) -> Callable[[], bool]:
+    """Make a function that compares the clock with a deadline, without running any Python code of its own.
+
+    In Python code, the interpreter would run the handler of a pending signal. What the handler raises, such as Ctrl-C's
+    KeyboardInterrupt, would be lost inside SQLite.
+    """
+    end: Iterator[float] = iter(functools.partial(max, deadline), None)
+    return map(operator.gt, iter(time.monotonic, None), end).__next__
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _code(exc: BaseException | None) -> int:
+    """SQLite's primary result code, or 0 if the error is not SQLite's own."""
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF
+
+
+def _unprepared(exc: BaseException | None) -> bool:
+    return _code(exc) == sqlite3.SQLITE_ERROR and str(exc).startswith(("no such table", "no such column"))
