@@ -23,7 +23,10 @@ from maintenance.process import api, lifecycle, waiting, watcher
 from maintenance.process.state import WRITE_LIMIT
 from maintenance.proof.membership import HEARTBEAT
 from maintenance.proof.prover import DRAIN_MARGIN
-from maintenance.stores import PostgresStore, SQLiteStore, postgres_session, sqlite_session
+from maintenance.stores import PostgresStore, SQLiteStore
+from maintenance.stores.postgres import connection as postgres_connection
+from maintenance.stores.postgres import session as postgres_session
+from maintenance.stores.sqlite import session as sqlite_session
 from tests.docs.pages import blocks, prose, text
 
 
@@ -120,8 +123,8 @@ def default(function: Callable[..., Any], option: str) -> Any:
 
 
 BOOT_TIMEOUT = default(MaintenanceState, "boot_timeout")
-CONNECT_TIMEOUT = float(postgres_session.conninfo("postgresql://")["connect_timeout"])
-READ_LOCK = int(postgres_session._NO_QUEUE.partition("lock_timeout = ")[2].rstrip(";")) / 1000
+CONNECT_TIMEOUT = float(postgres_connection.parse_url("postgresql://")["connect_timeout"])
+READ_LOCK = int(postgres_session._SQL["short_lock_timeout"].partition("lock_timeout = ")[2].rstrip(";")) / 1000
 LIMIT = Settings(ttl=1e3, when_stale="serve", register=True).limit
 
 

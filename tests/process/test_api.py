@@ -81,7 +81,7 @@ def test_a_wrong_url_is_told_with_the_variable_that_it_stands_in(
     monkeypatch.setenv(variable, "postgresql+asyncpg://me:hunter2@h/d")
     with pytest.raises(ConfigurationError) as caught:
         ask()
-    told = f"{variable}: the database URL begins with postgresql+asyncpg://: write postgresql:// instead{more}"
+    told = f"{variable}: the database URL begins with postgresql+asyncpg://: use postgresql:// instead{more}"
     assert str(caught.value) == told
 
 

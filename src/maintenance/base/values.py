@@ -116,7 +116,7 @@ def _in_utc(value: object) -> dt.datetime:
     if not isinstance(value, dt.datetime):
         raise TypeError(f"until is a {type(value).__name__}: use an aware datetime or None")
     if value.utcoffset() is None:
-        raise ValueError(f"until is {value}, without a time zone: add one, such as tzinfo=UTC")
+        raise ValueError(f"until is {value}, which names no time zone: add one, such as tzinfo=UTC")
     try:
         return value.astimezone(dt.UTC)
     except OverflowError:
