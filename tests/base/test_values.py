@@ -16,26 +16,26 @@ NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 @pytest.mark.parametrize(
     ("wrong", "error", "says"),
     [
-        ({"mode": "half"}, ValueError, "mode is 'half': write 'full' or 'read_only'"),
+        ({"mode": "half"}, ValueError, "mode is 'half': use 'full' or 'read_only'"),
         ({"mode": None}, ValueError, "mode is None"),
         ({"mode": ["full"]}, ValueError, "mode is"),
-        ({"message": 3}, TypeError, "message is a int: write a str or None"),
+        ({"message": 3}, TypeError, "message is a int: use a str or None"),
         ({"actor": b"me"}, TypeError, "actor is a bytes"),
-        ({"reason": "x" * (MAX_TEXT + 1)}, ValueError, f"reason has {MAX_TEXT + 1} characters: write at most"),
-        ({"message": "a\0b"}, ValueError, "message holds a NUL"),
+        ({"reason": "x" * (MAX_TEXT + 1)}, ValueError, f"reason has {MAX_TEXT + 1} characters: use at most"),
+        ({"message": "a\0b"}, ValueError, "message has a NUL"),
         ({"message": "\ud83d"}, ValueError, "half of a surrogate pair"),
-        ({"until": "tomorrow"}, TypeError, "until is a str: write an aware datetime"),
+        ({"until": "tomorrow"}, TypeError, "until is a str: use an aware datetime"),
         ({"until": dt.date(2026, 11, 21)}, TypeError, "until is a date"),
-        ({"until": dt.datetime(2026, 11, 21)}, ValueError, "names no time zone: write it with one"),  # noqa: DTZ001
+        ({"until": dt.datetime(2026, 11, 21)}, ValueError, "names no time zone: add one"),  # noqa: DTZ001
         ({"until": dt.datetime.max.replace(tzinfo=dt.timezone(-dt.timedelta(hours=1)))}, ValueError, "until is 9999"),
-        ({"retry_after": "60"}, TypeError, "retry_after is a str: write whole seconds"),
+        ({"retry_after": "60"}, TypeError, "retry_after is a str: use whole seconds"),
         ({"retry_after": 1.5}, TypeError, "retry_after is a float"),
         ({"retry_after": True}, TypeError, "retry_after is a bool"),
-        ({"retry_after": -1}, ValueError, "retry_after is -1: write seconds between 0"),
+        ({"retry_after": -1}, ValueError, "retry_after is -1: use seconds between 0"),
         ({"retry_after": MAX_RETRY_AFTER + 1}, ValueError, "retry_after is 2147483648"),
     ],
 )
-def test_wrong_details_are_refused_with_what_to_write(wrong: dict[str, Any], error: type, says: str) -> None:
+def test_wrong_details_are_refused_with_what_to_use(wrong: dict[str, Any], error: type, says: str) -> None:
     with pytest.raises(error, match=says):
         Details(**wrong)
 
@@ -48,13 +48,13 @@ def test_the_last_values_that_are_right_are_taken() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"enabled": 1}, "enabled is 1: write True or False"),
+        ({"enabled": 1}, "enabled is 1: use True or False"),
         ({"enabled": "on"}, "enabled is 'on'"),
         ({"enabled": None}, "enabled is None"),
-        ({"enabled": True, "updated_by": 7}, "updated_by is a int: write a uuid.UUID or None"),
+        ({"enabled": True, "updated_by": 7}, "updated_by is a int: use a uuid.UUID or None"),
     ],
 )
-def test_a_wrong_change_is_refused_with_what_to_write(wrong: dict[str, Any], says: str) -> None:
+def test_a_wrong_change_is_refused_with_what_to_use(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(TypeError, match=says):
         Change(details=Details(), **wrong)
 
@@ -81,7 +81,7 @@ def test_names_of_newer_versions_are_left_alone() -> None:
         (Row(None, {}, 1), "value_bool of 'maintenance_mode' is None: set it to true or false"),
         (Row(1, {}, 1), "value_bool of 'maintenance_mode' is 1"),
         (Row(True, {}, None), "revision of 'maintenance_mode' is None: run `maintenance migrate`"),
-        (Row(True, None, 1), "details of 'maintenance_mode' is wrong: details is None: write a JSON object"),
+        (Row(True, None, 1), "details of 'maintenance_mode' is wrong: details is None: use a JSON object"),
         (Row(True, [], 1), r"details is \[\]"),
         (Row(True, {"mode": "half"}, 1), "mode is 'half'"),
         (Row(True, {"retry_after": 2.5}, 1), "retry_after is a float"),
@@ -115,6 +115,20 @@ def test_a_right_row_is_a_snapshot_with_all_that_it_says() -> None:
         enabled=True, mode="read_only", message="m", until=NOON, retry_after=9, revision=4, updated_at=NOON,
         updated_by=by, source="store", read_at=3.5,
     )  # fmt: skip
+
+
+def test_details_that_were_just_written_are_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Details(message="m", until=NOON.astimezone(dt.timezone(dt.timedelta(hours=5))), retry_after=9)
+    row = Row(True, written.to_json(), 4)
+    parsed = row.snapshot(read_at=1.0)
+    monkeypatch.setattr(Details, "from_json", lambda stored: Details(message=f"parsed {stored}"))
+    reused = row.snapshot(read_at=1.0, written=written)
+    assert reused == parsed
+    assert reused.until is not None
+    assert reused.until.tzinfo is dt.UTC
+    # Such as a trigger of the platform's own that adds a reason.
+    changed = Row(True, {"reason": "r"}, 4).snapshot(read_at=1.0, written=written)
+    assert changed.message == "parsed {'reason': 'r'}"
 
 
 @pytest.mark.parametrize("value", [Snapshot(enabled=True), Request("GET", "/"), Details()])

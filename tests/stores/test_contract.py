@@ -482,9 +482,13 @@ def test_a_write_that_is_given_up_fails_and_leaves_the_flag_alone(shared_url: st
     options = {} if shared_url.startswith("sqlite") else {"statement_timeout": 60}
     store = type(open_store(shared_url))(shared_url, **options)  # type: ignore[call-arg]
     message = r"no answer within 0\.3 s: the server may hang|interrupted: it took too long; check"
-    with closing(store.connect()) as session, hanging(shared_url):
-        with pytest.raises(StoreError, match=message), session.within(0.3):
-            session.write(ON)
+    with (
+        closing(store.connect()) as session,
+        hanging(shared_url),
+        pytest.raises(StoreError, match=message),
+        session.within(0.3),
+    ):
+        session.write(ON)
     with closing(store.connect()) as again:
         assert snapshot(again).enabled is False
 

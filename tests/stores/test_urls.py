@@ -102,7 +102,9 @@ def test_a_wrong_option_of_a_store_is_refused(build: Callable[[], object], messa
         build()
 
 
-@pytest.mark.parametrize("url", [None, b"postgresql://h/d", Path("x.db"), "x.db", "sqlite:x.db", "http://me:hunter2@h/d"])
+@pytest.mark.parametrize(
+    "url", [None, b"postgresql://h/d", Path("x.db"), "x.db", "sqlite:x.db", "http://me:hunter2@h/d"]
+)
 def test_a_store_refuses_the_url_of_another(url: object) -> None:
     for kind, message in (
         (SQLiteStore, "not SQLite's: use sqlite:///path"),
