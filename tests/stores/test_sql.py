@@ -708,7 +708,7 @@ def test_a_table_of_instances_that_is_made_anew_is_not_whole(url: str, connectio
     with closing(MaintenanceState(url, register=False)) as operator:
         assert not operator.fleet().intact
         proof = operator.prove(operator.set(True), timeout=0.0)
-        assert (proof.proven, "say how many with --expect N" in str(proof.problem)) == (False, True)
+        assert (proof.proven, "pass --expect N" in str(proof.problem)) == (False, True)
     dumped = dump(connection)
     migrate(url)
     assert dump(connection) == dumped

@@ -162,7 +162,7 @@ class PostgresSession:
         end = time.monotonic() + timeout
         with self._wrapped():
             fd = self._connection.fileno() if self.listening else None
-        # Drained before each wait: what arrived during a query sits in psycopg, where no file tells of it.
+        # Checked before each wait, because a notification that arrived during a query leaves nothing to read.
         while not self._notified():
             left = end - time.monotonic()
             if left <= 0 or waker.wait(left, fd=fd):
