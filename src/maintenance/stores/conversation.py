@@ -2,24 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from maintenance.errors import StoreError
-
-if TYPE_CHECKING:
-    from maintenance.stores import Session, Store
+from maintenance.stores.protocol import Session, Store
 
 
 class Conversation:
     """Keeps one session for several calls, and opens another one after an error. Used by one thread at a time."""
 
-    def __init__(self, store: "Store") -> None:
+    def __init__(self, store: Store) -> None:
         """Connect to nothing yet."""
         self._store = store
         self._session: Session | None = None
 
     @contextmanager
-    def within(self, seconds: float) -> "Iterator[Session]":
+    def within(self, seconds: float) -> Iterator[Session]:
         """The session, for a block that fails if it takes longer than so many seconds.
 
         Raises:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from maintenance.base.runtime import REAL, Waker
 from maintenance.base.values import Change, Fleet, Instance, Reading, Row
 from maintenance.errors import ConfigurationError
+from maintenance.stores.protocol import Session, Store
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """A flag of its own for each store object, shared by the threads and states of this process only.
 
     Attributes:
@@ -47,11 +48,10 @@ class MemoryStore:
             self._table.put(row)
 
     def connect(self, *, listen: bool = False) -> "MemorySession":
-        """Open a session; see `Store.connect`."""
         return MemorySession(self._table, listen=listen)
 
     def migrate(self) -> None:
-        """See `Store.migrate`; there is nothing to create."""
+        pass  # there is nothing to create
 
 
 class _Table:
@@ -74,8 +74,10 @@ class _Table:
             waker.wake()
 
 
-class MemorySession:
-    """See `maintenance.stores.Session`. Nothing here blocks or fails, so `within` and `close` do nothing."""
+class MemorySession(Session):
+    """Nothing here blocks or fails, so `within` and `close` do nothing."""
+
+    listening = False
 
     def __init__(self, table: _Table, *, listen: bool) -> None:
         """Open a session on a store's table."""
@@ -84,7 +86,6 @@ class MemorySession:
         self._seen = table.version
 
     def read(self, instance: str | None = None) -> Reading:
-        """See `Session.read`."""
         with self._table.lock:
             self._seen = self._table.version
             return self._reading(instance)
@@ -95,7 +96,6 @@ class MemorySession:
         return Reading(row, registered=instance in self._table.instances, drain=asked)
 
     def write(self, change: Change) -> Row:
-        """See `Session.write`."""
         details = change.details.to_json()
         with self._table.lock:
             old = self._table.row
@@ -108,17 +108,15 @@ class MemorySession:
         return row
 
     def report(self, instance: Instance) -> None:
-        """See `Session.report`."""
         with self._table.lock:
             self._table.instances[instance.id] = instance, self._table.clock()
 
     def remove(self, instance: str) -> bool:
-        """See `Session.remove`."""
         with self._table.lock:
             return self._table.instances.pop(instance, None) is not None
 
     def fleet(self) -> Fleet:
-        """See `Session.fleet`; always intact, because nothing else can empty this process's memory."""
+        # Always intact, because nothing else can empty this process's memory.
         with self._table.lock:
             now = self._table.clock()
             found = [replace(one, silent_for=now - seen_at) for one, seen_at in self._table.instances.values()]
@@ -126,14 +124,12 @@ class MemorySession:
         return Fleet(reading, tuple(sorted(found, key=lambda one: (one.host, one.pid, one.id))), intact=True)
 
     def ask_drain(self, revision: int) -> None:
-        """See `Session.ask_drain`."""
         with self._table.lock:
             if self._table.row is not None and self._table.row.revision == revision:
                 self._table.drain = revision
                 self._table.put(self._table.row)
 
     def wait(self, timeout: float, waker: Waker) -> bool:
-        """See `Session.wait`."""
         if not self.listening:
             waker.wait(timeout)
             return False
@@ -149,13 +145,11 @@ class MemorySession:
         return changed
 
     def within(self, _: float) -> contextlib.AbstractContextManager[None]:
-        """See `Session.within`."""
         return contextlib.nullcontext()
 
     def abandon(self) -> None:
-        """See `Session.abandon`; the table is a copy now, but its lock and its wakers are still the parent's."""
+        # The table is a copy now, but its lock and its wakers are still the parent's.
         self._table.lock = REAL.lock()
         self._table.waiting.clear()
 
-    def close(self) -> None:
-        """See `Session.close`."""
+    def close(self) -> None: ...

@@ -17,6 +17,7 @@ from maintenance.base.runtime import Waker
 from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import LateError, LateRegistrationError, RegistrationError, StoreError
 from maintenance.stores.postgres.connection import Connection, GivenUpError
+from maintenance.stores.protocol import Session
 from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_reading, make_row
 
 MIGRATE_TIMEOUT: Final = 30.0
@@ -48,15 +49,17 @@ _NEXT_STEPS: Final[dict[type[Exception], str]] = {
 }
 
 
-class PostgresSession:
-    """See `maintenance.stores.Session`."""
+class PostgresSession(Session):
+    """A connection to PostgreSQL."""
+
+    listening = False
 
     def __init__(self, name: str, parameters: dict[str, Any], *, listen: bool, statement_timeout: float) -> None:
         """Connect, and LISTEN if the server supports it."""
         self._name = name
         self._secrets = [parameters[key] for key in ("password", "sslpassword") if parameters.get(key)]
         self._milliseconds = int(statement_timeout * 1000) or 1
-        self.listening = self._notified_of_flag = False
+        self._notified_of_flag = False
         with self._wrapped():
             self._connection = Connection.open(parameters)
         # Kept, because a cursor learns how to adapt its statement's values. With a new cursor for each statement, a
@@ -90,7 +93,6 @@ class PostgresSession:
         return True
 
     def read(self, instance: str | None = None) -> Reading:
-        """See `Session.read`."""
         if not self._instances:
             self._probe()
         values = {"key": KEY, "instance": instance}
@@ -103,7 +105,6 @@ class PostgresSession:
         return make_reading(columns, store=self._name)
 
     def write(self, change: Change) -> Row:
-        """See `Session.write`."""
         # Unescaped, because jsonb takes no escapes in a database whose encoding is SQL_ASCII.
         details = Jsonb(change.details.to_json(), dumps=functools.partial(json.dumps, ensure_ascii=False))
         values = {
@@ -127,7 +128,6 @@ class PostgresSession:
         return row
 
     def report(self, instance: Instance) -> None:
-        """See `Session.report`."""
         values = instance_values(instance)
         acknowledges = self.listening and instance.revision is not None
         try:
@@ -141,7 +141,6 @@ class PostgresSession:
             raise kind(f"instances cannot register: {exc}") from exc.__cause__
 
     def remove(self, instance: str) -> bool:
-        """See `Session.remove`."""
         try:
             values = {"id": UUID(instance)}
         except ValueError:
@@ -150,15 +149,12 @@ class PostgresSession:
         return bool(self._run(values, "no_lock_timeout", "durable", "remove"))
 
     def fleet(self) -> Fleet:
-        """See `Session.fleet`."""
         return make_fleet(self._run({"key": KEY}, "fleet"), store=self._name)
 
     def ask_drain(self, revision: int) -> None:
-        """See `Session.ask_drain`."""
         self._run({"key": KEY, "revision": revision}, "ask_drain")
 
     def wait(self, timeout: float, waker: Waker) -> bool:
-        """See `Session.wait`."""
         end = time.monotonic() + timeout
         with self._wrapped():
             fd = self._connection.fileno() if self.listening else None
@@ -205,7 +201,7 @@ class PostgresSession:
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """See `Session.within`; the kernel's time-outs are not enough, because a frozen server still sends ACKs."""
+        # The kernel's time-outs are not enough, because a frozen server still sends ACKs.
         self._connection.limit, self._connection.deadline = seconds, time.monotonic() + seconds
         try:
             yield
@@ -213,11 +209,9 @@ class PostgresSession:
             self._connection.deadline = float("inf")
 
     def abandon(self) -> None:
-        """See `Session.abandon`."""
         self._connection.abandon()
 
     def close(self) -> None:
-        """See `Session.close`."""
         if self.listening:
             self._connection.remove_notify_handler(self._on_notify)
             self.listening = False

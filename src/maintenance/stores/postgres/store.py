@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from maintenance.base.options import check_bool, check_seconds
 from maintenance.errors import ConfigurationError
 from maintenance.stores.migrations import migrations
+from maintenance.stores.protocol import Store
 
 if TYPE_CHECKING:
     from maintenance.stores.postgres.session import PostgresSession
@@ -22,7 +23,7 @@ _HOST: Final = r"(\[[^][/?#]*\]|[^][:,/?#]*)(:\d{,5})?"
 _HOSTS: Final = re.compile(f"{_HOST}(,{_HOST})*([/?]|$)")
 
 
-class PostgresStore:
+class PostgresStore(Store):
     """The flag in ``public.platform_settings`` of a PostgreSQL database.
 
     Each session is a connection of its own: autocommit, never the application's, never shared across a fork.
@@ -54,13 +55,11 @@ class PostgresStore:
         self.name = _without_password(self._parameters)
 
     def connect(self, *, listen: bool = False) -> "PostgresSession":
-        """Open a connection of its own; see `Store.connect`."""
         return self._session_type(
             self.name, self._parameters, listen=listen and self._listen, statement_timeout=self._timeout
         )
 
     def migrate(self) -> None:
-        """Apply every SQL file in one transaction, under an advisory lock; see `Store.migrate`."""
         with closing(self.connect()) as session:
             session.migrate(migrations())
 
@@ -68,25 +67,28 @@ class PostgresStore:
 def _check(url: str) -> None:
     """Refuse a URL that libpq would misread: an error or the store's name would then show a piece of the password."""
     scheme, _, rest = str(url).partition("://")
-    if scheme not in ("postgresql", "postgres"):
-        raise ConfigurationError("the database URL is not PostgreSQL's: use postgresql://user@host/database")
     user, at, place = rest.rpartition("@")
-    if "@" in user:
-        raise ConfigurationError("the database URL holds more than one @: use %40 for each @ in user and password")
-    if at and (found := re.search("[/?#]", user)):
-        raise ConfigurationError(
-            f"the database URL holds {found[0]} before its @: use %{ord(found[0]):X} for each {found[0]} in user and "
-            "password, and %40 for each @ after the host"
+    problem = ""
+    if scheme not in ("postgresql", "postgres"):
+        problem = "is not PostgreSQL's: use postgresql://user@host/database"
+    elif "@" in user:
+        problem = "has more than one @: use %40 for each @ in user and password"
+    elif at and (found := re.search("[/?#]", user)):
+        problem = (
+            f"has {found[0]} before its @: use %{ord(found[0]):X} for each {found[0]} in user and password, "
+            "and %40 for each @ after the host"
         )
-    if "\0" in rest:
-        raise ConfigurationError("the database URL holds a NUL character: leave it out")
-    if "#" in place:
-        raise ConfigurationError("the database URL holds a #: use %23 for each #")
-    if not _HOSTS.match(place):
-        raise ConfigurationError(
-            "the database URL cannot be parsed: use user:password@host:port/database, with a number as the port, and "
-            "with [ and ] around an IPv6 address only"
+    elif "\0" in rest:
+        problem = "has a NUL character: remove it"
+    elif "#" in place:
+        problem = "has a #: use %23 for each #"
+    elif not _HOSTS.match(place):
+        problem = (
+            "cannot be parsed: use user:password@host:port/database, with a number as the port, "
+            "and with [ and ] around an IPv6 address only"
         )
+    if problem:
+        raise ConfigurationError(f"the database URL {problem}")
 
 
 def _without_password(parameters: dict[str, str]) -> str:

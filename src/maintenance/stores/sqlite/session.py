@@ -15,6 +15,7 @@ from typing import Any, Final
 from maintenance.base.runtime import REAL, Waker
 from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import LateError, RegistrationError, StoreError
+from maintenance.stores.protocol import Session
 from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_reading, make_row
 
 POLL: Final = 0.1
@@ -52,8 +53,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_call.__enter__, after_in_parent=_release, after_in_child=_release)
 
 
-class SQLiteSession:
-    """See `maintenance.stores.Session`."""
+class SQLiteSession(Session):
+    """A connection to an SQLite file."""
+
+    listening = False
 
     def __init__(self, name: str, path: str, *, listen: bool = False, prepare: bool = False) -> None:
         """Open the file. If `prepare` is true, create it and its tables if they are missing."""
@@ -107,7 +110,6 @@ class SQLiteSession:
         self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
 
     def read(self, instance: str | None = None) -> Reading:
-        """See `Session.read`."""
         with self._conversation() as execute:
             # Read first, so that a commit after it ends the next `wait`.
             [self._version] = execute("PRAGMA data_version").fetchone()
@@ -117,7 +119,7 @@ class SQLiteSession:
             return make_reading(columns, store=self._name)
 
     def write(self, change: Change) -> Row:
-        """See `Session.write`; one transaction, because RETURNING would show the row as it was before the triggers."""
+        # One transaction, because RETURNING would show the row as it was before the triggers.
         values = {
             "key": KEY,
             "enabled": change.enabled,
@@ -134,7 +136,6 @@ class SQLiteSession:
             return row
 
     def report(self, instance: Instance) -> None:
-        """See `Session.report`."""
         try:
             self._run(_SQL["report"], instance_values(instance))
         except StoreError as exc:
@@ -143,20 +144,17 @@ class SQLiteSession:
             raise
 
     def remove(self, instance: str) -> bool:
-        """See `Session.remove`."""
         return self._run(_SQL["remove"], {"id": instance}) > 0
 
     def fleet(self) -> Fleet:
-        """See `Session.fleet`."""
         with self._conversation() as execute:
             return make_fleet(execute(_SQL["fleet"], {"key": KEY}).fetchall(), store=self._name)
 
     def ask_drain(self, revision: int) -> None:
-        """See `Session.ask_drain`."""
         self._run(_SQL["ask_drain"], {"key": KEY, "revision": revision})
 
     def wait(self, timeout: float, waker: Waker) -> bool:
-        """See `Session.wait`; SQLite does not notify other processes, so this checks the file every `POLL` seconds."""
+        # SQLite does not notify other processes, so this checks the file every `POLL` seconds.
         end = time.monotonic() + timeout
         while not self._changed():
             left = end - time.monotonic()
@@ -177,11 +175,8 @@ class SQLiteSession:
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """See `Session.within`; a wait for another process's lock ends after `BUSY_TIMEOUT` in any case.
-
-        No second thread checks the time. While such a thread ends, a server that forks without Python's hooks, such as
-        uWSGI, would copy the interpreter's lock as held, and its child would hang (seen).
-        """
+        # A wait for another process's lock ends after BUSY_TIMEOUT in any case. No second thread checks the time: if
+        # one is about to end while a server forks without Python's hooks, as uWSGI does, the child hangs (seen).
         self._deadline[0] = time.monotonic() + seconds
         try:
             yield
@@ -189,11 +184,10 @@ class SQLiteSession:
             self._deadline[0] = float("inf")
 
     def abandon(self) -> None:
-        """See `Session.abandon`; the connection is kept, so that nothing closes it in this process."""
+        # The connection is kept, so that nothing closes it in this process.
         _inherited.append(self._connection)
 
     def close(self) -> None:
-        """See `Session.close`."""
         with _call:
             self._connection.close()
 

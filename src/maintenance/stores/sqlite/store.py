@@ -9,12 +9,13 @@ from urllib.parse import quote, unquote_to_bytes
 
 from maintenance.base.options import check_bool
 from maintenance.errors import ConfigurationError
+from maintenance.stores.protocol import Store
 
 if TYPE_CHECKING:
     from maintenance.stores.sqlite.session import SQLiteSession
 
 
-class SQLiteStore:
+class SQLiteStore(Store):
     """The flag in a file of its own, for the processes of one host, on a local disk.
 
     Network file systems are unsupported, because their locks are not reliable enough for SQLite. WAL mode is
@@ -45,7 +46,7 @@ class SQLiteStore:
         self.name = f"sqlite:///{quote(os.fsencode(self.path))}"
 
     def connect(self, *, listen: bool = False) -> "SQLiteSession":
-        """Open a connection of its own; see `Store.connect`.
+        """Open a session; see `Store.connect`.
 
         With `create`, the first connection creates the file and its tables if they are missing. A later one does not:
         a file that is missing by then is a fault, and a new file in its place would silently switch the flag off.
@@ -55,7 +56,7 @@ class SQLiteStore:
         return session
 
     def migrate(self) -> None:
-        """Create the file and the tables that are missing, in one transaction; see `Store.migrate`."""
+        """Create the file and the tables that are missing, in one transaction."""
         with closing(self._session_type(self.name, self.path, prepare=True)) as session:
             session.migrate()
         self._prepared = True
@@ -75,7 +76,7 @@ def _path(url: str) -> str:
     if found := re.search(r"[?#\x00]|%00", rest):
         held = found[0].replace("\0", "a NUL character")
         raise ConfigurationError(
-            f"the database URL holds {held}: use sqlite:///path alone, with %3F for ? and %23 for # in the path"
+            f"the database URL has {held}: use sqlite:///path alone, with %3F for ? and %23 for # in the path"
         )
     return os.fsdecode(unquote_to_bytes(rest[1:]))
 
