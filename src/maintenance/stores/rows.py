@@ -24,7 +24,7 @@ def load_statements(package: str) -> dict[str, str]:
     return dict(zip(bare[::2], bare[1::2], strict=True))
 
 
-def make_row(value_bool: Any, details: str, revision: object, updated_at: float | None, updated_by: str | None) -> Row:
+def make_row(value_bool: Any, details: str, revision: object, updated_at: str | None, updated_by: str | None) -> Row:
     """The flag's row, of its columns. `details` that Python cannot parse stay text, which `Row.snapshot` refuses.
 
     Raises:
@@ -33,9 +33,9 @@ def make_row(value_bool: Any, details: str, revision: object, updated_at: float 
     with contextlib.suppress(ValueError, RecursionError, TypeError):
         details = json.loads(details)
     try:
-        when = None if updated_at is None else dt.datetime.fromtimestamp(updated_at, dt.UTC)
+        when = None if updated_at is None else dt.datetime.fromisoformat(updated_at)
         who = None if updated_by is None else UUID(updated_by)
-    except (TypeError, ValueError, OverflowError, AttributeError) as exc:
+    except (TypeError, ValueError, AttributeError) as exc:
         raise StoreError(
             f"platform_settings.updated_at or updated_by of {KEY!r} is wrong: {exc}: "
             "set updated_at to the current time, and updated_by to NULL"

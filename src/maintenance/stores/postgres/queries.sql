@@ -27,15 +27,18 @@ SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
 WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');
 
 -- name: read
--- The time as a number, because psycopg parses no other DateStyle than ISO.
-SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision, extract(epoch FROM s.updated_at)::float8,
+-- The time as text of a fixed form: psycopg parses no other DateStyle than ISO, and extra_float_digits may round a
+-- number. Only infinity has no such form.
+SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision,
+    coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
     s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(),
     EXISTS (SELECT FROM public.maintenance_instances WHERE id = %(instance)s)
 FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s;
 
 -- name: read_flag
 -- The same without the instances, whose table may be missing, locked or not granted.
-SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision, extract(epoch FROM s.updated_at)::float8,
+SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision,
+    coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
     s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false
 FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s;
 
@@ -49,7 +52,9 @@ ON CONFLICT (key) DO UPDATE SET
     updated_by = EXCLUDED.updated_by,
     updated_at = EXCLUDED.updated_at,
     drain_revision = CASE WHEN %(drain)s THEN 0 ELSE s.drain_revision END
-RETURNING s.value_bool, s.details::text, s.revision, extract(epoch FROM s.updated_at)::float8, s.updated_by::text;
+RETURNING s.value_bool, s.details::text, s.revision,
+    coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
+    s.updated_by::text;
 
 -- name: ask_drain
 UPDATE public.platform_settings SET drain_revision = revision
@@ -92,7 +97,8 @@ RETURNING true;
 
 -- name: fleet
 -- Times as numeric: a role's extra_float_digits may round a float8, and a shorter TTL would prove too much.
-SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision, extract(epoch FROM s.updated_at)::float8,
+SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision,
+    coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
     s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false,
     pg_catalog.replace(i.id::text, '-', ''), i.host, i.boot, i.pid, i.program, i.version, i.when_stale, i.ttl::numeric,
     i.revision, i.in_flight, i.websockets, i.oldest, i.oldest_age,

@@ -8,17 +8,15 @@ SELECT 1 FROM sqlite_master WHERE name = 'platform_settings_revise';
 SELECT 1 FROM sqlite_master WHERE name = 'maintenance_instances';
 
 -- name: read
--- The time in seconds since 1970, with its milliseconds; as it is if SQLite cannot parse it.
+-- The time in UTC; as it is if SQLite cannot parse it.
 SELECT s.key IS NOT NULL, s.value_bool, s.details, s.revision,
-    coalesce(strftime('%s', s.updated_at) + strftime('%f', s.updated_at) - strftime('%S', s.updated_at), s.updated_at),
-    s.updated_by, s.drain_revision IS s.revision, false,
+    coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at), s.updated_at), s.updated_by, s.drain_revision IS s.revision, false,
     EXISTS (SELECT 1 FROM maintenance_instances WHERE id = :instance)
 FROM (SELECT 1) LEFT JOIN platform_settings s ON s.key = :key;
 
 -- name: read_flag
 SELECT s.key IS NOT NULL, s.value_bool, s.details, s.revision,
-    coalesce(strftime('%s', s.updated_at) + strftime('%f', s.updated_at) - strftime('%S', s.updated_at), s.updated_at),
-    s.updated_by, s.drain_revision IS s.revision, false, false
+    coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at), s.updated_at), s.updated_by, s.drain_revision IS s.revision, false, false
 FROM (SELECT 1) LEFT JOIN platform_settings s ON s.key = :key;
 
 -- name: write
@@ -55,8 +53,7 @@ DELETE FROM maintenance_instances WHERE id = :id AND id <> '00000000000000000000
 
 -- name: fleet
 SELECT s.key IS NOT NULL, s.value_bool, s.details, s.revision,
-    coalesce(strftime('%s', s.updated_at) + strftime('%f', s.updated_at) - strftime('%S', s.updated_at), s.updated_at),
-    s.updated_by, s.drain_revision IS s.revision, false, false,
+    coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at), s.updated_at), s.updated_by, s.drain_revision IS s.revision, false, false,
     i.id, i.host, i.boot, i.pid, i.program, i.version, i.when_stale, i.ttl,
     i.revision, i.in_flight, i.websockets, i.oldest, i.oldest_age,
     (julianday('now') - 2440587.5) * 86400.0 - i.seen_at
