@@ -1,4 +1,4 @@
-"""What is refused before anything is written, and what a row that anybody wrote is taken for."""
+"""Wrong values are refused before they are written, and a wrong row is named when it is read."""
 
 import datetime as dt
 from dataclasses import FrozenInstanceError

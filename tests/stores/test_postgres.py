@@ -681,7 +681,7 @@ def test_an_error_needs_no_password_to_hide() -> None:
         PostgresStore("postgresql://me@127.0.0.1:1/nowhere").connect()
 
 
-# What is durable
+# Durability
 
 
 @pytest.fixture

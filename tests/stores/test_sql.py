@@ -142,9 +142,8 @@ def test_the_files_are_sql_and_nothing_but() -> None:
         assert "%" not in text, f"{name}: a driver would take it for a parameter"
 
 
-def test_the_table_is_the_one_that_was_promised(url: str, connection: Connection) -> None:
-    migrate(url)
-    columns = connection.execute(
+def test_the_table_is_the_one_that_was_promised(migrated: Connection) -> None:
+    columns = migrated.execute(
         "SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns "
         "WHERE table_schema = 'public' AND table_name = 'platform_settings' ORDER BY ordinal_position"
     ).fetchall()
@@ -157,37 +156,35 @@ def test_the_table_is_the_one_that_was_promised(url: str, connection: Connection
         ("updated_at", "timestamp with time zone", "NO", "now()"),
         ("updated_by", "uuid", "YES", None),
     ]
-    rows = connection.execute("SELECT key, value_bool, value_text, updated_by FROM platform_settings").fetchall()
+    rows = migrated.execute("SELECT key, value_bool, value_text, updated_by FROM platform_settings").fetchall()
     assert rows == [("maintenance_mode", False, None, None)]
-    assert ask(connection, "SELECT description FROM platform_settings")
-    indexes = connection.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'platform_settings'").fetchall()
+    assert ask(migrated, "SELECT description FROM platform_settings")
+    indexes = migrated.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'platform_settings'").fetchall()
     assert any("UNIQUE" in definition and definition.endswith("(key)") for (definition,) in indexes)
     with pytest.raises(psycopg.errors.UniqueViolation):
-        connection.execute("INSERT INTO platform_settings (key) VALUES ('maintenance_mode')")
+        migrated.execute("INSERT INTO platform_settings (key) VALUES ('maintenance_mode')")
 
 
-def test_a_second_time_changes_nothing(url: str, connection: Connection) -> None:
-    migrate(url)
-    connection.execute(
+def test_a_second_time_changes_nothing(url: str, migrated: Connection) -> None:
+    migrated.execute(
         "UPDATE platform_settings SET value_bool = true, updated_by = %s, description = 'mine', "
         f"""details = '{{"message": "back soon"}}' {FLAG}""",
         [USER],
     )
-    connection.execute("INSERT INTO platform_settings (key, value_text) VALUES ('another', 'x')")
-    before = dump(connection)
+    migrated.execute("INSERT INTO platform_settings (key, value_text) VALUES ('another', 'x')")
+    before = dump(migrated)
     migrate(url)
-    assert dump(connection) == before
-    assert ask(connection, f"SELECT value_bool FROM platform_settings {FLAG}") is True
+    assert dump(migrated) == before
+    assert ask(migrated, f"SELECT value_bool FROM platform_settings {FLAG}") is True
 
 
-def test_a_second_time_notifies_nobody_and_waits_for_nobody(url: str, connection: Connection) -> None:
+def test_a_second_time_notifies_no_process_and_waits_for_no_reader(url: str, migrated: Connection) -> None:
     """A reader in a long transaction, such as a dump of the database, must not hold up a deploy, nor be held up."""
-    migrate(url)
-    connection.execute("LISTEN platform_settings")
+    migrated.execute("LISTEN platform_settings")
     with psycopg.connect(url) as reader:
         reader.execute("SELECT * FROM platform_settings, maintenance_instances")
         migrate(url)
-    assert list(connection.notifies(timeout=0.2)) == []
+    assert list(migrated.notifies(timeout=0.2)) == []
 
 
 def test_by_hand_each_file_also_runs_alone_and_twice(connection: Connection) -> None:
@@ -272,16 +269,15 @@ def test_updated_by_refers_to_users_with_a_uuid_key(
     assert ask(connection, f"SELECT updated_by FROM platform_settings {FLAG}") is None
 
 
-def test_updated_by_refers_to_a_users_table_that_came_later(url: str, connection: Connection) -> None:
+def test_updated_by_refers_to_a_users_table_that_came_later(url: str, migrated: Connection) -> None:
+    migrated.execute(f"UPDATE platform_settings SET updated_by = %s {FLAG}", [USER])  # of a user who never was
+    migrated.execute("CREATE TABLE public.users (id uuid PRIMARY KEY)")
     migrate(url)
-    connection.execute(f"UPDATE platform_settings SET updated_by = %s {FLAG}", [USER])  # of a user who never was
-    connection.execute("CREATE TABLE public.users (id uuid PRIMARY KEY)")
-    migrate(url)
-    [foreign_key] = foreign_keys(connection)
+    [foreign_key] = foreign_keys(migrated)
     assert "REFERENCES users(id) ON DELETE SET NULL" in foreign_key
-    connection.execute("CREATE SCHEMA other")
+    migrated.execute("CREATE SCHEMA other")
     migrate(url)
-    assert foreign_keys(connection) == [foreign_key]
+    assert foreign_keys(migrated) == [foreign_key]
 
 
 @pytest.mark.parametrize(
@@ -516,27 +512,25 @@ def test_a_role_that_may_only_insert_settings_takes_the_next_revision(
     assert ask(migrated, "SELECT revision FROM platform_settings WHERE key = 'another'") == before + 1
 
 
-def test_the_revision_grows_across_delete_and_insert(url: str, connection: Connection) -> None:
+def test_the_revision_grows_across_delete_and_insert(url: str, migrated: Connection) -> None:
+    migrated.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
+    before = revision(migrated)
+    migrated.execute(f"DELETE FROM platform_settings {FLAG}")
+    migrated.execute("INSERT INTO platform_settings (key, value_bool, revision) VALUES ('maintenance_mode', true, 1)")
+    assert revision(migrated) > before
+    migrated.execute("TRUNCATE platform_settings RESTART IDENTITY")
     migrate(url)
-    connection.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
-    before = revision(connection)
-    connection.execute(f"DELETE FROM platform_settings {FLAG}")
-    connection.execute("INSERT INTO platform_settings (key, value_bool, revision) VALUES ('maintenance_mode', true, 1)")
-    assert revision(connection) > before
-    connection.execute("TRUNCATE platform_settings RESTART IDENTITY")
-    migrate(url)
-    assert revision(connection) > before + 1
+    assert revision(migrated) > before + 1
 
 
-def test_settings_made_anew_beside_instances_of_before_give_no_revision_twice(url: str, connection: Connection) -> None:
-    migrate(url)
-    connection.execute(
+def test_settings_made_anew_beside_instances_of_before_give_no_revision_twice(url: str, migrated: Connection) -> None:
+    migrated.execute(
         "INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl, revision) "
         "VALUES (gen_random_uuid(), 'h', 'b', 1, 'p', '1', 'serve', 10, 70)"
     )
-    connection.execute("DROP TABLE platform_settings CASCADE; DROP SEQUENCE platform_settings_revision_seq")
+    migrated.execute("DROP TABLE platform_settings CASCADE; DROP SEQUENCE platform_settings_revision_seq")
     migrate(url)
-    assert revision(connection) > 70
+    assert revision(migrated) > 70
 
 
 def test_what_replication_applies_is_a_change_like_any_other(migrated: Connection) -> None:
@@ -623,20 +617,19 @@ _TRAP: tuple[LiteralString, ...] = (
 
 
 @pytest.mark.parametrize("migrated_before", [False, True], ids=["new", "made before with SECURITY DEFINER"])
-def test_the_trigger_lends_nobody_its_owners_rights(
-    url: str, connection: Connection, flipper: LiteralString, *, migrated_before: bool
+def test_the_trigger_does_not_lend_its_owner_s_rights(
+    url: str, migrated: Connection, flipper: LiteralString, *, migrated_before: bool
 ) -> None:
-    migrate(url)
     if migrated_before:
-        connection.execute("ALTER FUNCTION public.platform_settings_revise() SECURITY DEFINER")
+        migrated.execute("ALTER FUNCTION public.platform_settings_revise() SECURITY DEFINER")
         migrate(url)
-    connection.execute(f"SET ROLE {flipper}")
+    migrated.execute(f"SET ROLE {flipper}")
     for statement in _TRAP:
-        connection.execute(statement)
+        migrated.execute(statement)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        connection.execute("INSERT INTO trap (key) VALUES ('a')")
-    assert ask(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = 'flipper'") is False
-    connection.execute("RESET ROLE; DROP TABLE trap; DROP DOMAIN pg_temp.trapped")
+        migrated.execute("INSERT INTO trap (key) VALUES ('a')")
+    assert ask(migrated, "SELECT rolsuper FROM pg_roles WHERE rolname = 'flipper'") is False
+    migrated.execute("RESET ROLE; DROP TABLE trap; DROP DOMAIN pg_temp.trapped")
 
 
 def test_a_hostile_search_path_changes_nothing(url: str, connection: Connection) -> None:
@@ -647,7 +640,7 @@ def test_a_hostile_search_path_changes_nothing(url: str, connection: Connection)
     assert ask(connection, "SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace") == 0
 
 
-# Each a better match than PostgreSQL's own, where that is not named with its schema or called with its own types.
+# Each matches better than PostgreSQL's own, unless that is named with its schema or called with its exact types.
 _BETTER: tuple[LiteralString, ...] = (
     "FUNCTION public.has_table_privilege(regclass, text) RETURNS boolean",
     "FUNCTION public.has_sequence_privilege(text, text, text) RETURNS boolean",
@@ -664,7 +657,7 @@ _OPERATORS: tuple[LiteralString, ...] = (
 
 
 @pytest.mark.parametrize("migrated_before", [False, True])
-def test_nobody_who_may_create_in_public_has_his_code_run(
+def test_a_function_that_a_role_created_in_public_is_never_run(
     url: str, connection: Connection, *, migrated_before: bool
 ) -> None:
     """Up to PostgreSQL 14 everybody may. The pattern is that of CVE-2018-1058."""
@@ -700,48 +693,43 @@ def test_a_flip_in_psql_survives_a_crash_of_the_server_whatever_the_role_asks() 
             assert ask(connection, f"SELECT value_bool FROM platform_settings {FLAG}") is True
 
 
-def test_a_table_of_instances_that_is_made_anew_is_not_whole(url: str, connection: Connection) -> None:
+def test_a_table_of_instances_that_is_made_anew_is_not_whole(url: str, migrated: Connection) -> None:
     """Who was in it still serves, and need not have noticed."""
-    migrate(url)
-    connection.execute("DROP TABLE maintenance_instances")
+    migrated.execute("DROP TABLE maintenance_instances")
     migrate(url)
     with closing(MaintenanceState(url, register=False)) as operator:
         assert not operator.fleet().intact
         proof = operator.prove(operator.set(True), timeout=0.0)
         assert (proof.proven, "pass --expect N" in str(proof.problem)) == (False, True)
-    dumped = dump(connection)
+    dumped = dump(migrated)
     migrate(url)
-    assert dump(connection) == dumped
+    assert dump(migrated) == dumped
 
 
 def test_the_first_revision_of_a_sequence_that_was_never_asked_is_not_given_twice(
-    url: str, connection: Connection
+    url: str, migrated: Connection
 ) -> None:
     """As after a restore of the schema alone, and then of the rows."""
+    migrated.execute("SELECT setval('platform_settings_revision_seq', 1, false)")
     migrate(url)
-    connection.execute("SELECT setval('platform_settings_revision_seq', 1, false)")
-    migrate(url)
-    connection.execute("UPDATE platform_settings SET value_bool = true")
-    assert revision(connection) == 2
+    migrated.execute("UPDATE platform_settings SET value_bool = true")
+    assert revision(migrated) == 2
 
 
 @pytest.mark.parametrize("came", ["settings", "instances"])
-def test_rows_that_come_without_the_sequence_take_no_later_revision(
-    url: str, connection: Connection, came: str
-) -> None:
+def test_rows_that_come_without_the_sequence_take_no_later_revision(url: str, migrated: Connection, came: str) -> None:
     """As logical replication brings them to the server that is to take over."""
-    migrate(url)
     if came == "settings":
-        connection.execute("ALTER TABLE platform_settings DISABLE TRIGGER platform_settings_revise")
-        connection.execute("UPDATE platform_settings SET revision = 4242")
+        migrated.execute("ALTER TABLE platform_settings DISABLE TRIGGER platform_settings_revise")
+        migrated.execute("UPDATE platform_settings SET revision = 4242")
     else:
-        connection.execute(
+        migrated.execute(
             "INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl, revision) "
             "VALUES (gen_random_uuid(), 'web-1', '', 1, 'gunicorn', '1', 'serve', 10, 4242)"
         )
     migrate(url)
-    connection.execute("UPDATE platform_settings SET value_bool = true")
-    assert revision(connection) == 4243
+    migrated.execute("UPDATE platform_settings SET value_bool = true")
+    assert revision(migrated) == 4243
 
 
 def notify_without_end(connection: Connection) -> None:
