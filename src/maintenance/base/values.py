@@ -2,8 +2,8 @@
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
 from uuid import UUID
 
@@ -347,51 +347,3 @@ class Fleet:
     reading: Reading
     instances: tuple[Instance, ...]
     intact: bool
-
-
-class Headers(Mapping[str, str]):
-    """The headers of a request, looked up by name in any case; nobody can change them."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        """Take them over, with their names in lower case."""
-        self._values = {name.lower(): value for name, value in values.items()}
-
-    def __getitem__(self, name: str) -> str:
-        """The value; KeyError where there is none."""
-        return self._values[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        """The names."""
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        """As a dict."""
-        return repr(self._values)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a `bypass` is asked about; alike in both adapters.
-
-    Attributes:
-        method: As sent, such as ``GET``; a WebSocket is ``WEBSOCKET``.
-        path: Relative to the mount point, decoded.
-        headers: Read-only, looked up in any case; repeated ones are joined by a comma and a space (RFC 9110, 5.3),
-            cookies by a semicolon and a space (RFC 9113, 8.2.3).
-        client: The peer's address as the server gives it; a proxy's, unless the server was told of it.
-    """
-
-    method: str
-    path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    client: str | None = None
-
-    def __post_init__(self) -> None:
-        """Take the headers over, whatever they were given as."""
-        object.__setattr__(self, "headers", Headers(self.headers))
