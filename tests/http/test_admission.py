@@ -51,7 +51,7 @@ def loaded(state: MaintenanceState, clock: Clock) -> Any:
 def test_only_the_requests_that_the_flag_refuses_count(
     loaded: Any, state: MaintenanceState, flag: Snapshot, load: Load
 ) -> None:
-    assert state._measure(flag) == load
+    assert state._sources.measure(flag) == load
 
 
 @pytest.mark.parametrize(("in_flight", "load"), [(True, Load()), (False, None)])
@@ -61,15 +61,15 @@ def test_a_fork_forgets_the_requests_of_the_parent(
     app = MaintenanceMiddleware(wsgi, state, in_flight=in_flight)
     if app._admission.in_flight is not None:
         enter(app._admission.in_flight, "GET", "/", "", {}, 1000.0)
-    state.forked()
-    assert state._measure(ON) == load
+    state.fork()
+    assert state._sources.measure(ON) == load
 
 
 def test_a_request_about_which_no_bypass_can_be_asked_counts(
     loaded: Any, state: MaintenanceState, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     enter(loaded._admission.in_flight, "POST", "/odd", "", {None: ""}, clock())  # the server has spoilt the environ
-    load = state._measure(ON)
+    load = state._sources.measure(ON)
     assert load is not None
     assert load.in_flight == 4
     assert "a bypass failed" in caplog.text
@@ -87,13 +87,13 @@ class _Meanwhile(str):
 
 
 def test_an_app_may_write_to_its_environ_while_a_bypass_is_asked(state: MaintenanceState, clock: Clock) -> None:
-    flight = MaintenanceMiddleware(wsgi, state, bypass=lambda it: "x-me" in it.headers)._admission.in_flight
-    assert flight is not None
+    app = MaintenanceMiddleware(wsgi, state, bypass=lambda request: "x-me" in request.headers)
+    assert app._admission.in_flight is not None
     name = _Meanwhile("HTTP_A")
     environ: dict[str, Any] = {name: "a", "HTTP_X_ME": "1"}
     name.write = lambda: environ.update({f"app.{len(environ)}": 1})
-    enter(flight, "POST", "/", "", environ, clock())
-    load = state._measure(ON)
+    enter(app._admission.in_flight, "POST", "/", "", environ, clock())
+    load = state._sources.measure(ON)
     assert load is not None
     assert (load.in_flight, state.status().in_flight) == (0, 1)
     assert len(environ) > 2
@@ -108,7 +108,7 @@ def test_a_deleted_middleware_is_freed_and_its_requests_still_count(
     del app
     gc.collect()
     assert dropped() is None
-    load = state._measure(state.set(True))
+    load = state._sources.measure(state.set(True))
     assert load is not None
     assert load.in_flight == 1
     end()
@@ -166,10 +166,11 @@ def test_a_request_that_came_before_any_state_counts(adapter: Adapter, clock: Cl
 
 
 def test_without_tracking_no_state_has_a_count(adapter: Adapter, first: MaintenanceState, clock: Clock) -> None:
-    app = adapter.wrap(in_flight=False)
-    for state in (first, replace_state(clock)):
-        app._admission.wait_for_answer()
-        assert state.status().in_flight is None
+    app, states = adapter.wrap(in_flight=False), [first]
+    app._admission.wait_for_answer()
+    states.append(replace_state(clock))
+    app._admission.wait_for_answer()
+    assert [it.status().in_flight for it in states] == [None, None]
 
 
 def test_a_closed_state_is_attached_to_once_until_another_replaces_it(

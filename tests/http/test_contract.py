@@ -39,24 +39,24 @@ async def _agenerator(*_: Any) -> Any:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"app": None}, "^app is of type NoneType: write the app that is to be wrapped$"),
-        ({"app": "postgresql://u:secret@h/db"}, "^app is of type str: write the app that is to be wrapped$"),
-        ({"state": "postgresql://u:secret@h/db"}, r"state is of type str: write MaintenanceState\(url\), or None"),
-        ({"state": 5}, "state is of type int: write a MaintenanceState, or None"),
-        ({"default_exempt": 0}, "default_exempt is 0: write True or False"),
-        ({"in_flight": None}, "in_flight is None: write True or False"),
-        ({"exempt": "/x"}, r"exempt is '/x': write a tuple, such as \('/x',\)"),
+        ({"app": None}, "^app is of type NoneType: pass the app to wrap$"),
+        ({"app": "postgresql://u:secret@h/db"}, "^app is of type str: pass the app to wrap$"),
+        ({"state": "postgresql://u:secret@h/db"}, r"state is of type str: use MaintenanceState\(url\), or None"),
+        ({"state": 5}, "state is of type int: use a MaintenanceState, or None"),
+        ({"default_exempt": 0}, "default_exempt is 0: use True or False"),
+        ({"in_flight": None}, "in_flight is None: use True or False"),
+        ({"exempt": "/x"}, r"exempt is '/x': use a tuple, such as \('/x',\)"),
         ({"exempt": ("/",)}, "would exempt every path"),
-        ({"bypass": 5}, "bypass is 5: write a function"),
-        ({"bypass": "me"}, "bypass is 'm': write a function"),
-        ({"bypass": (lambda _: True, None)}, "bypass is None: write a function"),
-        ({"bypass": _async}, "bypass is the async function .*: write a plain one"),
-        ({"bypass": (_async,)}, "bypass is the async function .*: write a plain one"),
-        ({"bypass": _generator}, "bypass is the generator .*: write a plain function"),
-        ({"bypass": _agenerator}, "bypass is the generator .*_agenerator.*: write a plain function"),
-        ({"respond": _async}, "respond is the async function .*: write a plain one"),
-        ({"respond": 503}, "respond is 503: write a function"),
-        ({"respond": (lambda *_: None, lambda *_: None)}, "respond .*: write a function"),
+        ({"bypass": 5}, "bypass is 5: use a function"),
+        ({"bypass": "me"}, "bypass is 'm': use a function"),
+        ({"bypass": (lambda _: True, None)}, "bypass is None: use a function"),
+        ({"bypass": _async}, "bypass is the async function .*: use a plain one"),
+        ({"bypass": (_async,)}, "bypass is the async function .*: use a plain one"),
+        ({"bypass": _generator}, "bypass is the generator .*: use a plain function"),
+        ({"bypass": _agenerator}, "bypass is the generator .*_agenerator.*: use a plain function"),
+        ({"respond": _async}, "respond is the async function .*: use a plain one"),
+        ({"respond": 503}, "respond is 503: use a function"),
+        ({"respond": (lambda *_: None, lambda *_: None)}, "respond .*: use a function"),
     ],
     ids=str,
 )
@@ -373,7 +373,7 @@ def test_a_function_that_fails_is_logged_once_a_minute(
     enter(app._admission.in_flight, "GET", "/", "", {"headers": []}, clock.now)
     for _ in range(3):
         adapter.ask(app)
-        state._measure(state.lease.known)
+        state._sources.measure(state.lease.known)
     for passed, logged in [
         (0.0, ["a bypass", "a bypass", "respond"]),
         (59.9, []),
@@ -413,7 +413,7 @@ def _measured_inside(adapter: Adapter, state: MaintenanceState, change: Callable
 
     def inside(raw: Any) -> None:
         change(raw)
-        loads.append(state._measure(state.set(True)))
+        loads.append(state._sources.measure(state.set(True)))
 
     adapter.ask(adapter.wrap(state, inside=inside, **options), "/form", method="POST", root="/app")
     return loads[0]

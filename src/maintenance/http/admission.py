@@ -61,7 +61,7 @@ class Middleware:
             ConfigurationError: An option is wrong. The message shows how to write it.
         """
         if not callable(app):
-            raise ConfigurationError(f"app is of type {type(app).__name__}: write the app that is to be wrapped")
+            raise ConfigurationError(f"app is of type {type(app).__name__}: pass the app to wrap")
         api.check_state(state)
         check_bool("default_exempt", default_exempt)
         check_bool("in_flight", in_flight)

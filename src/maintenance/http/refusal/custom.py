@@ -48,15 +48,15 @@ def complete_response(response: Response, standard: Response) -> Response:
 def _check_status(response: Any) -> None:
     status, body = response.status, response.body
     if not isinstance(status, int) or not isinstance(body, bytes):
-        raise TypeError(f"{response!r} cannot be sent: write Response(503, headers, b'...'), the body as bytes")
+        raise TypeError(f"{response!r} cannot be sent: return Response(503, headers, b'...'), with the body as bytes")
     if not 200 <= status <= 599 or status in _WITHOUT_CONTENT:
-        raise ValueError(f"the status {status} cannot be sent: write one from 200 to 599 that has content, such as 503")
+        raise ValueError(f"the status {status} cannot be sent: use one from 200 to 599 that has content, such as 503")
 
 
 def _check_header(name: Any, value: Any) -> None:
     if not (isinstance(name, str) and isinstance(value, str) and _NAME.fullmatch(name) and _VALUE.fullmatch(value)):
         raise ValueError(
-            f"the header {(name, value)!r} cannot be sent: write a name without blanks, "
+            f"the header {(name, value)!r} cannot be sent: use a name without blanks, "
             "and a value in Latin-1, without line breaks and without blanks at its ends"
         )
     if name.lower() in _HOP_BY_HOP:
