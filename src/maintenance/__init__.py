@@ -1,9 +1,10 @@
 """A maintenance mode that a whole fleet follows, for WSGI and ASGI apps, with its flag in PostgreSQL."""
 
 from maintenance._version import __version__
-from maintenance.base.values import Fleet, Instance, Request, Snapshot
+from maintenance.base.values import Fleet, Instance, Snapshot
 from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
 from maintenance.http.refusal import Response
+from maintenance.http.request import Request
 from maintenance.process.api import aset_maintenance, fleet, init_maintenance, maintenance_enabled, set_maintenance
 from maintenance.process.state import MaintenanceState
 from maintenance.process.status import Status

@@ -1,28 +1,29 @@
 """The adapter for ASGI 3, under asyncio and trio."""
 
-from typing import Unpack
+from collections.abc import Iterable
 
 from maintenance.base.options import check_bool
 from maintenance.base.values import WEBSOCKET
+from maintenance.http.admission import Bypass, Middleware, Respond
 from maintenance.http.asgi_io import (
     WIRE,
     App,
     Receive,
     Scope,
     Send,
-    lifespan,
-    messages,
+    build_messages,
+    find_answer,
     refuse_websocket,
-    wait_in_thread,
+    run_lifespan,
 )
-from maintenance.http.middleware import Middleware, Options
 from maintenance.http.websocket import Closer
 from maintenance.process.state import MaintenanceState
 
 
 class MaintenanceMiddleware(Middleware):
-    """Wraps an ASGI app: while maintenance is on, what is neither exempt nor bypassed gets 503."""
+    """Wraps an ASGI app. While maintenance is on, requests that are neither exempt nor bypassed get a 503."""
 
+    _app: App
     _wire = WIRE
 
     def __init__(
@@ -30,60 +31,77 @@ class MaintenanceMiddleware(Middleware):
         app: App,
         state: MaintenanceState | None = None,
         *,
+        exempt: Iterable[str] = (),
+        default_exempt: bool = True,
+        bypass: Bypass | Iterable[Bypass] | None = None,
+        respond: Respond | None = None,
+        in_flight: bool = True,
         close_websockets: bool = False,
-        **options: Unpack[Options],
     ) -> None:
         """Wrap an app.
 
         Args:
             app: The app.
-            state: What to ask; None for the process's default state, looked up when the first request comes.
-            close_websockets: Whether open WebSockets that the flag refuses are closed (code 1012) when it arrives.
-            **options: Those of `Middleware`.
+            state: The state to ask, or None for the process's default state.
+            exempt: Requests to admit by path, or by method and path.
+            default_exempt: Whether the paths of probes and of /admin are exempt too.
+            bypass: Requests to admit by who sends them.
+            respond: Builds another response than the standard one.
+            in_flight: Whether to count running requests.
+            close_websockets: Whether a flip closes the open WebSockets that it refuses, with code 1012.
 
         Raises:
-            ConfigurationError: An option is wrong; the message says what to write.
+            ConfigurationError: An option is wrong. The message shows how to write it.
         """
-        super().__init__(app, state, **options)
+        super().__init__(
+            app,
+            state,
+            exempt=exempt,
+            default_exempt=default_exempt,
+            bypass=bypass,
+            respond=respond,
+            in_flight=in_flight,
+        )
         check_bool("close_websockets", close_websockets)
         if close_websockets:
-            self._app = Closer(app, self._gate)
+            self._app = Closer(app, self._admission)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one connection; what is neither HTTP nor a WebSocket passes untouched."""
-        gate, kind = self._gate, scope["type"]
+        """Answer one connection. Everything except HTTP, WebSockets and the lifespan passes untouched."""
+        admission, kind, app = self._admission, scope["type"], self._app
         if kind != "http" and kind != "websocket":  # noqa: PLR1714 - twice as fast as a look into a tuple
-            await self._pass_other(scope, receive, send)
+            await self._run_other(scope, receive, send)
             return
-        # Looked up before they are called: an attribute that is called at once takes Python 3.11 twice as long.
-        clock, which = gate.clock_call
-        flight, app = gate.in_flight, self._app
-        # The clock first: what is held a moment later may be newer, never older, than the reading.
-        now = clock(*which)
-        if flight is None and now < gate.lease.current.open_until:
+        # Looked up before the call: Python 3.11 takes twice as long for an attribute that is called directly.
+        clock, arguments = admission.clock_call
+        flight = admission.in_flight
+        # The clock before the answer: an answer that is newer than the reading is safe, an older one is not.
+        now = clock(*arguments)
+        if flight is None and now < admission.lease.current.open_until:
             await app(scope, receive, send)
             return
         method, path = scope["method"] if kind == "http" else WEBSOCKET, scope["path"]
         try:
             root = scope["root_path"]
-        except KeyError:  # which a server may leave out, and none of the usual ones does
+        except KeyError:  # a server may leave it out, but none of the usual ones does
             root = ""
-        entry = [method, path, root, now, scope if gate.keep is None else gate.keep(scope)]
+        entry = [method, path, root, now, scope if admission.keep is None else admission.keep(scope)]
         try:
             if flight is not None:
                 table = flight.table
                 table.append(entry)
                 if len(table) > flight.room:
                     flight.sweep()
-            held = gate.lease.current
-            if now < held.open_until:
+            answer = admission.lease.current
+            if now < answer.open_until:
                 await app(scope, receive, send)
                 return
-            refusal, asked = None, gate.ask(method, path, root, scope)
-            if asked is None:
-                gate.begin()
+            refusal, target = None, admission.read_target(method, path, root, scope)
+            if target is None:
+                admission.start()
             else:
-                refusal = gate.refusal(asked, held if now < held.deadline else await wait_in_thread(gate, now))
+                answer = answer if now < answer.deadline else await find_answer(admission)
+                refusal = admission.find_refusal(target, answer)
             if refusal is None:
                 await app(scope, receive, send)
                 return
@@ -92,12 +110,12 @@ class MaintenanceMiddleware(Middleware):
         if kind == "websocket":
             await refuse_websocket(refusal, scope, receive, send)
             return
-        start, body = messages(refusal, method == "HEAD")
+        start, body = build_messages(refusal, method == "HEAD")
         await send(start)
         await send(body)
 
-    async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await lifespan(self._app, self._gate, scope, receive, send)
+            await run_lifespan(self._app, self._admission, scope, receive, send)
         else:
             await self._app(scope, receive, send)

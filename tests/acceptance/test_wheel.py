@@ -72,7 +72,8 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     }
     sql = {f"maintenance/sql/{path.name}" for path in (ROOT / "sql").glob("*.sql")}
     assert {name for name in names if ".dist-info/" not in name} == sources | sql
-    assert {"maintenance/py.typed", "maintenance/http/page.html", "maintenance/sql/0001_platform_settings.sql"} <= names
+    page = {f"maintenance/http/refusal/{name}" for name in ("page.html", "texts.json")}
+    assert {"maintenance/py.typed", "maintenance/sql/0001_platform_settings.sql"} | page <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 

@@ -20,7 +20,8 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),
 ]
-DOWN = "We\u2019ll be back soon"
+DOWN = "We’ll be back soon"
+PROMISE = "We’ll reload this page as soon as we’re back."
 NOW = dt.datetime(2026, 11, 21, 12, 0, tzinfo=dt.UTC)
 LONG = "A long sentence for a narrow screen, and one word: " + "Donaudampfschifffahrtsgesellschaft" * 4 + "\n\nEnd."
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"></p></main>"
@@ -51,7 +52,7 @@ class Site:
             headers = [("Content-Type", "text/html"), ("Content-Length", str(len(body))), ("Location", "/login")]
             return 200 if path == "/login" else self.status, headers, body
         answer = render(
-            self.snapshot, "text/html", retry_after(self.snapshot, now=NOW, spread=0.5), sent=method == "POST"
+            self.snapshot, "text/html", retry_after(self.snapshot, now=NOW, spread=0.5), submits=method == "POST"
         )
         body = answer.body.replace(b'content="60"', b'content="%d"' % self.refresh)
         changed = {"Content-Length": str(len(body))} | ({"Retry-After": self.hint} if self.hint else {})
@@ -199,7 +200,7 @@ class TestWhatIsShown:
     def test_a_language_that_is_none_hinders_nothing(self, visit: Visit, site: Site) -> None:
         site.snapshot = until(hours=2)
         page = visit(script="Object.defineProperty(navigator, 'languages', {value: ['en-US@posix']})")
-        expect(page.get_by_role("status")).to_contain_text("You can leave this page open.")
+        expect(page.get_by_role("status")).to_have_text(PROMISE)
         assert re.search(r"\b(14|2):00", page.locator("time").inner_text())
 
     def test_an_end_today_is_a_time_and_one_next_year_has_its_year(self, visit: Visit, site: Site) -> None:
@@ -212,10 +213,10 @@ class TestWhatIsShown:
         site.snapshot = until(minutes=3)
         page = visit()
         status = page.get_by_role("status")
-        expect(status).to_have_text("You can leave this page open. It will bring you back by itself.")
+        expect(status).to_have_text(PROMISE)
         hide(page, hidden=True)  # so that no answer is what says it
         page.clock.run_for("03:01")
-        expect(status).to_contain_text("It is taking a little longer than expected. Thank you for your patience.")
+        expect(status).to_contain_text("It’s taking a little longer than expected. Thank you for your patience.")
 
     def test_an_end_that_had_passed_before_is_said_at_once(self, visit: Visit, site: Site) -> None:
         site.snapshot = until(minutes=-1)
@@ -323,7 +324,7 @@ class TestHowItLooks:
         site.snapshot = until(hours=1)
         tree = visit().locator("body").aria_snapshot()
         assert re.search(rf'- main:\n\s+- heading "{DOWN}" \[level=1\]', tree)
-        assert re.search(r"- status: You can leave", tree)
+        assert re.search(rf"- status: {PROMISE}", tree)
 
 
 class TestTheWayBack:
@@ -349,11 +350,11 @@ class TestTheWayBack:
         page.set_content("<form method=post action=/pay><input name=a value=b><button>Buy</button></form>")
         page.get_by_role("button").click()
         expect(page.locator("h1")).to_have_text(DOWN)
-        expect(page.get_by_text("What you sent was not saved.")).to_be_visible()
-        expect(page.get_by_role("status")).to_contain_text("It will tell you when we are back.")
+        expect(page.get_by_text("Your form was not saved. Go back to get what you typed.")).to_be_visible()
+        expect(page.get_by_role("status")).to_have_text("We’ll let you know here when you can send it again.")
         site.up = True
         page.clock.run_for("01:00")
-        expect(page.get_by_role("status")).to_have_text("We are back. Go back, and send it again.")
+        expect(page.get_by_role("status")).to_have_text("We’re back. Go back to your form and send it again.")
         expect(page.locator("h1")).to_have_text(DOWN)
         site.status = 200
         page.get_by_role("button", name="Go back").click()
@@ -367,7 +368,7 @@ class TestTheWayBack:
         site.up = False
         page.set_content(f"<form method=post action={site.url}pay><button>Buy</button></form>")
         page.get_by_role("button").click()
-        expect(page.get_by_text("What you sent was not saved.")).to_be_visible()
+        expect(page.get_by_text("Your form was not saved. Go back to get what you typed.")).to_be_visible()
         expect(page.get_by_text("reloads once a minute")).to_have_count(0)
         assert "refresh" not in page.content()
 
@@ -375,9 +376,9 @@ class TestTheWayBack:
         page = visit()
         site.up, site.status = True, 204
         page.clock.run_for("00:30")
-        expect(page.get_by_role("status")).to_have_text("We are back. One moment …")
+        expect(page.get_by_role("status")).to_have_text("We’re back. One moment …")
         page.clock.run_for("00:05")
-        expect(page.get_by_role("status")).to_have_text("We are back. If nothing happens, load this page again.")
+        expect(page.get_by_role("status")).to_have_text("We’re back. If nothing happens, please reload this page.")
         expect(page.locator("h1")).to_have_text(DOWN)
         page.clock.run_for("10:00")
         assert site.asked == ["GET /", "HEAD /", "GET /"]
@@ -413,7 +414,7 @@ class TestTheWayBack:
         page = visit()
         page.context.set_offline(True)
         page.clock.run_for("00:31")
-        expect(page.get_by_role("status")).to_have_text("The site cannot be reached just now. This page keeps trying.")
+        expect(page.get_by_role("status")).to_have_text("We can’t reach the site right now. We’ll keep trying.")
         expect(page.locator("h1")).to_have_text(DOWN)
         site.up = True
         page.context.set_offline(False)
@@ -426,7 +427,7 @@ class TestTheWayBack:
         with page.expect_request("**"):
             page.clock.run_for(page.evaluate("waits.at(-1)"))
         page.clock.run_for("00:20")
-        expect(page.get_by_role("status")).to_contain_text("cannot be reached")
+        expect(page.get_by_role("status")).to_contain_text("can’t reach the site")
         page.evaluate("window.impatient = false")
         page.unroute_all(behavior="ignoreErrors")
         site.up = True
@@ -439,6 +440,8 @@ class TestTheWayBack:
         site.up = False
         site.snapshot = Snapshot(enabled=True, mode="read_only")
         page.goto(site.url + "form?saved")
+        expect(page.locator("h1")).to_have_text("You can look around, but changes are paused")
+        expect(page.locator("h1 + p")).to_have_text("Your change was not saved.")
         page.clock.run_for("01:00:00")
         hide(page, hidden=True)
         hide(page, hidden=False)

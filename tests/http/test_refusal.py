@@ -7,18 +7,22 @@ import json
 import re
 import sys
 import threading
+from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from maintenance.base.values import MAX_RETRY_AFTER, Snapshot
-from maintenance.http import refusal
 from maintenance.http.refusal import Refusals, Response, render, retry_after
+from maintenance.http.refusal.accept import choose_known_kind
+from maintenance.http.refusal.render import MAX_REFUSALS, _render_body
 
 NOW = dt.datetime(2026, 11, 21, 12, 0, tzinfo=dt.UTC)
 HTML, PROBLEM, TEXT = "text/html; charset=utf-8", "application/problem+json", "text/plain; charset=utf-8"
+EACH_KIND = pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
 HOSTILE = "<script>alert(1)</script>'\"&amp;<!--title--></p><img src=x onerror=alert(1)>"
 
 
@@ -26,8 +30,12 @@ def on(**details: object) -> Snapshot:
     return Snapshot(enabled=True, **details)
 
 
-def ask(snapshot: Snapshot, accept: str | None = None, *, spread: float = 0.0) -> Response:
-    return render(snapshot, accept, retry_after(snapshot, now=NOW, spread=spread))
+def ask(snapshot: Snapshot, accept: str | None = None, *, spread: float = 0.0, submits: bool = False) -> Response:
+    return render(snapshot, accept, retry_after(snapshot, now=NOW, spread=spread), submits=submits)
+
+
+def read(*args: Any, **options: Any) -> str:
+    return ask(*args, **options).body.decode()
 
 
 def header(answer: Response, name: str) -> str | None:
@@ -75,77 +83,46 @@ class TestRetryAfter:
 
 class TestAccept:
     @pytest.mark.parametrize(
-        ("accept", "expected"),
+        ("expected", "accepts"),
         [
-            (None, PROBLEM),
-            ("", PROBLEM),
-            (" , ,", PROBLEM),
-            ("*/*", PROBLEM),
-            ("text/html", HTML),
-            ("TEXT/HTML", HTML),
-            ("text/*", HTML),
-            ("text/plain", TEXT),
-            ("application/json", PROBLEM),
-            ("application/problem+json", PROBLEM),
-            ("application/*", PROBLEM),
+            (PROBLEM, [None, "", " , ,", "*/*", "application/json", "application/problem+json", "application/*"]),
+            (HTML, ["text/html", "TEXT/HTML", "text/*"]),
+            (TEXT, ["text/plain"]),
             # Browsers, for a page and for an image; axios; jQuery.
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8", HTML),
-            ("image/avif,image/webp,*/*;q=0.8", PROBLEM),
-            ("application/json, text/plain, */*", PROBLEM),
-            ("application/json, text/javascript, */*; q=0.01", PROBLEM),
+            (HTML, ["text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"]),
+            (PROBLEM, ["image/avif,image/webp,*/*;q=0.8", "application/json, text/plain, */*"]),
+            (PROBLEM, ["application/json, text/javascript, */*; q=0.01"]),
+            # The weights decide.
+            (PROBLEM, ["text/html;q=0.4, application/json;q=0.5", "text/html;q=0.1, */*"]),
+            (PROBLEM, ["application/json , text/html\t;\tQ=0.9"]),
+            (HTML, ["text/html;q=0.5, application/json;q=0.4", "text/html;q=0.001"]),
+            (TEXT, ["text/plain, text/html;q=0.999"]),
+            # The most specific range gives the weight, in any order: RFC 9110, section 12.5.1.
+            (HTML, ["text/*;q=0.3, text/html;q=0.7, text/html;level=1, text/html;level=2;q=0.4, */*;q=0.5"]),
+            (HTML, ["application/problem+json;q=0.1, application/json, text/html;q=0.5"]),
+            (TEXT, ["text/html;q=0.2, text/*, application/json;q=0.5", "text/*, text/html;q=0"]),
+            (TEXT, ["*/*, application/*;q=0.1, text/html;q=0.1"]),
+            # A tie goes to the kind that is named, and then to the page.
+            (HTML, ["application/json, text/html", "text/plain, text/html", "text/html, */*"]),
+            (HTML, ["*/*, application/json;q=0"]),
+            (TEXT, ["text/plain, */*"]),
+            (PROBLEM, ["text/plain, application/json"]),
+            # If nothing is acceptable, it is plain text.
+            (TEXT, ["image/png", "application/xml", "*/*;q=0", "text/html;q=0", "*/*;q=0.0"]),
+            (TEXT, ["text/html;q=0.000, text/plain;q=0"]),
+            # Parameters and quoted strings.
+            (HTML, ["text/html;charset=utf-8", 'text/html; charset="UTF-8"', "text/html;;q=0.5;"]),
+            (HTML, ["text/html, text/html;q=0.1, text/plain;q=0.5"]),
+            (TEXT, ["text/html;charset=utf-8;q=0.1, text/plain;q=0.2"]),
+            (TEXT, ['text/html;charset="UTF-8";q=0.1, text/html;level=1, text/plain;q=0.5']),
+            (TEXT, ["text/html;q=0.1, text/html;level=1, text/plain;q=0.5"]),
+            (TEXT, ['text/plain;x="a, text/html, \\" b";q=0.5', 'text/plain, text/html;x="never closed']),
+            (PROBLEM, ["application/json;version=1"]),
         ],
+        ids=str,
     )
-    def test_what_clients_send(self, accept: str | None, expected: str) -> None:
-        assert kind(accept) == expected
-
-    @pytest.mark.parametrize(
-        ("accept", "expected"),
-        [
-            ("text/html;q=0.4, application/json;q=0.5", PROBLEM),
-            ("text/html;q=0.5, application/json;q=0.4", HTML),
-            ("text/plain, text/html;q=0.999", TEXT),
-            ("text/html;q=0.1, */*", PROBLEM),
-            ("text/html;q=0.001", HTML),
-            ("application/json , text/html\t;\tQ=0.9", PROBLEM),
-        ],
-    )
-    def test_the_weights_decide(self, accept: str, expected: str) -> None:
-        assert kind(accept) == expected
-
-    @pytest.mark.parametrize(
-        ("accept", "expected"),
-        [
-            # The most specific range gives the weight, wherever it stands: RFC 9110, section 12.5.1.
-            ("text/*;q=0.3, text/html;q=0.7, text/html;level=1, text/html;level=2;q=0.4, */*;q=0.5", HTML),
-            ("text/html;q=0.2, text/*, application/json;q=0.5", TEXT),
-            ("text/*, text/html;q=0", TEXT),
-            ("*/*, application/*;q=0.1, text/html;q=0.1", TEXT),
-            ("application/problem+json;q=0.1, application/json, text/html;q=0.5", HTML),
-        ],
-    )
-    def test_the_specific_range_goes_before_the_broad_one(self, accept: str, expected: str) -> None:
-        assert kind(accept) == expected
-
-    @pytest.mark.parametrize(
-        ("accept", "expected"),
-        [
-            ("application/json, text/html", HTML),
-            ("text/plain, text/html", HTML),
-            ("text/html, */*", HTML),
-            ("text/plain, */*", TEXT),
-            ("text/plain, application/json", PROBLEM),
-            ("*/*, application/json;q=0", HTML),
-        ],
-    )
-    def test_a_tie_goes_to_what_is_named_and_then_to_the_page(self, accept: str, expected: str) -> None:
-        assert kind(accept) == expected
-
-    @pytest.mark.parametrize(
-        "accept",
-        ["image/png", "application/xml", "*/*;q=0", "text/html;q=0", "text/html;q=0.000, text/plain;q=0", "*/*;q=0.0"],
-    )
-    def test_where_nothing_is_acceptable_it_is_plain_text(self, accept: str) -> None:
-        assert kind(accept) == TEXT
+    def test_the_kind_is_the_one_that_the_client_prefers(self, expected: str, accepts: list[str | None]) -> None:
+        assert [kind(accept) for accept in accepts] == [expected] * len(accepts)
 
     @pytest.mark.parametrize(
         "malformed",
@@ -156,27 +133,9 @@ class TestAccept:
             *("text/html;\x00", "téxt/html"),
         ],
     )
-    def test_a_malformed_range_is_as_if_it_were_not_there(self, malformed: str) -> None:
+    def test_a_malformed_range_is_ignored(self, malformed: str) -> None:
         assert kind(malformed) == PROBLEM
         assert kind(f"{malformed}, text/plain;q=0.1") == TEXT
-
-    @pytest.mark.parametrize(
-        ("accept", "expected"),
-        [
-            ("text/html;charset=utf-8", HTML),
-            ('text/html; charset="UTF-8"', HTML),
-            ("text/html;charset=utf-8;q=0.1, text/plain;q=0.2", TEXT),
-            ('text/html;charset="UTF-8";q=0.1, text/html;level=1, text/plain;q=0.5', TEXT),
-            ("application/json;version=1", PROBLEM),
-            ("text/html;q=0.1, text/html;level=1, text/plain;q=0.5", TEXT),
-            ("text/html, text/html;q=0.1, text/plain;q=0.5", HTML),
-            ("text/html;;q=0.5;", HTML),
-            ('text/plain;x="a, text/html, \\" b";q=0.5', TEXT),
-            ('text/plain, text/html;x="never closed', TEXT),
-        ],
-    )
-    def test_parameters_and_quoted_strings(self, accept: str, expected: str) -> None:
-        assert kind(accept) == expected
 
     @given(st.text())
     def test_no_header_whatever_raises(self, accept: str) -> None:
@@ -227,9 +186,10 @@ class TestHeaders:
     def test_only_the_page_carries_a_policy(self, accept: str) -> None:
         assert header(ask(on(), accept), "Content-Security-Policy") is None
 
-    def test_a_response_is_a_frozen_value(self) -> None:
+    def test_a_response_is_a_frozen_value_that_can_be_replaced(self) -> None:
         answer = Response(status=503, headers=(), body=b"")
         assert answer == Response(503, (), b"")
+        assert replace(answer, status=200) == Response(200, (), b"")
         with pytest.raises(AttributeError):
             answer.status = 200  # type: ignore[misc]
 
@@ -250,46 +210,63 @@ class TestProblem:
     def test_it_leaves_out_what_is_not(self) -> None:
         problem = json.loads(ask(on()).body)
         assert set(problem) == {"type", "title", "status", "detail"}
-        assert problem["detail"] == "The service is down for maintenance. Please try again later."
+        assert problem["detail"] == DOWN
 
     @given(st.text())
     def test_any_message_is_valid_json(self, message: str) -> None:
         assert json.loads(ask(on(message=message)).body)["status"] == 503
 
 
-class TestWords:
-    @pytest.mark.parametrize("message", [None, "", " \r\n\t", "\x00\x1b"])
-    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
-    def test_a_default_sentence_stands_where_there_is_no_message(self, message: str | None, accept: str) -> None:
-        assert "The service is down for maintenance." in ask(on(message=message), accept).body.decode()
+DOWN = "The service is down for maintenance. Please try again later."
+FORM = "Your form was not saved. Go back to get what you typed."
+CHANGE = "Your change was not saved."
 
-    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
-    def test_read_only_is_called_so(self, accept: str) -> None:
-        assert "Changes cannot be saved" in ask(on(mode="read_only"), accept).body.decode()
 
-    def test_a_process_that_blocks_because_it_does_not_know_says_nothing_of_read_only(self) -> None:
-        answer = ask(Snapshot(enabled=False, mode="read_only"), "text/plain")
-        assert answer.body == b"The service is down for maintenance. Please try again later.\n"
+class TestTexts:
+    @pytest.mark.parametrize(
+        ("mode", "submits", "loss", "detail"),
+        [
+            ("full", False, "", DOWN),
+            ("full", True, FORM, DOWN),
+            ("read_only", True, CHANGE, "Please try again later."),
+        ],
+    )
+    @pytest.mark.parametrize("message", [None, "", " \r\n\t", "\x00\x1b", "Back at noon."])
+    def test_each_kind_says_first_what_was_not_saved(
+        self, mode: Any, submits: bool, loss: str, detail: str, message: str | None
+    ) -> None:
+        flag = on(mode=mode, message=message)
+        page, problem, text = (
+            read(flag, it, submits=submits) for it in ("text/html", "application/json", "text/plain")
+        )
+        given = "Back at noon." if message == "Back at noon." else None
+        lines = [line for line in (loss, given or detail) if line]
+        assert text.splitlines() == lines
+        assert json.loads(problem)["detail"] == (given or " ".join(lines))
+        shown = re.findall(r'<p class="(?:loss|detail)"[^>]*>(.*?)</p>', page)
+        assert shown == lines
 
-    @pytest.mark.parametrize(("mode", "label"), [("full", "Expected back"), ("read_only", "Expected end")])
-    def test_plain_text_gives_the_end_in_utc(self, mode: str, label: str) -> None:
+    def test_a_process_that_blocks_without_knowing_the_flag_does_not_mention_read_only(self) -> None:
+        assert read(Snapshot(enabled=False, mode="read_only"), "text/plain") == f"{DOWN}\n"
+
+    @pytest.mark.parametrize(
+        ("mode", "first", "label"), [("full", "", "Expected back"), ("read_only", f"{CHANGE}\n", "Expected end")]
+    )
+    def test_plain_text_gives_the_end_in_utc(self, mode: Any, first: str, label: str) -> None:
         until = dt.datetime(2026, 11, 21, 15, 30, tzinfo=dt.timezone(dt.timedelta(hours=2)))
-        answer = ask(on(mode=mode, message="Soon.\r\nReally.", until=until), "text/plain")
-        assert answer.body.decode() == f"Soon.\nReally.\n{label}: 2026-11-21 13:30 UTC\n"
+        flag = on(mode=mode, message="Soon.\r\nReally.", until=until)
+        assert read(flag, "text/plain") == f"{first}Soon.\nReally.\n{label}: 2026-11-21 13:30 UTC\n"
 
-    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
+    @EACH_KIND
     def test_no_control_character_reaches_a_terminal(self, accept: str) -> None:
-        body = ask(on(message="a\x1b[2Jb\x07\x9b\x7fc\td\ne"), accept).body.decode()
+        body = read(on(message="a\x1b[2Jb\x07\x9b\x7fc\td\ne"), accept)
         assert "a[2Jbc" in body
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]|u00[01]", body)
 
-    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
-    def test_half_a_surrogate_pair_does_not_raise(self, accept: str) -> None:
-        assert b"a?b" in ask(on(message="a\ud800b"), accept).body
-
-    @pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
-    def test_an_end_that_utc_has_no_year_for_does_not_raise(self, accept: str) -> None:
-        west = dt.datetime.max.replace(tzinfo=dt.timezone(dt.timedelta(hours=-5)))
+    @EACH_KIND
+    def test_no_message_and_no_end_raises(self, accept: str) -> None:
+        assert b"a?b" in ask(on(message="a\ud800b"), accept).body  # half a surrogate pair
+        west = dt.datetime.max.replace(tzinfo=dt.timezone(dt.timedelta(hours=-5)))  # UTC has no such year
         assert b"9999-12-31" in ask(on(until=west), accept).body
 
 
@@ -331,57 +308,57 @@ class TestPage:
         assert "status" in [attributes.get("role") for _, attributes in tags]
 
     def test_without_a_script_it_reloads_and_shows_the_end_in_utc(self) -> None:
-        page = ask(on(until=NOW), "text/html").body.decode()
+        page = read(on(until=NOW), "text/html")
         assert '<noscript><meta http-equiv="refresh" content="60"></noscript>' in page
         assert '<time datetime="2026-11-21T12:00:00+00:00" dir="auto">2026-11-21 12:00 UTC</time>' in page
 
-    def test_read_only_never_reloads_because_that_would_lose_what_was_typed(self) -> None:
-        assert b"http-equiv" not in ask(on(mode="read_only"), "text/html").body
+    @pytest.mark.parametrize(("mode", "submits"), [("full", True), ("read_only", True)])
+    def test_it_never_reloads_if_that_would_lose_typed_data(self, mode: Any, submits: bool) -> None:
+        page = read(on(mode=mode), "text/html", submits=submits)
+        assert "http-equiv" not in page
+        assert '<button id="back"' in page
 
 
 class TestCaches:
-    def test_the_same_words_are_rendered_once_however_often_the_flag_is_read(self) -> None:
+    def test_the_same_texts_are_rendered_once_however_often_the_flag_is_read(self) -> None:
         first, again = (ask(on(message="once", read_at=at, revision=7), "text/html") for at in (1.0, 2.0))
         assert first.body is again.body
 
-    def test_each_word_that_a_body_says_tells_it_apart(self) -> None:
+    def test_each_detail_that_a_body_shows_tells_it_apart(self) -> None:
         until = NOW + dt.timedelta(hours=1)
-        said = [{}, {"message": "x"}, {"until": until}, {"retry_after": 5}, {"mode": "read_only"}]
-        assert len({ask(on(**details)).body for details in said}) == len(said)
+        details = [{}, {"message": "x"}, {"until": until}, {"retry_after": 5}, {"mode": "read_only"}]
+        assert len({ask(on(**it)).body for it in details}) == len(details)
 
     def test_old_messages_and_odd_headers_do_not_pile_up(self) -> None:
         for number in range(1000):
             ask(on(message=str(number)), f"text/html;n={number}")
-        assert len(refusal._rendered) <= 16
-        assert len(refusal._chosen) <= 256
+        assert _render_body.cache_info().currsize <= 16
+        assert choose_known_kind.cache_info().currsize <= 256
 
-    def test_a_header_that_is_too_long_is_not_remembered(self) -> None:
-        longest, longer = (f"text/html;x={'y' * (size - 12)}" for size in (1024, 1025))
-        assert kind(longest) == kind(longer) == HTML
-        assert longest in refusal._chosen
-        assert longer not in refusal._chosen
+    @pytest.mark.parametrize(("size", "kept"), [(1024, 1), (1025, 0)])
+    def test_a_header_that_is_too_long_is_not_kept(self, size: int, kept: int) -> None:
+        accept, refusals = f"text/html;x={'y' * (size - 12)}", Refusals(on())
+        choose_known_kind.cache_clear()
+        assert kind(accept) == HTML
+        assert refusals.get(accept, 0.0, False) == ask(on(), accept)
+        assert (choose_known_kind.cache_info().currsize, len(refusals._built)) == (kept, kept)
 
-    def test_the_refusals_of_a_snapshot_are_those_of_render_and_made_once(self) -> None:
-        for snapshot in (on(), on(retry_after=5), on(until=dt.datetime(2001, 1, 1, tzinfo=dt.UTC))):
-            refusals = Refusals(snapshot)
-            for accept, spread in (("text/html", 0.0), (None, 0.5), ("text/html", 0.5)):
-                assert refusals.get(accept, spread, False) == ask(snapshot, accept, spread=spread)
-                assert refusals.get(accept, spread, False) is refusals.get(accept, spread, False)
-            sent = b"What you sent was not saved."
-            assert [sent in refusals.get("text/html", 0.0, was).body for was in (True, False)] == [True, False]
+    @pytest.mark.parametrize(
+        "flag", [{}, {"retry_after": 5}, {"until": dt.datetime(2001, 1, 1, tzinfo=dt.UTC)}], ids=str
+    )
+    @pytest.mark.parametrize("submits", [True, False])
+    def test_the_refusals_of_a_snapshot_are_those_of_render_and_built_once(self, flag: Any, submits: bool) -> None:
+        refusals = Refusals(on(**flag))
+        for accept, spread in (("text/html", 0.0), (None, 0.5), ("text/html", 0.5)):
+            built = refusals.get(accept, spread, submits)
+            assert built == ask(on(**flag), accept, spread=spread, submits=submits)
+            assert refusals.get(accept, spread, submits) is built
 
     def test_refusals_do_not_pile_up(self) -> None:
         refusals = Refusals(on())
-        for number in range(600):
+        for number in range(2 * MAX_REFUSALS + 10):
             refusals.get(f"text/html;answer={number}", 0.0, False)
-            assert len(refusals._made) <= 256
-        refusals.get(longer := f"text/html;x={'y' * 1013}", 0.0, False)
-        assert (longer, 60, False) not in refusals._made
-
-    def test_a_lock_left_behind_by_a_fork_stops_nobody(self) -> None:
-        with refusal._rendered._adding, refusal._chosen._adding:
-            assert kind("text/html;left=behind") == HTML
-        assert "text/html;left=behind" not in refusal._chosen
+            assert len(refusals._built) <= MAX_REFUSALS
 
     def test_threads_that_share_the_caches_get_their_own_answers(self) -> None:
         wrong: list[str] = []
@@ -389,7 +366,7 @@ class TestCaches:
         def work(name: str) -> None:
             for number in range(300):
                 text = f"{name}{number % 40}."
-                if ask(on(message=text), f"text/plain;n={number}").body.decode() != f"{text}\n":
+                if read(on(message=text), f"text/plain;n={number}") != f"{text}\n":
                     wrong.append(text)
 
         threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
@@ -403,4 +380,3 @@ class TestCaches:
         finally:
             sys.setswitchinterval(interval)
         assert not wrong
-        assert len(refusal._rendered) <= 16

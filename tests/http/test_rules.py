@@ -1,71 +1,69 @@
-"""The rules themselves, as they are written; what they open is asked over both adapters elsewhere."""
+"""The path rules: how they are written, and what they open over both adapters against a model of ten lines."""
 
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import event, example, given, settings
+from hypothesis import strategies as st
 
+from maintenance import MaintenanceState
+from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
 from maintenance.base.values import WEBSOCKET
 from maintenance.errors import ConfigurationError
-from maintenance.http.rules import DEFAULT_EXEMPT, PASSES, Rules, relative
+from maintenance.http.rules import DEFAULT_EXEMPT, PASSES, Rules, strip_mount
+from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
+from tests.support.clients import acall_asgi, call_wsgi
+from tests.support.plain_apps import asgi, wsgi
 
 
 @pytest.mark.parametrize(
-    ("exempt", "says"),
+    ("exempt", "message"),
     [
-        ("/metrics", r"exempt is '/metrics': write a tuple, such as \('/metrics',\)"),
-        (b"/metrics", "write a tuple"),
-        (None, "exempt is None: write a tuple"),
-        (5, "exempt is 5: write a tuple"),
-        ((5,), "exempt holds 5: write str"),
-        ((b"/x",), "exempt holds b'/x': write str"),
-        (("",), "exempt holds '': write a path or METHOD /path"),
-        (("metrics",), "exempt holds 'metrics': write a path"),
+        ("/metrics", r"exempt is '/metrics': use a tuple, such as \('/metrics',\)"),
+        (b"/metrics", "use a tuple"),
+        (None, "exempt is None: use a tuple"),
+        (5, "exempt is 5: use a tuple"),
+        ((5,), "exempt holds 5: use str"),
+        ((b"/x",), "exempt holds b'/x': use str"),
+        (("",), "exempt holds '': use a path or METHOD /path"),
+        (("metrics",), "exempt holds 'metrics': use a path"),
         (("get /x",), "exempt holds 'get /x'"),
-        (("GET  /x",), "exempt holds"),
         (("GET",), "exempt holds 'GET'"),
-        (("/x?y=1",), "exempt holds"),
-        (("/x#y",), "exempt holds"),
-        (("/a b",), "exempt holds"),
-        (("/x\n",), "exempt holds"),
-        (("/",), "would exempt every path: name the ones"),
-        (("GET /",), "would exempt every path"),
-        (("/a%20b",), "write a decoded path without %"),
-        (("/a\\b",), "write a decoded path"),
-        (("/a;b",), "write a decoded path"),
-        (("/a//b",), "write a decoded path"),
-        (("//",), "would exempt every path"),
-        (("/a/../b",), "write a decoded path"),
-        (("/a/.",), "write a decoded path"),
-        (("/a\0",), "write a decoded path"),
+        *(((wrong,), "exempt holds") for wrong in ("GET  /x", "/x?y=1", "/x#y", "/a b", "/x\n")),
+        (("/",), "would exempt every path: name the paths"),
+        *(((wrong,), "would exempt every path") for wrong in ("GET /", "//")),
+        (("/a%20b",), "use a decoded path without %"),
+        *(((wrong,), "use a decoded path") for wrong in ("/a\\b", "/a;b", "/a//b", "/a/../b", "/a/.", "/a\0")),
     ],
 )
-def test_a_wrong_rule_is_refused_with_what_to_write(exempt: Any, says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says):
+def test_a_wrong_rule_is_refused_with_what_to_write(exempt: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         Rules(exempt)
 
 
-def opens(rules: Rules, method: str, path: str) -> bool:
-    return rules.exempts(method, path, path)
+@pytest.mark.parametrize(
+    ("exempt", "method", "path", "opens"),
+    [
+        *[((), "DELETE", f"{path}/x", True) for path in DEFAULT_EXEMPT],
+        (["/metrics"], "POST", "/metrics", True),
+        (["/metrics/"], "GET", "/metrics", True),  # a slash at the end changes nothing
+        (["GET /status"], "GET", "/status/now", True),
+        (["GET /status"], "GET", "/health", True),  # the rules without a method still count
+        (["GET /status"], "HEAD", "/status", False),
+        (["WEBSOCKET /live"], WEBSOCKET, "/live", True),
+        (["WEBSOCKET /live"], "GET", "/live", False),
+    ],
+)
+def test_a_rule_opens_its_path_for_its_method(exempt: Any, method: str, path: str, *, opens: bool) -> None:
+    assert Rules(iter(exempt)).exempts(method, path, path) is opens
 
 
 @pytest.mark.parametrize("path", DEFAULT_EXEMPT)
-def test_the_defaults_open_and_can_be_removed(path: str) -> None:
-    assert opens(Rules(), "DELETE", f"{path}/x")
-    assert not opens(Rules(default_exempt=False), "GET", path)
-
-
-def test_a_rule_without_a_method_opens_every_method_and_one_with_it_only_that() -> None:
-    rules = Rules(iter(["/metrics", "GET /status", "WEBSOCKET /live"]))
-    assert opens(rules, "POST", "/metrics")
-    assert opens(rules, "GET", "/status/now")
-    assert opens(rules, "GET", "/health")  # what opens every method opens those with rules of their own too
-    assert not opens(rules, "HEAD", "/status")
-    assert opens(rules, WEBSOCKET, "/live")
-    assert not opens(rules, "GET", "/live")
-
-
-def test_a_slash_at_the_end_of_a_rule_says_nothing() -> None:
-    assert opens(Rules(("/metrics/",)), "GET", "/metrics")
+def test_the_default_rules_can_be_removed(path: str) -> None:
+    assert not Rules(default_exempt=False).exempts("GET", path, path)
 
 
 def test_the_mount_point_can_make_a_path_ambiguous() -> None:
@@ -98,5 +96,89 @@ def test_a_mode_refuses_by_method(mode: Any, method: str, *, refused: bool) -> N
         ("", "", ""),
     ],
 )
-def test_a_path_below_its_mount_point(path: str, root: str, below: str) -> None:
-    assert relative(path, root) == below
+def test_the_mount_point_is_stripped_from_a_path(path: str, root: str, below: str) -> None:
+    assert strip_mount(path, root) == below
+
+
+# Both adapters against the model
+
+WORDS = ["health", "healthz", "admin", "Admin", "administrator", "status", "a", "x", "é", "維持", "a b", "..."]
+TRAPS = ["", ".", "..", "%2e", "%2F", "%", "a;b", ";", "\\", "a\\..", "\0", "a\0", ". ", "‥", "／"]
+
+
+def passes(rules: list[str], method: str, mount: str, path: str) -> bool:
+    """The contract in other words: whole segments below the mount, and no path that two readers read differently."""
+    segments = f"{mount.rstrip('/')}{path}".split("/")[1:]
+    if any(segment in (".", "..") or set(segment) & set("%\\;\0") for segment in segments) or "" in segments[:-1]:
+        return False
+    for rule in rules:
+        wanted, _, prefix = rule.rpartition(" ")
+        named = prefix.rstrip("/").split("/")
+        if wanted in ("", method) and path.split("/")[: len(named)] == named:
+            return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def closed() -> Iterator[MaintenanceState]:
+    state = MaintenanceState("memory://", ttl=1000.0)
+    state.set(True)
+    assert state.enabled
+    yield state
+    state.close()
+
+
+segments = st.one_of(st.sampled_from(WORDS), st.sampled_from(TRAPS), st.text(st.characters(codec="utf-8"), max_size=3))
+paths = st.one_of(st.just(""), st.lists(segments, max_size=4).map(lambda parts: "/" + "/".join(parts)))
+plain = st.lists(st.sampled_from([word for word in WORDS if " " not in word]), min_size=1, max_size=2)
+plain_paths = plain.map(lambda parts: "/" + "/".join(parts))
+ends = st.sampled_from(["", "/"])
+rules = st.lists(st.builds("{}{}{}".format, st.sampled_from(["", "GET ", "POST "]), plain_paths, ends), max_size=3)
+mounts = st.one_of(
+    st.just(""), st.builds("{}{}".format, plain_paths, ends), st.sampled_from(["/a;b", "/a%2fb", "/a/../b", "/health"])
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request, and what is exempt."""
+
+    rules: list[str]
+    default: bool
+    method: str
+    mount: str
+    path: str
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    given_rules, default = draw(rules), draw(st.booleans())
+    path = draw(paths)
+    known = [rule.rpartition(" ")[2].rstrip("/") for rule in given_rules] + (list(DEFAULT_EXEMPT) if default else [])
+    if known and draw(st.booleans()):
+        path = draw(st.sampled_from(known)) + path  # near a rule, where the mistakes are
+    return Case(given_rules, default, draw(st.sampled_from(["GET", "POST"])), draw(mounts), path)
+
+
+def examples(function: Any) -> Any:
+    """The cases that must run every time."""
+    ambiguous = ["/admin/../x", "//admin", "/admin/a\\b", "/admin//x", "/admin/a%2fb", "/admin/a;b", "/admin/\0"]
+    for path in ("/administrator", *ambiguous, "/admin/./x", "/admin/.."):
+        function = example(Case([], True, "GET", "", path))(function)
+    for mount, path in [("/admin", "/x"), ("/a", "/a/admin"), ("/a;b", "/admin")]:
+        function = example(Case([], True, "GET", mount, path))(function)
+    return example(Case(["/é"], False, "GET", "/維持", "/é/x"))(function)
+
+
+@settings(max_examples=300, deadline=None)
+@examples
+@given(case=cases())
+def test_both_adapters_agree_with_the_model(closed: MaintenanceState, case: Case) -> None:
+    options: dict[str, Any] = {"exempt": case.rules, "default_exempt": case.default}
+    asked: dict[str, Any] = {"method": case.method, "root": case.mount}
+    all_rules = [*(DEFAULT_EXEMPT if case.default else ()), *case.rules]
+    expected = 200 if passes(all_rules, case.method, case.mount, case.path) else 503
+    event(str(expected))
+    through_wsgi = call_wsgi(WSGIMiddleware(wsgi, closed, **options), case.path, **asked)
+    through_asgi = asyncio.run(acall_asgi(ASGIMiddleware(asgi, closed, **options), case.path, **asked))
+    assert (through_wsgi.status, through_asgi.status) == (expected, expected)

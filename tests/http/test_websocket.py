@@ -16,7 +16,6 @@ from maintenance.base.runtime import REAL
 from maintenance.http.websocket import Closer
 from maintenance.process import api
 from tests.support.clients import acall_asgi
-from tests.support.clock import Clock, refuse, runtime
 from tests.support.faulty import FaultyStore
 from tests.support.waiting import eventually
 
@@ -24,17 +23,12 @@ CLOSED = {"type": "websocket.close", "code": 1012, "reason": "maintenance"}
 DISCONNECTED = {"type": "websocket.disconnect", "code": 1012, "reason": "maintenance"}
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+ACCEPTED = {"type": "websocket.accept"}
+REFUSED = {"type": "websocket.close", "code": 1013, "reason": "maintenance"}
 
 
-@pytest.fixture
-def state() -> MaintenanceState:
-    state = MaintenanceState(FaultyStore(), runtime=runtime(Clock(), start=refuse))
-    state.wait_for_answer()
-    return state
+def closing(app: Any, state: MaintenanceState | None, **options: Any) -> MaintenanceMiddleware:
+    return MaintenanceMiddleware(app, state, close_websockets=True, **options)
 
 
 def closer_of(wrapped: MaintenanceMiddleware) -> Closer:
@@ -92,9 +86,16 @@ class Echo:
 
 
 def converse(
-    backend: str, app: Any, talk: Callable[[Server], Any], make: Callable[[], Server] = Server, **scope: Any
+    backend: str,
+    app: Any,
+    talk: Callable[[Server], Any],
+    make: Callable[[], Server] = Server,
+    *,
+    wait: bool = True,
+    cancel: bool = False,
+    **scope: Any,
 ) -> Server:
-    """Run one WebSocket, and beside it what the client and others do."""
+    """Run one WebSocket, and beside it what the client and others do, once the app waits for them."""
 
     async def main() -> Server:
         server = make()
@@ -102,13 +103,26 @@ def converse(
             server.says("connect")
             async with anyio.create_task_group() as group:
                 group.start_soon(app, scope_of(**scope), server.receive, server.send)
-                await anyio.wait_all_tasks_blocked()
+                await (anyio.wait_all_tasks_blocked() if wait else anyio.lowlevel.checkpoint())
                 await talk(server)
+                if cancel:
+                    group.cancel_scope.cancel()
         finally:
             server.close()
         return server
 
     return anyio.run(main, backend=backend)
+
+
+async def idle(_: Server) -> None:
+    """A client that does nothing."""
+
+
+async def chat(server: Server) -> None:
+    """A client that says one word, waits for the echo and hangs up."""
+    server.says("receive", text="hi")
+    await until(lambda: server.sent[-1] == {"type": "websocket.send", "text": "hi"})
+    server.says("disconnect", code=1000)
 
 
 async def flip(state: MaintenanceState, *, enabled: bool = True, **options: Any) -> None:
@@ -123,32 +137,26 @@ async def until(predicate: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["full", "read_only"])
-def test_it_is_refused_with_a_response_where_the_server_can(state: MaintenanceState, backend: str, mode: Any) -> None:
+def test_it_is_refused_with_a_response_if_the_server_can_send_one(
+    state: MaintenanceState, backend: str, mode: Any
+) -> None:
     app = Echo()
     state.set(True, mode=mode, retry_after=9)
-
-    async def talk(server: Server) -> None: ...
-
-    server = converse(backend, MaintenanceMiddleware(app, state), talk, extensions={"websocket.http.response": {}})
-    start, body = server.sent
-    assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
+    offered = {"websocket.http.response": {}}
+    start, body = converse(backend, MaintenanceMiddleware(app, state), idle, extensions=offered).sent
     headers = dict(start["headers"])
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
     assert headers[b"retry-after"] == b"9"
     assert (body["type"], int(headers[b"content-length"])) == ("websocket.http.response.body", len(body["body"]))
-    assert app.received == []
-    assert state.status().in_flight == 0
+    assert (app.received, state.status().in_flight) == ([], 0)
 
 
 @pytest.mark.parametrize("more", [{}, {"extensions": None}, {"extensions": {"tls": {}}}], ids=str)
-def test_it_is_refused_with_a_close_code_where_it_cannot(state: MaintenanceState, backend: str, more: Any) -> None:
+def test_it_is_refused_with_a_close_code_if_not(state: MaintenanceState, backend: str, more: Any) -> None:
     app = Echo()
     state.set(True)
-
-    async def talk(server: Server) -> None: ...
-
-    server = converse(backend, MaintenanceMiddleware(app, state), talk, **more)
-    assert server.sent == [{"type": "websocket.close", "code": 1013, "reason": "maintenance"}]
-    assert app.received == []
+    server = converse(backend, MaintenanceMiddleware(app, state), idle, **more)
+    assert (server.sent, app.received) == ([REFUSED], [])
 
 
 @pytest.mark.parametrize("close_websockets", [True, False])
@@ -159,12 +167,9 @@ def test_an_exempt_one_passes_and_stays_open(state: MaintenanceState, backend: s
 
     async def talk(server: Server) -> None:
         await flip(state, message="again")
-        server.says("receive", text="hi")
-        await until(lambda: len(server.sent) == 2)
-        server.says("disconnect", code=1000)
+        await chat(server)
 
-    server = converse(backend, wrapped, talk)
-    assert server.sent == [{"type": "websocket.accept"}, {"type": "websocket.send", "text": "hi"}]
+    assert converse(backend, wrapped, talk).sent == [ACCEPTED, {"type": "websocket.send", "text": "hi"}]
     assert app.received[-1] == {"type": "websocket.disconnect", "code": 1000}
 
 
@@ -172,49 +177,43 @@ def test_an_exempt_one_passes_and_stays_open(state: MaintenanceState, backend: s
 
 
 def test_without_the_option_it_stays_open_and_is_counted(state: MaintenanceState, backend: str) -> None:
-    app = Echo()
-
     async def talk(server: Server) -> None:
         await flip(state)
-        load = state._measure(state.lease.known)
+        load = state._sources.measure(state.lease.known)
         assert load is not None
         assert (load.in_flight, load.websockets, load.oldest) == (1, 1, "WEBSOCKET /live")
-        server.says("receive", text="hi")
-        await until(lambda: len(server.sent) == 2)
-        server.says("disconnect", code=1000)
+        await chat(server)
 
-    converse(backend, MaintenanceMiddleware(app, state), talk)
+    converse(backend, MaintenanceMiddleware(Echo(), state), talk)
     assert state.status().in_flight == 0
 
 
-def test_one_that_waits_is_closed_at_once(state: MaintenanceState, backend: str) -> None:
+@pytest.mark.parametrize("make", [lambda: Server(), lambda: Gone()], ids=["there", "gone"])  # noqa: PLW0108 - below
+def test_one_that_waits_is_closed_at_once(state: MaintenanceState, backend: str, make: Callable[[], Server]) -> None:
+    """Also if its client goes at that moment."""
     app = Echo()
 
     async def talk(server: Server) -> None:
         assert app.open == 1
         await flip(state)
 
-    server = converse(backend, MaintenanceMiddleware(app, state, close_websockets=True), talk)
-    assert server.sent == [{"type": "websocket.accept"}, CLOSED]
+    server = converse(backend, closing(app, state), talk, make)
+    assert server.sent == [ACCEPTED, *[CLOSED] * (not isinstance(server, Gone))]
     assert app.received == [{"type": "websocket.connect"}, DISCONNECTED]
     assert state.status().in_flight == 0
 
 
 def test_before_the_flip_and_without_one_everything_passes(state: MaintenanceState, backend: str) -> None:
-    app = Echo()
-
     async def talk(server: Server) -> None:
         server.says("receive", text="one")
         await flip(state, enabled=False, message="still off")
-        server.says("receive", text="two")
-        await until(lambda: len(server.sent) == 3)
-        server.says("disconnect", code=1000)
+        await chat(server)
 
-    server = converse(backend, MaintenanceMiddleware(app, state, close_websockets=True), talk)
-    assert [message.get("text") for message in server.sent] == [None, "one", "two"]
+    server = converse(backend, closing(Echo(), state), talk)
+    assert [message.get("text") for message in server.sent] == [None, "one", "hi"]
 
 
-def test_one_that_only_sends_hears_it_at_its_next_send(state: MaintenanceState, backend: str) -> None:
+def test_one_that_only_sends_is_closed_at_its_next_send(state: MaintenanceState, backend: str) -> None:
     ended: list[Any] = []
 
     async def ticker(scope: Any, receive: Any, send: Any) -> None:
@@ -229,25 +228,16 @@ def test_one_that_only_sends_hears_it_at_its_next_send(state: MaintenanceState, 
             with pytest.raises(OSError, match="closed for maintenance"):
                 await send({"type": "websocket.send", "text": "still there?"})
 
-    async def main() -> Server:
-        server = Server()
-        server.says("connect")
-        async with anyio.create_task_group() as group:
-            group.start_soon(
-                MaintenanceMiddleware(ticker, state, close_websockets=True), scope_of(), server.receive, server.send
-            )
-            await anyio.lowlevel.checkpoint()
-            await flip(state)
-        server.close()
-        return server
+    async def talk(_: Server) -> None:
+        await flip(state)
 
-    server = anyio.run(main, backend=backend)
+    server = converse(backend, closing(ticker, state), talk, wait=False)
     assert isinstance(ended[0], ConnectionAbortedError)
     assert server.sent[-1] == CLOSED
     assert server.sent.count(CLOSED) == 1
 
 
-def test_one_that_is_busy_hears_it_at_its_next_receive(state: MaintenanceState, backend: str) -> None:
+def test_one_that_is_busy_is_closed_at_its_next_receive(state: MaintenanceState, backend: str) -> None:
     busy, received = threading.Event(), []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -264,7 +254,7 @@ def test_one_that_is_busy_hears_it_at_its_next_receive(state: MaintenanceState, 
         await until(lambda: all(socket._ending for socket in closer._open.values()))
         busy.set()
 
-    wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
+    wrapped = closing(app, state)
     server = converse(backend, wrapped, talk)
     assert received == [DISCONNECTED, DISCONNECTED]
     assert server.sent.count(CLOSED) == 1
@@ -272,7 +262,7 @@ def test_one_that_is_busy_hears_it_at_its_next_receive(state: MaintenanceState, 
 
 def test_a_flip_between_the_check_and_the_table_is_not_missed(state: MaintenanceState, backend: str) -> None:
     app = Echo()
-    wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
+    wrapped = closing(app, state)
     closer = closer_of(wrapped)
 
     async def late(*arguments: Any) -> None:
@@ -285,29 +275,13 @@ def test_a_flip_between_the_check_and_the_table_is_not_missed(state: Maintenance
         await until(lambda: server.sent)
 
     server = converse(backend, wrapped, talk)
-    assert server.sent == [{"type": "websocket.close", "code": 1013, "reason": "maintenance"}]
+    assert server.sent == [REFUSED]
     assert (app.received, closer._open, state.status().in_flight) == ([], {}, 0)
 
 
 @pytest.mark.parametrize("mode", ["full", "read_only"])
-def test_who_is_bypassed_stays_connected(state: MaintenanceState, backend: str, mode: Any) -> None:
-    app = Echo()
-    wrapped = MaintenanceMiddleware(
-        app, state, close_websockets=True, bypass=lambda request: request.headers.get("x-me") == "1"
-    )
-
-    async def talk(server: Server) -> None:
-        await flip(state, mode=mode)
-        server.says("receive", text="hi")
-        await until(lambda: len(server.sent) == 2)
-        server.says("disconnect", code=1000)
-
-    server = converse(backend, wrapped, talk, headers=[(b"x-me", b"1")])
-    assert CLOSED not in server.sent
-
-
-def test_a_bypass_is_asked_about_the_connection_as_it_came(state: MaintenanceState, backend: str) -> None:
-    """A middleware further in may write into the scope, as one that believes a proxy's headers does."""
+def test_a_bypass_is_asked_about_the_connection_as_it_came(state: MaintenanceState, backend: str, mode: Any) -> None:
+    """A middleware further in may change the scope, as one does that trusts a proxy's headers."""
     app = Echo()
 
     async def rewriting(scope: Any, receive: Any, send: Any) -> None:
@@ -318,34 +292,25 @@ def test_a_bypass_is_asked_about_the_connection_as_it_came(state: MaintenanceSta
     def is_near(request: Request) -> bool:
         return request.client == "10.0.0.1" and request.headers.get("x-me") == "1"
 
-    wrapped = MaintenanceMiddleware(rewriting, state, close_websockets=True, bypass=is_near)
-
     async def talk(server: Server) -> None:
-        await flip(state)
-        server.says("receive", text="hi")
-        await until(lambda: len(server.sent) == 2)
-        server.says("disconnect", code=1000)
+        await flip(state, mode=mode)
+        await chat(server)
 
+    wrapped = closing(rewriting, state, bypass=is_near)
     server = converse(backend, wrapped, talk, headers=[(b"x-me", b"1")], client=("10.0.0.1", 1))
     assert CLOSED not in server.sent
 
 
-def test_what_the_app_raises_comes_through_unchanged(state: MaintenanceState, backend: str) -> None:
+def test_the_app_s_exception_comes_through_unchanged(state: MaintenanceState, backend: str) -> None:
     error = ValueError("the app's")
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise error
 
-    wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
-
-    async def main() -> None:
-        server = Server()
-        with pytest.raises(ValueError, match="the app's") as caught:
-            await wrapped(scope_of(), server.receive, server.send)
-        assert caught.value is error
-        server.close()
-
-    anyio.run(main, backend=backend)
+    wrapped = closing(app, state)
+    with pytest.raises(ValueError, match="the app's") as caught:
+        anyio.run(wrapped, scope_of(), None, None, backend=backend)
+    assert caught.value is error
     assert closer_of(wrapped)._open == {}
 
 
@@ -383,7 +348,7 @@ def test_one_that_the_app_has_closed_is_not_closed_again(state: MaintenanceState
         await flip(state)
         server.says("disconnect", code=1000)
 
-    server = converse(backend, wrapped := MaintenanceMiddleware(app, state, close_websockets=True), talk, Strict)
+    server = converse(backend, wrapped := closing(app, state), talk, Strict)
     assert [message["type"] for message in server.sent] == ["websocket.accept", "websocket.close"]
     assert [message["type"] for message in received] == ["websocket.receive", "websocket.disconnect"]
     assert received[-1] == {"type": "websocket.disconnect", "code": 1000}
@@ -401,7 +366,7 @@ def test_one_that_the_app_refuses_itself_is_left_to_it(state: MaintenanceState, 
         await flip(state)
         server.says("disconnect", code=1006)
 
-    server = converse(backend, MaintenanceMiddleware(app, state, close_websockets=True), talk, Strict)
+    server = converse(backend, closing(app, state), talk, Strict)
     assert [message["type"][10:] for message in server.sent] == ["http.response.start", "http.response.body"]
 
 
@@ -424,7 +389,7 @@ def test_one_whose_client_has_gone_is_not_closed(state: MaintenanceState, backen
         await anyio.wait_all_tasks_blocked()
         flipped.set()
 
-    server = converse(backend, MaintenanceMiddleware(app, state, close_websockets=True), talk, Strict)
+    server = converse(backend, closing(app, state), talk, Strict)
     assert server.sent == [{"type": "websocket.accept"}]
 
 
@@ -437,37 +402,43 @@ class Gone(Server):
         await super().send(message)
 
 
-def test_one_whose_client_goes_at_that_moment_ends_like_any_other(state: MaintenanceState, backend: str) -> None:
+def test_a_cancellation_by_the_server_is_left_alone(state: MaintenanceState, backend: str) -> None:
     app = Echo()
-    converse(backend, MaintenanceMiddleware(app, state, close_websockets=True), lambda _: flip(state), Gone)
-    assert app.received[-1] == DISCONNECTED
+    server = converse(backend, closing(app, state), idle, cancel=True)
+    assert (server.sent, app.open) == ([ACCEPTED], 0)
 
 
-def test_a_cancellation_of_the_servers_is_none_of_ours(state: MaintenanceState, backend: str) -> None:
-    app = Echo()
-
-    async def main() -> Server:
-        server = Server()
-        server.says("connect")
-        async with anyio.create_task_group() as group:
-            group.start_soon(
-                MaintenanceMiddleware(app, state, close_websockets=True), scope_of(), server.receive, server.send
-            )
-            await anyio.wait_all_tasks_blocked()
-            group.cancel_scope.cancel()
-        server.close()
-        return server
-
-    server = anyio.run(main, backend=backend)
-    assert server.sent == [{"type": "websocket.accept"}]
-    assert app.open == 0
-
-
-def test_a_state_that_replaces_another_is_followed_too(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def first(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(api, "_state", None)
-    init_maintenance("memory://")
+    yield init_maintenance("memory://")
+    api.default_state().close()
+
+
+@pytest.mark.parametrize("already_on", [True, False])
+def test_open_ones_follow_the_state_that_replaces_theirs(
+    backend: str, first: MaintenanceState, *, already_on: bool
+) -> None:
+    app, store = Echo(), FaultyStore()
+    wrapped = closing(app, None)
+    MaintenanceState(store, register=False).set(already_on)
+
+    async def talk(server: Server) -> None:
+        await until(lambda: app.open)
+        second = init_maintenance(store)
+        assert (await acall_asgi(wrapped)).status == (503 if already_on else 200)  # the first request that follows it
+        if not already_on:
+            await flip(first)  # no middleware follows it any more
+            await anyio.wait_all_tasks_blocked()
+            assert server.sent == [ACCEPTED]
+            await flip(second)
+
+    assert converse(backend, wrapped, talk).sent[-1] == CLOSED
+
+
+def test_one_that_comes_under_a_new_state_is_closed_by_it(backend: str, first: MaintenanceState) -> None:
     app = Echo()
-    wrapped = MaintenanceMiddleware(app, close_websockets=True)
+    wrapped = closing(app, None)
 
     async def hang_up(server: Server) -> None:
         server.says("disconnect", code=1000)
@@ -479,91 +450,40 @@ def test_a_state_that_replaces_another_is_followed_too(backend: str, monkeypatch
         await until(lambda: app.open)
         await flip(second)
 
-    server = converse(backend, wrapped, talk)
-    assert server.sent[-1] == CLOSED
-    second.close()
-
-
-def test_open_ones_hear_of_the_state_that_replaced_theirs(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_state", None)
-    first = init_maintenance("memory://")
-    app = Echo()
-    wrapped = MaintenanceMiddleware(app, close_websockets=True)
-
-    async def talk(server: Server) -> None:
-        await until(lambda: app.open)
-        second = init_maintenance("memory://")
-        assert (await acall_asgi(wrapped)).status == 200  # the first request that follows it
-        await flip(first)  # which nobody follows any more
-        await anyio.wait_all_tasks_blocked()
-        assert server.sent == [{"type": "websocket.accept"}]
-        await flip(second)
-
     assert converse(backend, wrapped, talk).sent[-1] == CLOSED
-    api.default_state().close()
 
 
-def test_open_ones_are_closed_where_the_state_that_replaces_theirs_is_on(
-    backend: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("accepts", [False, True])
+def test_one_that_has_not_begun_to_read_is_closed_at_its_first_chance(
+    state: MaintenanceState, backend: str, *, accepts: bool
 ) -> None:
-    monkeypatch.setattr(api, "_state", None)
-    init_maintenance("memory://")
-    app = Echo()
-    wrapped = MaintenanceMiddleware(app, close_websockets=True)
-    store = FaultyStore()
-    MaintenanceState(store, register=False).set(True)
+    go_on, received = threading.Event(), []
 
-    async def talk(server: Server) -> None:
-        await until(lambda: app.open)
-        init_maintenance(store)
-        assert (await acall_asgi(wrapped)).status == 503
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if accepts:
+            await receive()
+        await until(go_on.is_set)
+        if accepts:
+            await send(ACCEPTED)
+        received.append(await receive())
 
-    assert converse(backend, wrapped, talk).sent[-1] == CLOSED
-    api.default_state().close()
-
-
-def flipped_before(go_on: threading.Event, app: Any, state: MaintenanceState, backend: str) -> Server:
-    """What an app sends that goes on only once its connection has heard of the flip."""
-    wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
+    wrapped = closing(app, state)
     closer = closer_of(wrapped)
 
-    async def talk(server: Server) -> None:
+    async def talk(_: Server) -> None:
         await until(lambda: closer._open)
         await flip(state)
         await until(lambda: all(socket._ending for socket in closer._open.values()))
         go_on.set()
 
-    return converse(backend, wrapped, talk)
-
-
-def test_one_that_has_not_begun_to_read_hears_it_first_of_all(state: MaintenanceState, backend: str) -> None:
-    go_on, received = threading.Event(), []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await until(go_on.is_set)
-        received.append(await receive())
-
-    server = flipped_before(go_on, app, state, backend)
-    assert (received, server.sent) == ([DISCONNECTED], [CLOSED])
-
-
-def test_one_that_is_accepted_after_the_flip_is_closed_then(state: MaintenanceState, backend: str) -> None:
-    go_on, received = threading.Event(), []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await until(go_on.is_set)
-        await send({"type": "websocket.accept"})
-        received.append(await receive())
-
-    server = flipped_before(go_on, app, state, backend)
-    assert (received, server.sent) == ([DISCONNECTED], [{"type": "websocket.accept"}, CLOSED])
+    server = converse(backend, wrapped, talk)
+    assert (received, server.sent) == ([DISCONNECTED], [*[ACCEPTED] * accepts, CLOSED])
 
 
 def test_one_that_comes_while_the_others_are_looked_at_hinders_none(state: MaintenanceState, backend: str) -> None:
-    wrapped = MaintenanceMiddleware(Echo(), state, close_websockets=True)
+    wrapped = closing(Echo(), state)
     closer = closer_of(wrapped)
-    refuses, asked = closer._gate.refuses, []
+    refuses, asked = closer._admission.refuses, []
 
     def meanwhile(*arguments: Any) -> bool:
         asked.append(arguments)
@@ -572,17 +492,16 @@ def test_one_that_comes_while_the_others_are_looked_at_hinders_none(state: Maint
         return refuses(*arguments)
 
     async def look_and_flip(_: object) -> None:
-        closer._gate.refuses = meanwhile  # type: ignore[method-assign]
+        closer._admission.refuses = meanwhile  # type: ignore[method-assign]
         await flip(state)
 
     assert converse(backend, wrapped, look_and_flip).sent[-1] == CLOSED
     assert len(asked) == 1
 
 
-def test_what_is_no_websocket_is_left_alone(state: MaintenanceState, backend: str) -> None:
-    wrapped = MaintenanceMiddleware(Echo(), state, close_websockets=True)
+def test_other_scopes_are_left_alone(state: MaintenanceState, backend: str) -> None:
+    wrapped = closing(Echo(), state)
     state.set(True, mode="read_only")
-    state.wait_for_answer()
     assert anyio.run(acall_asgi, wrapped, backend=backend).status == 200
 
 
@@ -592,7 +511,7 @@ def test_a_loop_that_has_ended_hinders_no_other(
     beside = replace(REAL, start=lambda run: threading.Thread(target=run).start())
     monkeypatch.setattr("maintenance.http.websocket.REAL", beside)
     app = Echo()
-    wrapped = MaintenanceMiddleware(app, state, close_websockets=True)
+    wrapped = closing(app, state)
     closer = closer_of(wrapped)
     left: list[Any] = []
 

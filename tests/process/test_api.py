@@ -337,7 +337,7 @@ def test_no_event_loop_builds_the_default_state(
     assert status == 200
     assert len(built) == 1
     assert built[0] != loop
-    assert app._gate.state is api.current_state()  # and from now on it is followed without asking again
+    assert app._admission._state is api.current_state()  # and from now on it is followed without asking again
 
 
 def test_whoever_comes_second_gets_what_the_first_has_built(monkeypatch: pytest.MonkeyPatch) -> None:

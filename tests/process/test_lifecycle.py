@@ -542,10 +542,10 @@ def test_leaving_without_a_thread_leaves_the_row_while_something_is_in_flight(st
     from maintenance.wsgi import MaintenanceMiddleware
 
     state = MaintenanceState(store, runtime=runtime(Clock(), start=refuse))
-    gate = MaintenanceMiddleware(wsgi, state)._gate
+    admission = MaintenanceMiddleware(wsgi, state)._admission
     state.wait_for_answer()
-    assert gate.in_flight is not None
-    enter(gate.in_flight, "GET", "/", "", {}, 1000.0)
+    assert admission.in_flight is not None
+    enter(admission.in_flight, "GET", "/", "", {}, 1000.0)
     state.leave()
     assert len(store.inner.connect().fleet().instances) == 1
 

@@ -512,9 +512,9 @@ def test_a_status_says_how_the_process_stands(state: MaintenanceState, store: St
 
 def test_a_status_asks_no_bypass(still: MaintenanceState) -> None:
     asked: list[object] = []
-    gate = MaintenanceMiddleware(wsgi, still, bypass=lambda request: bool(asked.append(request)))._gate
-    assert gate.in_flight is not None
-    enter(gate.in_flight, "GET", "/", "", {}, 0.0)
+    admission = MaintenanceMiddleware(wsgi, still, bypass=lambda request: bool(asked.append(request)))._admission
+    assert admission.in_flight is not None
+    enter(admission.in_flight, "GET", "/", "", {}, 0.0)
     still.set(True)
     asked.clear()
     assert still.status().in_flight == 1
@@ -530,7 +530,7 @@ def test_a_wrong_store_is_told_by_its_type_alone() -> None:
 def test_a_status_counts_all_in_flight_and_none_where_one_middleware_does_not_track(
     still: MaintenanceState,
 ) -> None:
-    tracked = MaintenanceMiddleware(wsgi, still)._gate.in_flight
+    tracked = MaintenanceMiddleware(wsgi, still)._admission.in_flight
     assert tracked is not None
     enter(tracked, "GET", "/health", "", {}, 0.0)
     assert still.status().in_flight == 1
@@ -725,11 +725,11 @@ def test_closing_admits_nothing_and_removes_the_row(state: MaintenanceState, sto
 
 
 def test_the_row_stays_until_what_is_in_flight_has_ended(state: MaintenanceState, store: Store) -> None:
-    gate = MaintenanceMiddleware(wsgi, state)._gate
-    assert gate.in_flight is not None
+    admission = MaintenanceMiddleware(wsgi, state)._admission
+    assert admission.in_flight is not None
     state.wait_for_answer()
     mine = eventually(lambda: registered(store))
-    entry = enter(gate.in_flight, "POST", "/slow", "", {}, 0.0)
+    entry = enter(admission.in_flight, "POST", "/slow", "", {}, 0.0)
     state.close()
     assert registered(store) == mine
     entry.clear()
@@ -780,9 +780,9 @@ def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store, monke
 
 def test_a_child_reads_for_itself_and_leaves_its_parent_alone(tmp_path: Any, sqlite_url: str) -> None:
     state = MaintenanceState(sqlite_url)
-    gate = MaintenanceMiddleware(wsgi, state)._gate
-    assert gate.in_flight is not None
-    enter(gate.in_flight, "GET", "/the-parent-s", "", {}, 0.0)
+    admission = MaintenanceMiddleware(wsgi, state)._admission
+    assert admission.in_flight is not None
+    enter(admission.in_flight, "GET", "/the-parent-s", "", {}, 0.0)
     state.wait_for_answer()
     mine = eventually(lambda: registered(state.store))
     reader, writer = os.pipe()

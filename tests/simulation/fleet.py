@@ -95,7 +95,7 @@ class Server:
     @property
     def has_entered(self) -> bool:
         """Whether a request has come that has not ended."""
-        flight = self.app._gate.in_flight if self.app else None
+        flight = self.app._admission.in_flight if self.app else None
         return flight is not None and bool(flight.entries())
 
     def die(self) -> None:

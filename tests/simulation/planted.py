@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from unittest.mock import patch
 
-from maintenance.http.wsgi_body import closing
-from maintenance.http.wsgi_io import sent
+from maintenance.http.wsgi_body import close_with
+from maintenance.http.wsgi_io import send_response
 from maintenance.process.lease import Lease
 from maintenance.process.life import Event
 from maintenance.process.lifecycle import Lifecycle
@@ -82,27 +82,32 @@ def _registers_after_admitting(self: Any, session: Any) -> Iterator[None]:
 
 
 def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
-    gate = self._gate
-    now, held = gate.clock(), gate.lease.current
-    refusal = None if now < held.open_until else self._refusal(environ, now)
+    admission = self._admission
+    now, answer = _read_clock(admission), admission.lease.current
+    refusal = None if now < answer.open_until else self._find_refusal(environ, now)
     if refusal is not None:
-        return sent(refusal, environ, start_response)
+        return send_response(refusal, environ, start_response)
     entry = [environ["REQUEST_METHOD"], environ["PATH_INFO"], "", now, environ]
-    gate.in_flight.table.append(entry)
+    admission.in_flight.table.append(entry)
     try:
         body = self._app(environ, start_response)
     except BaseException:
         entry.clear()
         raise
-    return closing(body, environ, entry.clear)
+    return close_with(body, environ, entry.clear)
 
 
 def _reads_the_clock_after_the_flag(self: Any, environ: Any, start_response: Any) -> Any:
-    gate = self._gate
-    held = gate.lease.current
-    now = gate.clock()
-    refusal = None if now < held.open_until else self._refusal(environ, now)
-    return self._app(environ, start_response) if refusal is None else sent(refusal, environ, start_response)
+    answer = self._admission.lease.current
+    now = _read_clock(self._admission)
+    refusal = None if now < answer.open_until else self._find_refusal(environ, now)
+    return self._app(environ, start_response) if refusal is None else send_response(refusal, environ, start_response)
+
+
+def _read_clock(admission: Any) -> float:
+    clock, arguments = admission.clock_call
+    now: float = clock(*arguments)
+    return now
 
 
 _true_account, _true_judge = judge._account, judge.judge

@@ -38,8 +38,8 @@ FAULTS: Final = (
 STRIKES: Final = ("cut", "drop", "freeze", "crash", "restart", "fork", "join", "leave", "lull", "fail-over", "empty")
 
 STEPPED: Final = {
-    wsgi.MaintenanceMiddleware: ("__call__", "_refusal"),
-    admission.Admission: ("peek",),
+    wsgi.MaintenanceMiddleware: ("__call__", "_find_refusal"),
+    admission.Admission: ("wait_for_answer", "_find_state"),
     lease.Lease: ("install", "stale_answer", "end", "fork"),
     life.Life: ("apply",),
     reader.Reader: ("_cycle", "_ask", "_install", "follow_up"),

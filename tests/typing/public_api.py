@@ -267,7 +267,7 @@ def asgi(app: AsgiApp, state: MaintenanceState) -> None:
     maintenance.asgi.MaintenanceMiddleware()  # type: ignore[call-arg]
     maintenance.asgi.MaintenanceMiddleware(is_staff)  # type: ignore[arg-type]
     maintenance.asgi.MaintenanceMiddleware(app, "memory://")  # type: ignore[arg-type]
-    maintenance.asgi.MaintenanceMiddleware(app, None, True)  # type: ignore[call-arg]
+    maintenance.asgi.MaintenanceMiddleware(app, None, True)  # type: ignore[arg-type, call-arg]
     maintenance.asgi.MaintenanceMiddleware(app, exempt=[1])  # type: ignore[list-item]
     maintenance.asgi.MaintenanceMiddleware(app, default_exempt=None)  # type: ignore[arg-type]
     maintenance.asgi.MaintenanceMiddleware(app, bypass="staff")  # type: ignore[arg-type]

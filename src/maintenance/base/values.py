@@ -2,8 +2,8 @@
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
 from uuid import UUID
 
@@ -343,47 +343,3 @@ class Fleet:
     reading: Reading
     instances: tuple[Instance, ...]
     intact: bool
-
-
-class Headers(Mapping[str, str]):
-    """The headers of a request: read-only, and looked up by name in any case."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = {name.lower(): value for name, value in values.items()}
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return repr(self._values)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The request that a `bypass` decides about; alike in both adapters.
-
-    Attributes:
-        method: As sent, such as ``GET``; a WebSocket is ``WEBSOCKET``.
-        path: Relative to the mount point, decoded.
-        headers: Read-only, looked up in any case; repeated ones are joined by a comma and a space (RFC 9110, 5.3),
-            cookies by a semicolon and a space (RFC 9113, 8.2.3).
-        client: The peer's address as the server gives it. Behind a proxy this is the proxy's, unless the server is
-            configured to trust that proxy.
-    """
-
-    method: str
-    path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    client: str | None = None
-
-    def __post_init__(self) -> None:
-        """Copy the headers, so that a later change of the given mapping does not change the request."""
-        object.__setattr__(self, "headers", Headers(self.headers))

@@ -1,4 +1,4 @@
-"""The open WebSockets of an ASGI middleware, closed when a flip arrives."""
+"""The open WebSockets of an ASGI middleware, which are closed when a flip refuses them."""
 
 import contextlib
 from typing import Final
@@ -9,39 +9,40 @@ import anyio.lowlevel
 
 from maintenance.base.runtime import REAL
 from maintenance.base.values import WEBSOCKET, Snapshot
-from maintenance.http.admission import Admission, Asked
+from maintenance.http.admission import Admission
 from maintenance.http.asgi_io import App, Message, Receive, Scope, Send, refuse_websocket
+from maintenance.http.request import Target
 
 SERVICE_RESTART: Final = 1012
 """The close code of an open WebSocket that a flip ends (IANA WebSocket Close Code Number Registry)."""
 
 _LAST: Final = ("websocket.close", "websocket.http.response.start")
-"""The messages after which an app has said how a WebSocket ends."""
+"""The messages with which an app ends a WebSocket."""
 
 
 class Closer:
-    """An app whose open WebSockets are closed when a flag that refuses them arrives; the rest passes untouched."""
+    """An app whose open WebSockets are closed when a flag that refuses them arrives. Other scopes pass untouched."""
 
-    def __init__(self, app: App, gate: Admission) -> None:
-        """Start with none open."""
-        self._app, self._gate = app, gate
+    def __init__(self, app: App, admission: Admission) -> None:
+        """Start with no open WebSocket."""
+        self._app, self._admission = app, admission
         self._open: dict[int, _Open] = {}
-        gate.flipped = self._flipped
+        admission.on_flip = self._close_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app for one connection that was let in."""
-        app, gate, asked = self._app, self._gate, None
+        """Run the app for one connection that was admitted."""
+        app, admission, target = self._app, self._admission, None
         if scope["type"] == "websocket":
-            kept = scope if gate.keep is None else gate.keep(scope)  # as it came: a bypass is asked about it later
-            asked = gate.ask(WEBSOCKET, scope["path"], scope.get("root_path", ""), kept)
-        if asked is None:
+            kept = scope if admission.keep is None else admission.keep(scope)
+            target = admission.read_target(WEBSOCKET, scope["path"], scope.get("root_path", ""), kept)
+        if target is None:
             await app(scope, receive, send)
             return
-        socket = _Open(asked, receive, send)
+        socket = _Open(target, receive, send)
         self._open[id(socket)] = socket
         try:
-            # A flip may have arrived since this one was let in, and before it stood in the table.
-            refusal = gate.refusal(asked, gate.lease.current)
+            # Ask again: a flip may have arrived after the admission, before this one was in the table.
+            refusal = admission.find_refusal(target, admission.lease.current)
             if refusal is None:
                 await app(scope, socket.receive, socket.send)
             else:
@@ -49,39 +50,39 @@ class Closer:
         finally:
             del self._open[id(socket)]
 
-    def _flipped(self, snapshot: Snapshot) -> None:
-        refused = [socket for socket in list(self._open.values()) if self._gate.refuses(socket.asked, snapshot)]
+    def _close_refused(self, snapshot: Snapshot) -> None:
+        refused = [socket for socket in list(self._open.values()) if self._admission.refuses(socket.target, snapshot)]
         if refused:
-            # In a thread of its own: a busy event loop must not hold up the one that keeps the lease.
+            # In a thread of its own: a busy event loop must not hold up the thread that renews the lease.
             REAL.start(lambda: _end_all(refused))
 
 
 def _end_all(sockets: "list[_Open]") -> None:
     for socket in sockets:
-        with contextlib.suppress(RuntimeError):  # its event loop has ended, and so has it
+        with contextlib.suppress(RuntimeError):  # the event loop has ended, and the WebSocket with it
             anyio.from_thread.run_sync(socket.end, token=socket.token)
 
 
 class _Open:
     """One WebSocket between the server and the app."""
 
-    def __init__(self, asked: Asked, receive: Receive, send: Send) -> None:
-        self.asked = asked
+    def __init__(self, target: Target, receive: Receive, send: Send) -> None:
+        self.target = target
         self.token = anyio.lowlevel.current_token()
         self._receive, self._send = receive, send
         self._ending = self._closed = False
         self._waiting: anyio.CancelScope | None = None
 
     def end(self) -> None:
-        """Close it at the app's next receive or send; at once where it waits in receive, as most do."""
+        """Close it at the app's next receive or send. Most apps wait in receive, which this call interrupts."""
         if self._closed:
-            return  # what comes now is between the server and the app
+            return  # the app or the client has ended it already
         self._ending = True
         if self._waiting is not None:
             self._waiting.cancel()
 
     async def receive(self) -> Message:
-        """The server's next message, or the disconnect that the flip brings."""
+        """Return the server's next message, or a disconnect after the flip."""
         if not self._ending:
             with anyio.CancelScope() as self._waiting:
                 message = await self._receive()
@@ -92,16 +93,15 @@ class _Open:
         return {"type": "websocket.disconnect", "code": SERVICE_RESTART, "reason": "maintenance"}
 
     async def send(self, message: Message) -> None:
-        """Pass a message on; after the flip, as with any client that has gone, an OSError (ASGI 2.4)."""
+        """Pass a message on. After the flip, raise an OSError, as ASGI 2.4 asks for a client that has gone."""
         if self._ending and message["type"] != "websocket.accept":
             await self._close()
             raise ConnectionAbortedError("the WebSocket was closed for maintenance")
-        # Also one that is being refused with a response has begun to end.
         self._closed = self._closed or message["type"] in _LAST
         await self._send(message)
 
     async def _close(self) -> None:
         if not self._closed:
             self._closed = True
-            with contextlib.suppress(OSError):  # the client has gone meanwhile (ASGI 2.4)
+            with contextlib.suppress(OSError):  # the client has gone (ASGI 2.4)
                 await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "maintenance"})

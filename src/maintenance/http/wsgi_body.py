@@ -1,40 +1,40 @@
-"""WSGI response bodies that tell when they are closed (PEP 3333)."""
+"""WSGI response bodies that end their request when they are closed (PEP 3333)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 Leave = Callable[[], None]
-"""Lets a request leave; a second time changes nothing."""
+"""Ends a request. A second call changes nothing."""
 
 
-class _Closing(list[bytes]):
-    """A body in one piece: servers look at its length, and so it stays a list."""
+class _Closable(list[bytes]):
+    """A body in one piece. Servers look at its length, so it stays a list."""
 
     __slots__ = ("close",)
     close: Leave
 
 
-class Complete(_Closing):
-    """The same, closed also when it is dropped: some servers join a list, or exhaust an iterator, and never close."""
+class Complete(_Closable):
+    """A list that is also closed when it is deleted: some servers join a list, or exhaust it, and never close it."""
 
     __slots__ = ()
-    # A slot's descriptor, so that dropping one calls what `close` holds with no function between.
-    __del__ = _Closing.close
+    # The slot's own descriptor, so that Python calls what `close` holds without a function in between.
+    __del__ = _Closable.close
 
 
 class _Close:
-    """The close of a body that comes in pieces: its own, where it has one, and then its request leaves."""
+    """Closes the app's body, if it has a close(), and then ends the request."""
 
-    __slots__ = ("_body", "_leave", "_theirs")
+    __slots__ = ("_body", "_close", "_leave")
 
     def __init__(self, body: object, leave: Leave) -> None:
-        # The body too: one that is dropped is closed, and so the inner one of two middlewares would leave too early.
-        self._body, self._theirs, self._leave = body, getattr(body, "close", None), leave
+        # Keep the body: it is closed when it is deleted, so the inner of two middlewares would leave too early.
+        self._body, self._close, self._leave = body, getattr(body, "close", None), leave
 
     def __call__(self) -> None:
         try:
-            if self._theirs is not None:
-                self._theirs()
+            if self._close is not None:
+                self._close()
         finally:
             self._leave()
 
@@ -43,7 +43,7 @@ class _Close:
 
 
 class _Stream:
-    """A body that comes in pieces, with a close of its own or without."""
+    """A body that comes in pieces."""
 
     __slots__ = ("_body", "close")
 
@@ -51,35 +51,34 @@ class _Stream:
         self._body, self.close = body, _Close(body, leave)
 
     def __iter__(self) -> Iterator[bytes]:
-        # A generator holds on to this, whatever else the server drops. It does not `yield from`, which would close the
-        # body where the server drops the generator, and the server closes it again.
+        # A generator, because it keeps this object alive while the server iterates. Not `yield from`: that would close
+        # the body when the server deletes the generator, and the server would close it a second time.
         for piece in self._body:  # noqa: UP028
             yield piece
 
 
 class _Recorder:
-    """A ``wsgi.file_wrapper`` that is a function, and what it made: no type tells that from another body."""
+    """Wraps a ``wsgi.file_wrapper`` that is a function. No type tells its results from other bodies."""
 
-    __slots__ = ("_made", "_wrapper")
+    __slots__ = ("_results", "_wrapper")
 
     def __init__(self, wrapper: Callable[..., Any]) -> None:
         self._wrapper = wrapper
-        self._made: list[Any] = []
+        self._results: list[Any] = []
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        made = self._wrapper(*arguments, **named)
-        self._made.append(made)
-        return made
+        self._results.append(self._wrapper(*arguments, **named))
+        return self._results[-1]
 
-    def made(self, body: Any) -> bool:
-        return any(body is made for made in self._made)
+    def is_result(self, body: Any) -> bool:
+        return any(body is result for result in self._results)
 
 
-def record(environ: dict[str, Any]) -> object:
-    """Have `closing` know what a ``wsgi.file_wrapper`` that is a function makes; called before the app is.
+def record_files(environ: dict[str, Any]) -> object:
+    """Record what a ``wsgi.file_wrapper`` that is a function returns, for `close_with`. Call this before the app.
 
     Returns:
-        The wrapper, where it can be left as it is: the next request that brings the same needs no look.
+        The wrapper if it needs no recorder. The next request with the same wrapper can skip this call.
     """
     wrapper = environ.get("wsgi.file_wrapper")
     if isinstance(wrapper, type) or not callable(wrapper):
@@ -88,25 +87,26 @@ def record(environ: dict[str, Any]) -> object:
     return _Recorder
 
 
-def closing(body: Iterable[bytes], environ: dict[str, Any], leave: Leave) -> Iterable[bytes]:
-    """The same body, whose `close` also lets its request leave.
+def close_with(body: Iterable[bytes], environ: dict[str, Any], leave: Leave) -> Iterable[bytes]:
+    """Return the same body with a close() that also ends its request.
 
-    A result of ``wsgi.file_wrapper`` stays what it is, so that the server can still use sendfile; where its close
-    cannot be hooked, its request leaves at once.
+    A result of ``wsgi.file_wrapper`` stays the same object, so that the server can still use sendfile. If its close()
+    cannot be replaced, its request ends immediately.
     """
     if type(body) is tuple or type(body) is Complete:
         complete = Complete(body)
         complete.close = _Close(body, leave)
         return complete
     wrapper = environ.get("wsgi.file_wrapper")
-    made = wrapper.made(body) if type(wrapper) is _Recorder else isinstance(wrapper, type) and isinstance(body, wrapper)
-    return _hooked(body, leave) if made else _Stream(body, leave)
-
-
-def _hooked(body: Any, leave: Leave) -> Iterable[bytes]:
+    if not (wrapper.is_result(body) if type(wrapper) is _Recorder else _is_instance(body, wrapper)):
+        return _Stream(body, leave)
+    file: Any = body
     try:
-        body.close = _Close(body, leave)
+        file.close = _Close(file, leave)
     except AttributeError:
         leave()
-    file: Iterable[bytes] = body
-    return file
+    return body
+
+
+def _is_instance(body: object, wrapper: object) -> bool:
+    return isinstance(wrapper, type) and isinstance(body, wrapper)

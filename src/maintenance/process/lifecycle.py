@@ -157,6 +157,9 @@ class Lifecycle:
             watcher = self.watcher
             # The lease ends first: once the thread may end, the row may go, and nothing may renew the lease.
             self._lease.end(event)
+            if event is Event.CLOSE:
+                # After the lease: what it admitted came before this moment, and is counted.
+                self._sources.close()
             self.watcher = None
         if watcher is not None:
             watcher.wake()

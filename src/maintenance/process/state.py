@@ -315,7 +315,6 @@ class MaintenanceState:
 
         The row stays until the requests in flight have ended, if they are counted.
         """
-        self._sources.close()
         self.lifecycle.leave(Event.CLOSE)
 
     def attach(self, source: InFlightSource) -> None:

@@ -1,0 +1,20 @@
+"""An HTTP response as a plain value."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP response as a plain value.
+
+    Attributes:
+        status: The status code, such as 503.
+        headers: Names and values, in the order sent. ``Content-Length`` is the length of `body`.
+        body: The body of a GET. The adapter leaves it out if the request is a HEAD.
+        encoded: For the ASGI adapter, which fills it with the headers as bytes when it first sends the response.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    encoded: list[tuple[bytes, bytes]] | None = field(default=None, init=False, repr=False, compare=False)

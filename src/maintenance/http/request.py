@@ -1,0 +1,60 @@
+"""The request that a visitor sends, as plain values."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Target = tuple[str, str, Any]
+"""(method, path below the mount point, raw request). `WEBSOCKET` counts as a method.
+
+A plain tuple: a named one would add 0.35 us to the 2.5 us of a refused request.
+"""
+
+
+class Headers(Mapping[str, str]):
+    """The headers of a request. Read-only, and looked up by name in any case."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        """Copy the values, with the names in lower case."""
+        self._values = {name.lower(): value for name, value in values.items()}
+
+    def __getitem__(self, name: str) -> str:
+        """Return the value of one header, or raise KeyError."""
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Return the number of headers."""
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        """Show the headers as a dict."""
+        return repr(self._values)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The request that a `bypass` or `respond` function receives. Both adapters build it alike.
+
+    Attributes:
+        method: As sent, such as ``GET``. A WebSocket has the method ``WEBSOCKET``.
+        path: Relative to the mount point, decoded.
+        headers: Read-only, looked up in any case. Repeated headers are joined by a comma and a space (RFC 9110,
+            section 5.3), and cookies by a semicolon and a space (RFC 9113, section 8.2.3).
+        client: The address of the peer as the server reports it. Behind a proxy, this is the proxy's address unless
+            the server is configured to trust the proxy's headers.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    client: str | None = None
+
+    def __post_init__(self) -> None:
+        """Convert the headers, so that a plain dict works too."""
+        object.__setattr__(self, "headers", Headers(self.headers))

@@ -1,0 +1,25 @@
+"""How an adapter reads the values of its server."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """The functions that read a raw request: an environ under WSGI, a scope under ASGI.
+
+    Attributes:
+        split_path: Takes the path and the mount point as the server sends them. Returns the path below the mount
+            point and the whole path, both decoded.
+        read_accept: Returns the Accept header, or None.
+        read_headers: Returns all headers. Several with the same name are joined.
+        read_client: Returns the address of the peer, or None.
+        copy: Returns a copy that the app cannot change.
+    """
+
+    split_path: Callable[[str, str], tuple[str, str]]
+    read_accept: Callable[[Any], str | None]
+    read_headers: Callable[[Any], dict[str, str]]
+    read_client: Callable[[Any], str | None]
+    copy: Callable[[Any], Any]
