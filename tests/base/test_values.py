@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from maintenance.base.values import MAX_RETRY_AFTER, MAX_TEXT, Change, Details, Reading, Request, Row, Snapshot
+from maintenance.base.values import MAX_RETRY_AFTER, MAX_TEXT, Change, Details, Reading, Row, Snapshot
 from maintenance.errors import FlagError
 
 NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
@@ -131,26 +131,11 @@ def test_details_that_were_just_written_are_not_checked_again(monkeypatch: pytes
     assert changed.message == "parsed {'reason': 'r'}"
 
 
-@pytest.mark.parametrize("value", [Snapshot(enabled=True), Request("GET", "/"), Details()])
+@pytest.mark.parametrize("value", [Snapshot(enabled=True), Details()])
 def test_values_cannot_be_changed(value: Any) -> None:
     name = next(iter(type(value).__dataclass_fields__))
     with pytest.raises(FrozenInstanceError):
         setattr(value, name, None)
-
-
-def test_the_headers_of_a_request_are_read_only() -> None:
-    with pytest.raises(TypeError):
-        Request("GET", "/").headers["x"] = "y"  # type: ignore[index]
-
-
-def test_headers_are_found_in_any_case_however_they_were_given() -> None:
-    given = {"X-Secret": "s"}
-    headers = Request("GET", "/", given).headers
-    given["x-later"] = "no"
-    assert (headers["x-secret"], headers.get("X-SECRET"), "X-Secret" in headers) == ("s", "s", True)
-    assert (dict(headers), len(headers), repr(headers)) == ({"x-secret": "s"}, 1, "{'x-secret': 's'}")
-    assert (headers.get("x-later"), "x-later" in headers) == (None, False)
-    assert headers == {"x-secret": "s"}
 
 
 LONG = "x" * 1_000_000

@@ -3,6 +3,7 @@
 import errno
 import inspect
 import json
+import re
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -58,7 +59,7 @@ async def _agenerator(*_: Any) -> Any:
         ({"respond": 503}, "respond is 503: use a function"),
         ({"respond": (lambda *_: None, lambda *_: None)}, "respond .*: use a function"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),
 )
 def test_a_wrong_option_is_refused_with_what_to_write(adapter: Adapter, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
