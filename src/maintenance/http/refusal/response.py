@@ -11,10 +11,10 @@ class Response:
         status: The status code, such as 503.
         headers: Names and values, in the order sent. ``Content-Length`` is the length of `body`.
         body: The body of a GET. The adapter leaves it out if the request is a HEAD.
-        encoded: For the ASGI adapter, which fills it with the headers as bytes when it first sends the response.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
-    encoded: list[tuple[bytes, bytes]] | None = field(default=None, init=False, repr=False, compare=False)
+    # The headers as bytes, which the ASGI adapter sets when it first sends the response.
+    _encoded: list[tuple[bytes, bytes]] | None = field(default=None, init=False, repr=False, compare=False)
