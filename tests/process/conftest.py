@@ -1,5 +1,7 @@
 """What the tests of a process share: a clock, a store that fails, and states over it."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from maintenance import MaintenanceState
@@ -15,9 +17,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def waits(clock: Clock) -> Waits:
+def waits(clock: Clock) -> Iterator[Waits]:
     """The waits of requests. Each moves the clock by all that it was allowed."""
-    return Waits(clock)
+    waits = Waits(clock)
+    yield waits
+    waits.meanwhile = lambda: None  # a state that is left at exit may wait once more
 
 
 @pytest.fixture
