@@ -479,7 +479,7 @@ def forkable(faulty: FaultyStore, clock: Clock, pid: list[int]) -> MaintenanceSt
 @pytest.mark.parametrize("thread", [Thread.NONE, Thread.RUNNING])
 @pytest.mark.parametrize("ask", [MaintenanceState.snapshot, ask_as_request])
 def test_a_child_follows_for_itself_and_leaves_its_parent_alone(
-    forkable: MaintenanceState, pid: list[int], faulty: FaultyStore, clock: Clock, ask: Any, thread: Thread
+    forkable: MaintenanceState, pid: list[int], faulty: FaultyStore, clock: Clock, *, ask: Any, thread: Thread
 ) -> None:
     forkable.wait_for_answer()
     parent = watcher_of(forkable)
