@@ -1,5 +1,6 @@
 """Which requests wait for the store, and for how long: with a clock that moves only during a wait."""
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -158,12 +159,7 @@ def test_any_first_answer_ends_the_time_for_booting(hanging: Make, faulty: Fault
 
 def test_a_first_request_goes_on_when_the_process_closes(hanging: Make, waits: Waits, clock: Clock) -> None:
     state = hanging(boot_timeout=60.0)
-
-    def close() -> None:
-        waits.meanwhile = lambda: None
-        state.close()
-
-    waits.meanwhile = close
+    waits.once = [state.close]
     assert not is_open(state.wait_for_answer())
     assert state.lifecycle.watcher is None
     assert waits.waited == [60.0, LEAVE_LIMIT]
@@ -176,12 +172,7 @@ def test_a_first_request_waits_for_the_next_life_when_the_process_leaves(
     switch_on(faulty)
     state = hanging()
 
-    def leave() -> None:
-        waits.meanwhile = lambda: None
-        state.leave()
-        waits.meanwhile = lambda: read(state)
-
-    waits.meanwhile = leave
+    waits.once = [state.leave, lambda: None, lambda: read(state)]  # the second wait is that of `leave`
     assert not is_open(state.wait_for_answer())
     assert clock.now == 1000.0 + LEAVE_LIMIT
 
@@ -258,12 +249,11 @@ def test_other_requests_wait_a_tenth_of_a_second_from_when_the_read_was_sent(
     stale: MaintenanceState, waits: Waits, clock: Clock, sent: float | None, waited: float
 ) -> None:
     def wait_too() -> None:
-        waits.meanwhile = lambda: None
         watcher_of(stale).trying_since = None if sent is None else clock.now - sent
         assert admits(stale.wait_for_answer(), clock)
         assert not stale.lease.failing  # so short a wait proves nothing about the store
 
-    waits.meanwhile = wait_too
+    waits.once = [wait_too]
     stale.wait_for_answer()
     assert waits.waited == [PATIENCE, pytest.approx(waited)]
 
@@ -271,11 +261,7 @@ def test_other_requests_wait_a_tenth_of_a_second_from_when_the_read_was_sent(
 def test_a_request_that_is_ended_while_it_waits_leaves_the_long_wait_to_the_next(
     stale: MaintenanceState, waits: Waits
 ) -> None:
-    def end() -> None:
-        waits.meanwhile = lambda: None
-        raise SystemExit
-
-    waits.meanwhile = end
+    waits.once = [sys.exit]
     with pytest.raises(SystemExit):
         stale.wait_for_answer()
     stale.wait_for_answer()

@@ -6,17 +6,15 @@ from itertools import pairwise
 
 import pytest
 
-from maintenance import MaintenanceState
 from maintenance.base.values import Load, Row, Snapshot
 from maintenance.errors import LateRegistrationError, RegistrationError, StoreError
+from maintenance.process.lease import LAGGING
 from maintenance.process.life import Thread
 from maintenance.process.watcher import IDLE_LOOK, LOOK
 from maintenance.proof.membership import HEARTBEAT
 from maintenance.proof.membership import Row as Registration
 from tests.support.clock import Queue, refuse, runtime
-from tests.support.faulty import FaultyStore
-from tests.support.life import Life, watcher_of
-from tests.support.waiting import eventually
+from tests.support.life import Life
 
 TTL = 10.0
 DENIED = RegistrationError("instances cannot register: permission denied")
@@ -50,16 +48,6 @@ def test_a_read_that_an_own_write_overtakes_is_repeated_at_once(life: Life) -> N
     assert life.rest() == 0.0
 
 
-def test_a_removed_row_is_written_again_before_the_read_that_renews_the_lease(life: Life) -> None:
-    life.attempt()
-    life.remove_row()
-    registered_when_read: list[bool] = []
-    life.store.meanwhile = lambda: registered_when_read.append(life.registered)
-    life.attempt()
-    assert registered_when_read == [False, True]
-    assert life.reported == [None, 1, None, 1]
-
-
 def test_the_thread_acknowledges_an_own_flip_without_a_read(life: Life) -> None:
     life.attempt()
     reads = life.store.reads
@@ -76,15 +64,6 @@ def test_the_thread_acknowledges_an_own_flip_without_a_read(life: Life) -> None:
     assert life.store.reads == reads
 
 
-def test_a_process_that_is_not_registered_acknowledges_no_own_flip(life: Life) -> None:
-    life.store.report_error = DENIED
-    life.attempt()
-    life.flip_here()
-    life.store.report_error = None
-    life.watcher.reader.follow_up()
-    assert life.store.reports == []
-
-
 def test_a_process_that_only_watches_reads_and_writes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "maintenance")
     life = Life(register=False)
@@ -96,48 +75,114 @@ def test_a_process_that_only_watches_reads_and_writes_nothing(caplog: pytest.Log
     assert (life.store.open, caplog.records) == (0, [])
 
 
-# A registration that fails
+# The steps of a life, and what they lead to
+
+NEVER = float("-inf")
+LOST = "the server closed the connection"
+DROPPED = "its row was written and is not there: look for a trigger or a policy that drops it"
+UNEXPECTED = "an unexpected ZeroDivisionError, which the log shows"
+STEPS: dict[str, Callable[[Life], object]] = {
+    "attempt": Life.attempt,
+    "flip": Life.flip,
+    "flip_here": Life.flip_here,
+    "follow_up": lambda life: life.watcher.reader.follow_up(),
+    "remove_row": Life.remove_row,
+    "commit_row": lambda life: life.store.inner.connect().report(life.membership.instance),
+    "untrack": lambda life: setattr(life, "load", None),
+    "away": lambda life: life.store.away(),
+    "back": lambda life: life.store.back(),
+    "stand_by": lambda life: setattr(life.store, "standby", True),
+    "lag": lambda life: setattr(life.store.inner, "row", Row(False, {}, 1)),
+    "second": lambda life: setattr(life.clock, "now", life.clock.now + 1),
+    "minute": lambda life: setattr(life.clock, "now", life.clock.now + HEARTBEAT),
+    # What becomes of each report
+    "deny": lambda life: setattr(life.store, "report_error", DENIED),
+    "lose": lambda life: setattr(life.store, "report_error", StoreError(LOST)),
+    "break": lambda life: setattr(life.store, "report_error", ZeroDivisionError("a bug of ours")),
+    "drop": lambda life: setattr(life.store, "swallows", True),
+    "allow": lambda life: (setattr(life.store, "report_error", None), setattr(life.store, "swallows", False)),
+}
+
+
+def take_steps(life: Life, steps: str) -> None:
+    for step in steps.split():
+        STEPS[step](life)
+
+
+SERVE, BLOCK, BOTH = ("serve",), ("block",), ("serve", "block")
+UNREGISTERED = {"row": Registration.ABSENT, "why": str(DENIED)}
+UNCERTAIN = {"row": Registration.UNCERTAIN, "why": LOST, "connections": 0, "on": True, "reports": []}
 
 
 @pytest.mark.parametrize(
-    ("report_error", "swallows", "error"),
-    [(DENIED, False, str(DENIED)), (None, True, "its row was written and is not there: look for a trigger")],
-    ids=["refused", "dropped by a trigger"],
-)
-@pytest.mark.parametrize("when_stale", ["serve", "block"])
-def test_an_unregistered_process_has_a_lease_under_serve_alone(
-    when_stale: str, report_error: Exception | None, error: str, *, swallows: bool
-) -> None:
+    ("when_stale", "steps", "expected"),
+    [
+        (when_stale, steps, expected)
+        for modes, steps, expected in [
+            (BOTH, "attempt", {}),
+            (BOTH, "flip attempt", {"reports": [None, 2], "on": True}),
+            # A process that cannot register has a lease under `serve` alone, and acknowledges nothing.
+            (SERVE, "deny attempt attempt", UNREGISTERED | {"reports": []}),
+            (BLOCK, "deny attempt attempt", UNREGISTERED | {"reports": [], "until": NEVER, "error": str(DENIED)}),
+            (BOTH, "deny attempt allow attempt", {}),
+            (SERVE, "drop attempt attempt", UNREGISTERED | {"reports": [None, None], "why": DROPPED}),
+            (BLOCK, "drop attempt attempt",
+             UNREGISTERED | {"reports": [None, None], "why": DROPPED, "until": NEVER, "error": DROPPED}),
+            (BOTH, "drop attempt allow attempt", {"reports": [None, None, 1]}),
+            (SERVE, "deny attempt flip_here allow follow_up", UNREGISTERED | {"reports": [], "on": True}),
+            # A removed row is written again before the read that renews the lease.
+            (BOTH, "attempt remove_row second attempt", {"reports": [None, 1, None, 1], "until": 1011}),
+            (SERVE, "attempt remove_row deny second attempt", UNREGISTERED | {"until": 1011}),
+            (BLOCK, "attempt remove_row deny second attempt", UNREGISTERED | {"error": str(DENIED)}),
+            # A later report that fails costs no lease, and is repeated.
+            (BOTH, "attempt flip deny minute attempt minute attempt", {"until": 1130, "on": True, "why": str(DENIED)}),
+            (BOTH, "attempt flip deny minute attempt allow attempt",
+             {"until": 1070, "on": True, "reports": [None, 1, 2]}),
+            # Each registration takes the connection with it.
+            (BOTH, "flip lose attempt", UNCERTAIN | {"on": False, "until": NEVER, "error": LOST}),
+            (SERVE, "flip lose attempt attempt", UNCERTAIN | {"error": LOST}),
+            (BLOCK, "flip lose attempt attempt", UNCERTAIN | {"until": NEVER, "error": LOST}),
+            (BLOCK, "flip break attempt attempt", UNCERTAIN | {"until": NEVER, "error": UNEXPECTED, "why": None}),
+            (BOTH, "flip lose attempt attempt allow attempt", {"reports": [None, 2], "on": True}),
+            # Other connections
+            (BOTH, "attempt away second attempt", {"connections": 0, "error": "the server is away"}),
+            (BOTH, "attempt away attempt back attempt attempt", {"reports": [None, 1, 1]}),
+            (BOTH, "flip stand_by attempt",
+             {"connections": 0, "until": NEVER, "error": LAGGING, "on": True, "reports": [None]}),
+            (BOTH, "flip attempt stand_by lag second attempt",
+             {"connections": 0, "error": LAGGING, "on": True, "reports": [None, 2]}),
+        ]
+        for when_stale in modes
+    ],
+)  # fmt: skip
+def test_steps_lead_to_these_facts(when_stale: str, steps: str, expected: dict[str, object]) -> None:
     life = Life(when_stale=when_stale)
-    life.store.report_error, life.store.swallows = report_error, swallows
-    life.attempt()
-    life.attempt()
-    serves = when_stale == "serve"
-    assert (life.lease.running, life.lease.failing) == (serves, not serves)
-    assert life.lease.known.source == "store"
-    assert (life.membership.error or "").startswith(error)
-    assert serves or (life.lease.error or "").startswith(error)
-    life.store.report_error, life.store.swallows = None, False
-    life.attempt()
-    assert (life.lease.running, life.lease.error, life.membership.error) == (True, None, None)
-    assert life.membership.row is Registration.PRESENT
+    take_steps(life, steps)
+    lease, membership = life.lease, life.membership
+    facts = {"reports": life.reported, "row": membership.row, "why": membership.error, "until": lease.until}
+    facts |= {"error": lease.error, "on": lease.known.enabled, "connections": life.store.open}
+    usual = {"reports": [None, 1], "row": Registration.PRESENT, "why": None, "until": 1010}
+    assert facts == usual | {"error": None, "on": False, "connections": 1} | expected
 
 
-def test_block_renews_no_lease_while_its_row_is_removed() -> None:
-    life = Life(when_stale="block")
-    life.attempt()
-    life.remove_row()
-    life.store.report_error = DENIED
-    life.clock.now += 1
-    life.attempt()
-    assert life.lease.until == 1000.0 + TTL
+@pytest.mark.parametrize(
+    ("steps", "connects"),
+    [("attempt", 1), ("untrack attempt", 1), ("away attempt", 1), ("flip lose attempt attempt commit_row allow", 3)],
+)
+def test_a_life_removes_its_row_at_its_end_if_it_may_have_written_one(life: Life, steps: str, connects: int) -> None:
+    take_steps(life, steps)
+    life.run_to_end()
+    assert life.ended
+    assert life.store.connects == connects
+
+
+# A write that fails
 
 
 def test_a_write_that_a_lock_holds_up_is_repeated_soon(life: Life) -> None:
     soon, later = life.settings.limit, 0.6 * TTL
     life.store.report_error = LATE
     life.attempt()  # a registration
-    assert life.lease.running
     assert life.rest() <= soon < later
     life.store.report_error = DENIED  # which takes a person
     life.attempt()
@@ -157,99 +202,27 @@ def test_a_write_that_a_lock_holds_up_is_repeated_soon(life: Life) -> None:
     assert life.rest() >= later
 
 
-def lose_first_registration(**settings: str) -> Life:
-    """A new process that finds the flag on. Its registration took the connection with it."""
-    life = Life(**settings)
-    life.flip()
-    life.store.report_error = StoreError("the server closed the connection")
-    life.attempt()
-    assert (life.store.reads, life.watcher.reader.answered, life.store.open) == (0, False, 0)
-    return life
-
-
-def test_a_process_follows_the_flag_while_each_registration_loses_the_connection() -> None:
-    life = lose_first_registration()
+def test_the_flag_is_installed_before_a_registration_that_loses_the_connection_again(life: Life) -> None:
+    take_steps(life, "flip lose attempt")
     seen: list[tuple[bool, bool]] = []
     life.after_try = lambda: seen.append((life.lease.known.enabled, life.watcher.reader.answered))
     life.attempt()
     assert seen == [(True, True)] * 2  # before the registration fails again, and after
-    assert (life.lease.running, life.lease.failing) == (True, True)
-    assert (life.membership.row, life.store.reports) == (Registration.UNCERTAIN, [])
-    assert life.membership.error == "the server closed the connection"
-    life.store.inner.connect().report(life.membership.instance)  # it was committed after all
-    life.store.report_error = None
-    life.run_to_end()
-    assert life.ended
 
 
-@pytest.mark.parametrize("error", [StoreError("the server closed the connection"), ZeroDivisionError("a bug of ours")])
-def test_block_has_no_lease_while_each_registration_loses_the_connection(error: Exception) -> None:
-    life = lose_first_registration(when_stale="block")
-    life.store.report_error = error
-    life.attempt()
-    assert (life.lease.known.enabled, life.lease.running) == (True, False)
-    life.store.report_error = None
-    life.attempt()
-    assert (life.lease.running, life.lease.failing) == (True, False)
-
-
-def test_an_answer_ahead_of_the_registration_is_not_acknowledged() -> None:
-    life = lose_first_registration()
-    life.store.report_error = None
+def test_an_answer_ahead_of_the_registration_is_not_acknowledged(life: Life) -> None:
+    take_steps(life, "flip lose attempt allow")
     seen: list[tuple[str, bool]] = []
     life.store.meanwhile = lambda: seen.append(("read", life.registered))
     life.store.at_report = lambda: seen.append(("report", life.registered))
     life.attempt()
     assert seen == [("read", False), ("report", False), ("read", True), ("report", True)]
-    assert life.reported == [None, 2]
     seen.clear()
     life.attempt()
     assert seen == [("read", True)]
 
 
-@pytest.mark.parametrize("when_stale", ["serve", "block"])
-def test_a_report_that_fails_is_repeated_and_costs_no_lease(when_stale: str) -> None:
-    life = Life(when_stale=when_stale)
-    life.attempt()
-    life.store.report_error = DENIED
-    revision = life.flip()
-    for _ in range(3):
-        life.clock.now += HEARTBEAT
-        life.attempt()
-        assert life.membership.row is Registration.PRESENT
-        assert (life.lease.until, life.lease.failing) == (life.clock.now + TTL, False)
-    assert life.membership.error == str(DENIED)
-    life.store.report_error = None
-    life.attempt()
-    assert life.reported == [None, 1, revision]
-    assert life.membership.error is None
-
-
 # Other answers
-
-
-def test_a_new_connection_acknowledges_again(life: Life) -> None:
-    life.attempt()
-    life.store.away()
-    life.attempt()
-    assert (life.lease.error, life.store.open) == ("the server is away", 0)
-    life.store.back()
-    life.attempt()
-    life.attempt()
-    assert (life.lease.error, life.store.open, life.tries) == (None, 1, 4)
-    assert life.reported == [None, 1, 1]
-
-
-def test_a_standby_updates_the_answer_but_not_the_lease(life: Life) -> None:
-    life.store.standby = True
-    life.flip()
-    life.attempt()
-    assert (life.lease.known.enabled, life.lease.running) == (True, False)
-    assert "a standby answered" in str(life.lease.error)
-    assert life.watcher.reader.session is None  # the address may lead to a primary next time
-    life.store.inner.row = Row(False, {}, 1)  # a standby that lags
-    life.attempt()
-    assert life.lease.known.enabled
 
 
 def test_a_wrong_row_keeps_the_connection_and_is_read_again_with_jitter(life: Life) -> None:
@@ -392,13 +365,6 @@ def test_a_life_that_is_over_renews_no_lease_and_keeps_its_row_until_nothing_is_
     assert life.ended
 
 
-def test_a_life_that_tracks_no_requests_ends_at_once(life: Life) -> None:
-    life.load = None
-    life.attempt()
-    life.run_to_end()
-    assert life.ended
-
-
 def test_the_thread_tries_again_until_the_life_is_over(life: Life) -> None:
     threads: list[Thread] = []
 
@@ -457,27 +423,6 @@ def test_a_row_is_removed_over_another_connection_if_the_first_is_lost(life: Lif
     life.load = Load()
     life.watcher._run()
     assert life.ended
-
-
-def test_leave_removes_the_row_although_a_real_thread_has_just_lost_its_connection() -> None:
-    store = FaultyStore()
-    state = MaintenanceState(store)
-    state.wait_for_answer()
-    watcher = watcher_of(state)
-    store.away()
-    watcher.wake()
-    eventually(lambda: watcher._backoff.failures, what="a read that fails")
-    store.back()
-    state.leave()
-    assert state.fleet().instances == ()
-
-
-def test_a_life_that_never_reached_its_store_asks_for_no_removal(life: Life) -> None:
-    life.store.away()
-    life.attempt()
-    life.run_to_end()
-    assert life.ended
-    assert life.store.connects == 1
 
 
 @pytest.mark.parametrize("away", [False, True])
@@ -617,10 +562,15 @@ def test_of_two_threads_that_claim_the_reader_one_gets_it(life: Life) -> None:
     assert claimed == [True]
 
 
-def test_a_request_tries_again_without_a_pause_after_success(life: Life) -> None:
+def test_requests_try_without_a_pause_after_success_until_the_life_is_over(life: Life) -> None:
     for reads in (1, 2):
         assert life.watcher.try_here()
         assert life.store.reads == reads
+    life.leave()
+    life.watcher.join(0.0)
+    life.clock.now += TTL
+    assert life.watcher.try_here()
+    assert (life.registered, life.store.open, life.store.reads) == (False, 0, 2)
 
 
 def test_an_unexpected_error_in_the_try_of_a_request_is_remembered(life: Life) -> None:
@@ -631,12 +581,3 @@ def test_an_unexpected_error_in_the_try_of_a_request_is_remembered(life: Life) -
     assert life.watcher.try_here()
     assert life.lease.error == "an unexpected RuntimeError, which the log shows"
     assert life.watcher.trying_since is None
-
-
-def test_no_request_tries_for_a_life_that_is_over(life: Life) -> None:
-    life.watcher.try_here()
-    life.leave()
-    life.watcher.join(0.0)
-    life.clock.now += TTL
-    assert life.watcher.try_here()
-    assert (life.registered, life.store.open) == (False, 0)
