@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
@@ -19,7 +19,7 @@ import pytest
 from maintenance import ConfigurationError, MaintenanceState, Snapshot, StoreError
 from maintenance.base.options import LONGEST
 from maintenance.base.values import Change, Details, Row
-from maintenance.process.lease import GRACE
+from maintenance.process.lease import LAGGING
 from maintenance.process.life import Thread
 from maintenance.process.state import _fork_all, _leave_all
 from maintenance.process.watcher import Watcher
@@ -253,33 +253,6 @@ def test_code_that_asks_during_an_import_starts_no_thread(
     assert started == []
 
 
-def test_an_own_write_is_an_answer_too(threadless: MaintenanceState, faulty: FaultyStore) -> None:
-    threadless.set(True)
-    assert threadless.enabled
-    assert faulty.connects == 1
-    assert threadless.status().condition == "fresh"
-
-
-def test_under_block_a_primed_process_registers_before_its_code_gets_an_answer(
-    clock: Clock, faulty: FaultyStore
-) -> None:
-    """A proof does not wait for an unregistered process, so that one must not report "off" from memory."""
-    state = MaintenanceState(faulty, when_stale="block", runtime=runtime(clock, start=refuse))
-    state.prime()
-    flip(faulty, True)
-    assert state.enabled
-    assert len(registered(faulty)) == 1
-
-
-def test_a_process_that_has_left_reads_again_before_its_code_gets_an_answer(
-    threadless: MaintenanceState, faulty: FaultyStore
-) -> None:
-    threadless.prime()
-    threadless.leave()
-    flip(faulty, True)
-    assert threadless.enabled
-
-
 def test_a_refresh_that_another_answer_overtakes_wakes_the_thread(
     threadless: MaintenanceState, faulty: FaultyStore
 ) -> None:
@@ -289,33 +262,6 @@ def test_a_refresh_that_another_answer_overtakes_wakes_the_thread(
     faulty.meanwhile = lambda: threadless.lease.install(own, ticket=threadless.lease.ticket())
     threadless.refresh()
     assert bell.rings == 1
-
-
-def test_a_primed_answer_is_read_again_once_it_is_old(
-    threadless: MaintenanceState, clock: Clock, faulty: FaultyStore
-) -> None:
-    threadless.prime()
-    clock.now += 10.0
-    flip(faulty, True)
-    assert threadless.status().condition == "stale"
-    assert threadless.enabled
-    assert not is_open(threadless.wait_for_answer())
-
-
-@pytest.mark.parametrize("forks", [True, False])
-@pytest.mark.parametrize("when_stale", ["serve", "block"])
-def test_without_a_thread_the_app_s_code_reads_past_each_ttl(
-    clock: Clock, faulty: FaultyStore, when_stale: Any, *, forks: bool
-) -> None:
-    """As in a child that a queue's worker forks for each job."""
-    state = MaintenanceState(faulty, ttl=10.0, when_stale=when_stale, runtime=runtime(clock, start=refuse))
-    state.prime()
-    for enabled in (True, False, True):
-        flip(faulty, enabled)
-        clock.now += 11.0
-        if forks:
-            state.fork()
-        assert state.enabled is enabled
 
 
 def test_prime_logs_an_error_and_refresh_raises_it(
@@ -369,73 +315,77 @@ def test_a_later_flip_that_is_read_before_the_own_write_returns_stays(
     assert (threadless.lease.known.enabled, threadless.lease.known.message) == (False, "later")
 
 
-def test_a_standby_that_lags_changes_no_memory(threadless: MaintenanceState, faulty: FaultyStore) -> None:
-    threadless.set(True)
-    faulty.standby = True
-    faulty.inner.row = Row(False, {}, 1)
-    assert threadless.refresh().enabled
+# snapshot() and enabled, in a process without a thread
+
+AWAY = "the server is away"
+SERVE, BLOCK, BOTH = ("serve",), ("block",), ("serve", "block")
+STEPS: dict[str, Callable[[MaintenanceState, Any], object]] = {
+    "prime": lambda state, _: state.prime(),
+    "refresh": lambda state, _: state.refresh(),
+    "set": lambda state, _: state.set(True),
+    "ask": lambda state, _: state.enabled,
+    "request": lambda state, _: state.wait_for_answer(),
+    "leave": lambda state, _: state.leave(),
+    "fork": lambda state, _: state.fork(),  # as a queue's worker forks for each job
+    "hang": lambda state, _: setattr(watcher_of(state), "thread", Thread.RUNNING),
+    "end": lambda state, _: setattr(watcher_of(state), "thread", Thread.NONE),
+    "on": lambda _, store: flip(store.inner, True),
+    "off": lambda _, store: flip(store.inner, False),
+    "away": lambda _, store: store.away(),
+    "back": lambda _, store: store.back(),
+    "lag": lambda _, store: (setattr(store, "standby", True), setattr(store.inner, "row", Row(False, {}, 1))),
+}
 
 
-def test_a_refresh_clears_an_error_only_in_a_process_that_has_no_watcher(
-    threadless: MaintenanceState, faulty: FaultyStore, clock: Clock
-) -> None:
-    faulty.away()
-    threadless.prime()
-    faulty.back()
-    threadless.refresh()
-    assert threadless.status().last_error is None
-    threadless.wait_for_answer()
-    clock.now += 10.0
-    faulty.away()
-    threadless.wait_for_answer()
-    faulty.back()
-    threadless.refresh()
-    assert threadless.status().last_error == "the server is away"  # a refresh renews no lease
-
-
-# snapshot() and enabled
-
-
-def test_before_the_first_read_the_app_s_code_waits_as_a_request_does(
-    threadless: MaintenanceState, faulty: FaultyStore
-) -> None:
-    flip(faulty, True)
-    for _ in range(2):
-        assert threadless.enabled
-        assert threadless.snapshot().source == "store"
-        assert faulty.reads == 1
-
-
-def test_the_app_s_code_prolongs_no_old_answer_for_requests(
-    threadless: MaintenanceState, clock: Clock, faulty: FaultyStore
-) -> None:
-    threadless.wait_for_answer()
-    watcher_of(threadless).thread = Thread.RUNNING  # it reads, and is late
-    for _ in range(30):
-        clock.now += 0.5
-        assert not threadless.enabled
-    assert clock.now >= threadless.lease.current.deadline
-    watcher_of(threadless).thread = Thread.NONE
-    flip(faulty, True)
-    assert not is_open(threadless.wait_for_answer())
-
-
-@pytest.mark.parametrize("when_stale", ["serve", "block"])
-def test_once_the_lease_is_over_the_app_s_code_gets_what_requests_get(
-    faulty: FaultyStore, clock: Clock, when_stale: Any
-) -> None:
-    state = MaintenanceState(faulty, when_stale=when_stale, runtime=runtime(clock, start=refuse))
-    state.wait_for_answer()
-    watcher_of(state).thread = Thread.RUNNING
-    assert not state.enabled
-    clock.now += 10.0
-    assert state.enabled is (when_stale == "block")
-    watcher_of(state).thread = Thread.NONE
-    state.set(True)
-    faulty.away()
-    assert state.wait_for_answer().snapshot.enabled
-    clock.now += GRACE
-    assert state.enabled
+@pytest.mark.parametrize(
+    ("when_stale", "steps", "condition", "error", "enabled", "reads"),
+    [
+        (when_stale, *row)
+        for modes, *row in [
+            (BOTH, "on", "never read", None, True, 1),
+            (BOTH, "on ask ask", "fresh", None, True, 1),
+            # An answer of `prime` or `set` counts for the TTL. Under `block` only a registered process may use it.
+            (SERVE, "set", "fresh", None, True, 0),
+            (BLOCK, "set", "fresh", None, True, 1),
+            (SERVE, "prime on", "fresh", None, False, 1),
+            (BLOCK, "prime on", "fresh", None, True, 2),
+            (BOTH, "prime on ttl", "stale", None, True, 2),
+            (BOTH, "prime leave on", "stale", None, True, 2),
+            (BOTH, "prime fork on", "stale", None, True, 2),
+            (SERVE, "set lag refresh", "fresh", LAGGING, True, 1),
+            # Past each TTL, the caller reads.
+            (BOTH, "request on", "fresh", None, False, 1),
+            (BOTH, "request on ttl", "stale", None, True, 2),
+            (BOTH, "request on ttl ask off ttl", "stale", None, False, 3),
+            (BOTH, "prime on ttl fork ask off ttl fork", "stale", None, False, 3),
+            # A thread that hangs reads for the caller. The answer of the caller makes no old answer valid for longer.
+            (SERVE, "request hang ttl", "stale", None, False, 1),
+            (BLOCK, "request hang ttl", "stale", None, True, 1),
+            (SERVE, "request hang ttl ask end on", "stale", None, True, 2),
+            # The store is away
+            (SERVE, "set request away ttl request", "stale", AWAY, True, 2),
+            (BLOCK, "request away ttl request", "stale", AWAY, True, 2),
+            (BOTH, "away prime", "never read", AWAY, None, 0),
+            (BOTH, "away prime back refresh", "fresh", None, False, None),
+            (BOTH, "request ttl away request back refresh", "stale", AWAY, None, None),  # `refresh` renews no lease
+        ]
+        for when_stale in modes
+    ],
+)  # fmt: skip
+def test_after_these_steps_the_app_s_code_gets(
+    faulty: FaultyStore, clock: Clock, when_stale: Any, steps: str, *,
+    condition: str, error: str | None, enabled: bool | None, reads: int | None,
+) -> None:  # fmt: skip
+    state = MaintenanceState(faulty, ttl=10.0, when_stale=when_stale, runtime=runtime(clock, start=refuse))
+    for step in steps.split():
+        if step == "ttl":
+            clock.now += 11.0
+        else:
+            STEPS[step](state, faulty)
+    status = state.status()
+    assert (status.condition, status.last_error) == (condition, error)
+    assert state.enabled is (when_stale == "block" if enabled is None else enabled)
+    assert reads in (None, faulty.reads)
 
 
 # status()
