@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -46,28 +47,25 @@ def _no_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 ADAPTERS = pytest.mark.parametrize(
-    ("make", "ask"),
-    [(lambda: WSGIMiddleware(wsgi), call_wsgi), (lambda: ASGIMiddleware(asgi), call_asgi)],
+    ("middleware", "app", "call"),
+    [(WSGIMiddleware, wsgi, call_wsgi), (ASGIMiddleware, asgi, call_asgi)],
     ids=["wsgi", "asgi"],
 )
+ASKS: dict[str, Callable[[], Any]] = {
+    "wsgi": lambda: call_wsgi(WSGIMiddleware(wsgi)),
+    "asgi": lambda: call_asgi(ASGIMiddleware(asgi)),
+    "enabled": maintenance_enabled,
+    "set": lambda: set_maintenance(True),
+    "fleet": maintenance.fleet,
+    "init": init_maintenance,
+}
 
 
-def ask_wsgi() -> int:
-    return call_wsgi(WSGIMiddleware(wsgi)).status
-
-
-def ask_asgi() -> int:
-    return call_asgi(ASGIMiddleware(asgi)).status
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [ask_wsgi, ask_asgi, maintenance_enabled, lambda: set_maintenance(True), maintenance.fleet],
-    ids=["wsgi", "asgi", "enabled", "set", "fleet"],
-)
-def test_without_a_url_it_says_which_variables_to_set(ask: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_without_a_url_the_error_names_the_variables_to_set(ask: Callable[[], Any]) -> None:
     with pytest.raises(ConfigurationError, match="set MAINTENANCE_DATABASE_URL or DATABASE_URL, or use init_maint"):
         ask()
+    assert api.current_state() is None
 
 
 @pytest.mark.parametrize(
@@ -75,70 +73,48 @@ def test_without_a_url_it_says_which_variables_to_set(ask: Callable[[], Any]) ->
     [("MAINTENANCE_DATABASE_URL", ""), ("DATABASE_URL", "; or keep it for the app, and set MAINTENANCE_DATABASE_URL")],
 )
 @pytest.mark.parametrize("ask", [init_maintenance, maintenance_enabled], ids=["init", "enabled"])
-def test_a_wrong_url_is_told_with_the_variable_that_it_stands_in(
+def test_a_wrong_url_is_reported_with_its_variable(
     variable: str, more: str, ask: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "postgresql+asyncpg://me:hunter2@h/d")
     with pytest.raises(ConfigurationError) as caught:
         ask()
-    told = f"{variable}: the database URL begins with postgresql+asyncpg://: use postgresql:// instead{more}"
-    assert str(caught.value) == told
+    error = f"{variable}: the database URL begins with postgresql+asyncpg://: use postgresql:// instead{more}"
+    assert str(caught.value) == error
 
 
 @pytest.mark.parametrize("ask", [maintenance.fleet, functools.partial(set_maintenance, True)], ids=["fleet", "set"])
 @pytest.mark.parametrize("wrong", ["memory://", False, MaintenanceState], ids=str)
-def test_what_is_no_state_is_refused(ask: Callable[..., Any], wrong: Any) -> None:
+def test_anything_but_a_state_is_refused(ask: Callable[..., Any], wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"state is of type {type(wrong).__name__}: use"):
         ask(state=wrong)
 
 
-def test_without_a_url_nothing_is_initialised() -> None:
-    with pytest.raises(ConfigurationError, match="MAINTENANCE_DATABASE_URL or DATABASE_URL"):
-        init_maintenance()
-    assert api.current_state() is None
-
-
-def test_the_own_variable_comes_before_the_platform_s(
+def test_the_library_s_variable_comes_before_database_url(
     migrated_url: str, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
-    assert init_maintenance().store.name.startswith("sqlite")
-    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", f" {migrated_url} ")
-    assert init_maintenance().store.name.startswith("postgresql")
-    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", "")
-    assert init_maintenance().store.name.startswith("sqlite")
+    for own, scheme in (("", "sqlite"), (f" {migrated_url} ", "postgresql"), ("", "sqlite")):
+        monkeypatch.setenv("MAINTENANCE_DATABASE_URL", own)
+        assert init_maintenance().store.name.startswith(scheme)
 
 
 @ADAPTERS
-def test_wrapping_before_the_state_is_there_is_well(make: Callable[[], Any], ask: Any) -> None:
-    app = make()
-    init_maintenance("memory://")
-    assert ask(app).status == 200
-    set_maintenance(True)
-    assert maintenance_enabled()
-    assert ask(app).status == 503
+def test_an_app_that_is_wrapped_first_follows_each_later_state(middleware: Any, app: Any, call: Any) -> None:
+    wrapped = middleware(app)
+    assert call(wrapped, "/health").status == 200, "an exempt path needs no state"
+    states = [init_maintenance("memory://")]
+    for ttl in (3.0, 4.0):
+        assert call(wrapped).status == 200
+        set_maintenance(True)
+        assert maintenance_enabled()
+        assert call(wrapped).status == 503
+        states.append(init_maintenance("memory://", ttl=ttl))
+    assert [state.closed for state in states] == [True, True, False]
+    assert api.current_state() is states[-1]
 
 
-def test_what_is_exempt_passes_without_any_state() -> None:
-    assert call_wsgi(WSGIMiddleware(wsgi), "/health").status == 200
-    assert call_asgi(ASGIMiddleware(asgi), "/health").status == 200
-
-
-@ADAPTERS
-def test_a_second_init_replaces_the_first_for_apps_that_are_wrapped_already(make: Callable[[], Any], ask: Any) -> None:
-    app = make()
-    first = init_maintenance("memory://")
-    set_maintenance(True)
-    assert ask(app).status == 503
-    second = init_maintenance("memory://", ttl=3.0)
-    assert (first.closed, second.closed) == (True, False)
-    assert ask(app).status == 200
-    assert api.current_state() is second
-    set_maintenance(True)
-    assert ask(app).status == 503
-
-
-def test_a_state_that_was_closed_stays_so_whatever_the_environment_names(
+def test_a_closed_state_stays_closed_although_the_environment_names_a_store(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = WSGIMiddleware(wsgi)
@@ -148,7 +124,7 @@ def test_a_state_that_was_closed_stays_so_whatever_the_environment_names(
     assert maintenance_enabled()
 
 
-def test_a_second_init_that_is_wrong_leaves_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_init_with_a_wrong_option_leaves_the_first_state() -> None:
     first = init_maintenance("memory://")
     with pytest.raises(ConfigurationError, match="ttl is 0"):
         init_maintenance("memory://", ttl=0)
@@ -156,7 +132,7 @@ def test_a_second_init_that_is_wrong_leaves_the_first(monkeypatch: pytest.Monkey
     assert not first.closed
 
 
-def test_init_reads_once_and_goes_on_where_the_store_is_away() -> None:
+def test_init_reads_once_and_raises_nothing_if_the_store_is_away() -> None:
     store = FaultyStore()
     MaintenanceState(store).set(True)
     assert init_maintenance(store).lease.known.enabled
@@ -166,36 +142,29 @@ def test_init_reads_once_and_goes_on_where_the_store_is_away() -> None:
 
 def test_threads_that_ask_first_at_once_share_one_state(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", sqlite_url)
-    together, found = threading.Barrier(8), []
+    together = threading.Barrier(8)
 
-    def ask() -> None:
+    def ask(_: int) -> MaintenanceState:
         together.wait()
-        found.append(api.default_state())
+        return api.default_state()
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert len(found) == 8
-    assert len(set(map(id, found))) == 1
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(ask, range(8)))) == 1
 
 
-def test_all_that_is_said_of_a_flip_is_written() -> None:
-    init_maintenance(MemoryStore())
-    by, until = UUID(int=7), dt.datetime(2031, 5, 1, tzinfo=dt.UTC)
-    said = {"message": "m", "until": until, "retry_after": 9, "mode": "read_only", "actor": "me", "reason": "r"}
-    told = set_maintenance(True, updated_by=by, **said)  # type: ignore[arg-type]
-    assert {name: getattr(told, name) for name in said} == said
-    assert (told.enabled, told.updated_by) == (True, by)
-
-
-def test_another_state_may_be_named() -> None:
+def test_set_maintenance_writes_each_option_to_the_default_state_or_another() -> None:
     other = MaintenanceState(MemoryStore())
-    assert set_maintenance(True, mode="read_only", actor="me", state=other).mode == "read_only"
-    assert maintenance.fleet(other).reading.row is not None
-    assert other.refresh().actor == "me"
-    assert api.current_state() is None
+    until = dt.datetime(2031, 5, 1, tzinfo=dt.UTC)
+    options: Any = {"message": "m", "until": until, "retry_after": 9, "mode": "read_only", "actor": "me", "reason": "r"}
+    for state in (other, None):
+        snapshot = set_maintenance(True, updated_by=UUID(int=7), state=state, **options)
+        assert {name: getattr(snapshot, name) for name in options} == options
+        assert (snapshot.enabled, snapshot.updated_by) == (True, UUID(int=7))
+        assert maintenance.fleet(state).reading.row is not None
+        if state is other:
+            assert other.refresh().actor == "me"
+            assert api.current_state() is None
+            init_maintenance(MemoryStore())
 
 
 # aset_maintenance and aprove
@@ -203,71 +172,54 @@ def test_another_state_may_be_named() -> None:
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
-class Answer:
-    """A store whose writes last until they are let go."""
+class SlowWrite:
+    """A state whose writes last until they are let go."""
 
     def __init__(self) -> None:
         self.begun, self.go_on = threading.Event(), threading.Event()
-        self.store = FaultyStore()
-        self.store.back()
-        self.state = MaintenanceState(self.store)
-        connect = self.store.connect
+        store = FaultyStore()
+        self.state = MaintenanceState(store)
+        connect = store.connect
 
-        def slow(*, listen: bool = False) -> Any:
+        def connect_slowly(*, listen: bool = False) -> Any:
             self.begun.set()
             assert self.go_on.wait(10)
             return connect(listen=listen)
 
-        self.store.connect = slow  # type: ignore[method-assign]
+        store.connect = connect_slowly  # type: ignore[method-assign]
 
-
-@BACKENDS
-def test_an_async_flip_never_blocks_the_loop(backend: str) -> None:
-    held, beats = Answer(), []
-
-    async def beat() -> None:
-        while not held.begun.is_set():
+    async def let_go(self, scope: anyio.CancelScope, *, cancel: bool) -> None:
+        """Let the write end, once the loop has run for a while."""
+        while not self.begun.is_set():
             await anyio.lowlevel.checkpoint()
-        beats.extend([await anyio.lowlevel.checkpoint() for _ in range(50)])
-        held.go_on.set()
-
-    async def main() -> Any:
-        async with anyio.create_task_group() as group:
-            group.start_soon(beat)
-            return await aset_maintenance(True, message="hi", state=held.state)
-
-    told = anyio.run(main, backend=backend)
-    assert len(beats) == 50
-    assert (told.enabled, held.state.lease.known.message) == (True, "hi")
-
-
-@BACKENDS
-def test_an_async_flip_that_is_cancelled_ends_once_the_write_has(backend: str) -> None:
-    held, over = Answer(), []
-
-    async def cancel(scope: anyio.CancelScope) -> None:
-        while not held.begun.is_set():
-            await anyio.lowlevel.checkpoint()
-        scope.cancel()
+        if cancel:
+            scope.cancel()
         for _ in range(50):
             await anyio.lowlevel.checkpoint()
-        assert not over
-        held.go_on.set()
+        assert not self.state.lease.known.enabled
+        self.go_on.set()
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+@BACKENDS
+def test_an_async_flip_blocks_no_loop_and_a_cancelled_one_ends_after_the_write(backend: str, *, cancel: bool) -> None:
+    write, returned = SlowWrite(), []
 
     async def main() -> bool:
         async with anyio.create_task_group() as group:
             with anyio.CancelScope() as scope:
-                group.start_soon(cancel, scope)
-                await aset_maintenance(True, state=held.state)
-            over.append(scope)
+                group.start_soon(functools.partial(write.let_go, scope, cancel=cancel))
+                returned.append(await aset_maintenance(True, message="hi", state=write.state))
+            assert write.go_on.is_set(), "it has waited for the write"
         return scope.cancel_called
 
-    assert anyio.run(main, backend=backend)
-    assert held.state.lease.known.enabled
+    assert anyio.run(main, backend=backend) is cancel
+    assert write.state.lease.known.message == "hi"
+    assert cancel or returned[0].enabled
 
 
 @BACKENDS
-def test_an_async_flip_raises_what_a_flip_raises(backend: str) -> None:
+def test_an_async_flip_raises_the_errors_of_a_flip(backend: str) -> None:
     store = FaultyStore()
     store.away()
 
@@ -281,7 +233,7 @@ def test_an_async_flip_raises_what_a_flip_raises(backend: str) -> None:
 
 
 @BACKENDS
-def test_an_async_proof_is_one(backend: str) -> None:
+def test_an_async_proof_is_proven(backend: str) -> None:
     state = MaintenanceState(MemoryStore(), register=False)
     seen: list[Any] = []
 
@@ -300,14 +252,14 @@ def test_an_async_proof_that_is_cancelled_stops_asking(backend: str) -> None:
     looks: list[Any] = []
 
     async def main() -> None:
-        told = await aset_maintenance(True, state=state)
+        snapshot = await aset_maintenance(True, state=state)
         with anyio.CancelScope() as scope:
 
             def look(proof: Any) -> None:
                 looks.append(proof)
                 anyio.from_thread.run_sync(scope.cancel)
 
-            await state.aprove(told, expect=99, progress=look)
+            await state.aprove(snapshot, expect=99, progress=look)
         assert scope.cancelled_caught
 
     anyio.run(main, backend=backend)
@@ -337,14 +289,14 @@ def test_no_event_loop_builds_the_default_state(
     assert status == 200
     assert len(built) == 1
     assert built[0] != loop
-    assert app._admission._state is api.current_state()  # and from now on it is followed without asking again
+    assert app._admission._state is api.current_state()
 
 
-def test_whoever_comes_second_gets_what_the_first_has_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_thread_gets_the_state_that_the_first_has_built(monkeypatch: pytest.MonkeyPatch) -> None:
     first = MaintenanceState(MemoryStore())
 
     class Taken:
-        """The lock, which the first one held for as long as it was building."""
+        """The lock, which the first thread held while it was building."""
 
         def __enter__(self) -> None:
             api._state = first
@@ -355,7 +307,7 @@ def test_whoever_comes_second_gets_what_the_first_has_built(monkeypatch: pytest.
     assert api.default_state() is first
 
 
-def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_waits_for_no_lock_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAINTENANCE_DATABASE_URL", "memory://")
     monkeypatch.setattr(api, "_state", None)
     child = os.getpid() + 1
@@ -365,7 +317,7 @@ def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(monkeypatch:
 
 
 def test_a_child_that_has_its_parents_pid_builds_a_state_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a pid namespace of its own; the thread that was at it is not there to let go."""
+    """As in a pid namespace of its own. The thread that held the lock is not in the child."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
     with api._lock():
         child = os.fork()
@@ -381,7 +333,7 @@ from maintenance.process import api
 class Slow:
     name = "slow"
     def connect(self, **_): raise AssertionError
-    def __init__(self): gevent.sleep(0.1)  # as a driver that is loaded, and calls a program
+    def __init__(self): gevent.sleep(0.1)  # as a driver that is loaded
 
 from gevent import monkey
 monkey.patch_all()
@@ -395,7 +347,7 @@ assert len({id(one.value) for one in built}) == 1
 """
 
 
-def test_green_threads_that_ask_at_once_let_the_first_one_build() -> None:
+def test_green_threads_that_ask_at_once_share_one_state() -> None:
     """As under gunicorn's gevent worker with --preload, which patches after the app was imported."""
     environment = {**os.environ, "MAINTENANCE_DATABASE_URL": "memory://"}
     subprocess.run([sys.executable, "-c", GREEN], env=environment, timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""The table of requests in flight, and what is summed up of it."""
+"""The table of requests in flight, and its sum."""
 
 import os
 import sys
@@ -9,68 +9,66 @@ from unittest.mock import patch
 
 import pytest
 
-from maintenance.base.values import WEBSOCKET, Load
-from maintenance.process.in_flight import ROOM, Entry, InFlight, sum_up
+from maintenance.base.values import WEBSOCKET, Load, Snapshot
+from maintenance.process.in_flight import ROOM, Entry, InFlight, Sources, sum_up
 from tests.support.entering import enter
 
 sweep = InFlight.sweep
 
 
-def test_an_entry_is_what_came_and_when() -> None:
+def get(flight: InFlight, path: str) -> list[Any]:
+    return enter(flight, "GET", path, "", None, 1000.0)
+
+
+def paths(flight: InFlight) -> list[str]:
+    return [entry.path for entry in flight.entries()]
+
+
+def test_each_request_is_in_flight_until_it_leaves() -> None:
     flight, scope = InFlight(), {"any": "thing"}
-    enter(flight, "GET", "/x", "/api", scope, 1000.0)
-    assert flight.entries() == [Entry("GET", "/x", "/api", 1000.0, scope)]
-
-
-def test_each_leaves_by_itself_and_a_second_time_changes_nothing() -> None:
-    flight = InFlight()
-    first, second = enter(flight, "GET", "/1", "", None, 1000.0), enter(flight, "GET", "/2", "", None, 1000.0)
+    first, second = enter(flight, "GET", "/1", "/api", scope, 1000.0), get(flight, "/2")
+    assert flight.entries()[0] == Entry("GET", "/1", "/api", 1000.0, scope)
     first.clear()
     first.clear()
-    assert [entry.path for entry in flight.entries()] == ["/2"]
+    assert paths(flight) == ["/2"]
     second.clear()
     assert flight.entries() == []
 
 
-def test_clearing_forgets_all_and_a_request_of_the_parent_ends_none_of_the_child() -> None:
+def test_clear_forgets_all_requests_of_the_parent_and_its_sweep() -> None:
+    """The thread that swept is not in the child, which may have its parent's pid."""
     flight = InFlight()
-    before = enter(flight, "GET", "/parent", "", None, 1000.0)
-    flight.clear()
-    enter(flight, "GET", "/child", "", None, 1000.0)
-    before.clear()
-    assert [entry.path for entry in flight.entries()] == ["/child"]
-
-
-def test_clearing_forgets_whoever_was_at_a_sweep() -> None:
-    """In the child of a fork that thread is not there to end it, and the child may have its parent's pid."""
-    flight = InFlight()
+    before = get(flight, "/parent")
     flight._sweeping[os.getpid()] = object()
     flight.clear()
-    enter(flight, "GET", "/left", "", None, 1000.0).clear()
+    child = get(flight, "/child")
+    before.clear()
+    assert paths(flight) == ["/child"]
+    child.clear()
     flight.sweep()
     assert flight.table == []
 
 
-def test_what_has_left_is_swept_out_and_what_is_in_flight_stays() -> None:
+def test_a_sweep_removes_what_has_ended_and_nothing_else() -> None:
     flight = InFlight()
-    staying = [enter(flight, "GET", f"/{number}", "", None, 1000.0) for number in range(ROOM)]
+    staying = [get(flight, f"/{number}") for number in range(ROOM)]
     for _ in range(10 * ROOM):
-        enter(flight, "GET", "/short", "", None, 1000.0).clear()
+        get(flight, "/short").clear()
     assert len(flight.table) <= 3 * ROOM
-    assert [entry.path for entry in flight.entries()] == [entry[1] for entry in staying]
+    assert paths(flight) == [entry[1] for entry in staying]
 
 
-def test_as_many_as_are_in_flight_fit_without_a_sweep_for_each() -> None:
+def test_the_table_has_room_for_all_that_is_in_flight_with_few_sweeps() -> None:
     flight = InFlight()
     swept = []
     with patch.object(InFlight, "sweep", autospec=True, side_effect=lambda it: swept.append(it) or sweep(it)):
         for number in range(100 * ROOM):
-            enter(flight, "GET", f"/{number}", "", None, 1000.0)
+            get(flight, f"/{number}")
     assert len(flight.entries()) == 100 * ROOM
     assert len(swept) < 10
 
 
-def test_a_sweep_in_another_thread_is_left_to_that_one_and_loses_nothing() -> None:
+def test_of_two_sweeps_at_once_one_returns_immediately_and_no_entry_is_lost() -> None:
     flight, inside, go_on = InFlight(), threading.Event(), threading.Event()
 
     class Slow(list[Any]):
@@ -88,11 +86,11 @@ def test_a_sweep_in_another_thread_is_left_to_that_one_and_loses_nothing() -> No
     flight.table.append(["GET", "/new", "", 2.0, None])
     go_on.set()
     one.join(10)
-    assert [entry.path for entry in flight.entries()] == ["/stays", "/new"]
+    assert paths(flight) == ["/stays", "/new"]
     assert len(flight.table) == 2
 
 
-def test_a_sweep_that_a_signal_has_ended_hinders_no_later_one() -> None:
+def test_a_sweep_works_after_one_that_a_signal_has_ended() -> None:
     flight = InFlight()
 
     class Interrupted(list[Any]):
@@ -107,7 +105,7 @@ def test_a_sweep_that_a_signal_has_ended_hinders_no_later_one() -> None:
     assert flight.table == [["GET", "/stays", "", 1.0, None]]
 
 
-def test_a_request_that_leaves_at_the_very_look_is_not_in_flight() -> None:
+def test_a_request_that_leaves_during_the_look_is_not_in_flight() -> None:
     class Leaving(list[Any]):
         def __len__(self) -> int:
             length = super().__len__()
@@ -116,7 +114,7 @@ def test_a_request_that_leaves_at_the_very_look_is_not_in_flight() -> None:
 
     flight = InFlight()
     flight.table = [Leaving(["GET", "/leaves", "", 1.0, None]), ["GET", "/stays", "", 1.0, None]]
-    assert [entry.path for entry in flight.entries()] == ["/stays"]
+    assert paths(flight) == ["/stays"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks nothing")
@@ -130,7 +128,7 @@ def test_the_child_of_a_fork_during_a_sweep_sweeps_for_itself() -> None:
             if self.child is None:
                 self.child = os.fork()
                 if self.child == 0:
-                    flight.sweep()  # the parent's, which is still noted down, ends in the parent
+                    flight.sweep()  # the sweep of the parent, which is still noted, ends in the parent
                     os._exit(len(flight.table))
             return super().copy()
 
@@ -141,15 +139,14 @@ def test_the_child_of_a_fork_during_a_sweep_sweeps_for_itself() -> None:
     assert len(flight.table) == 1
 
 
-def test_entering_and_leaving_in_many_threads_miscounts_nothing() -> None:
+def test_many_threads_that_enter_and_leave_are_counted_right() -> None:
     flight, threads = InFlight(), 8
 
     def visit(number: int) -> None:
-        enter(flight, "GET", f"/stays/{number}", "", None, 1000.0)
+        get(flight, f"/stays/{number}")
         for _ in range(1000):
-            one = enter(flight, "GET", f"/short/{number}", "", None, 1000.0)
-            present = {entry.path for entry in flight.entries()}
-            assert present >= {f"/stays/{number}", f"/short/{number}"}
+            one = get(flight, f"/short/{number}")
+            assert set(paths(flight)) >= {f"/stays/{number}", f"/short/{number}"}
             one.clear()
 
     interval = sys.getswitchinterval()
@@ -160,12 +157,12 @@ def test_entering_and_leaving_in_many_threads_miscounts_nothing() -> None:
                 visitor.result()
     finally:
         sys.setswitchinterval(interval)
-    assert {entry.path for entry in flight.entries()} == {f"/stays/{number}" for number in range(threads)}
+    assert set(paths(flight)) == {f"/stays/{number}" for number in range(threads)}
     flight.sweep()
     assert len(flight.table) == threads
 
 
-def test_a_load_counts_what_it_is_told_to_and_names_the_oldest_of_it() -> None:
+def test_a_load_counts_the_marked_requests_and_names_the_oldest_of_them() -> None:
     entries = [
         Entry("POST", "/young", "", 108.0, None),
         Entry("POST", "/old", "", 103.0, None),
@@ -173,15 +170,26 @@ def test_a_load_counts_what_it_is_told_to_and_names_the_oldest_of_it() -> None:
         Entry(WEBSOCKET, "/live", "", 105.0, None),
     ]
     assert sum_up([(entry, entry.method != "GET") for entry in entries], now=110.0) == Load(3, 1, "POST /old", 7.0)
-
-
-def test_a_load_of_nothing_is_nothing() -> None:
     assert sum_up([], now=1.0) == Load()
 
 
-def test_what_a_visitor_asked_for_is_reported_as_any_store_can_keep_it() -> None:
+def test_the_oldest_request_is_reported_as_any_store_can_keep_it() -> None:
     entry = Entry("GET", "/a\x00b\x1b[2J\udce9/" + "x" * 500, "", 1.0, None)
     oldest = sum_up([(entry, True)], now=2.0).oldest
     assert oldest is not None
     assert oldest.startswith(r"GET /a\x00b\x1b[2J\udce9/xxx")
     assert len(oldest) == 200
+
+
+@pytest.mark.parametrize(
+    ("entries", "idle"), [(None, True), ([], True), ([(Entry("GET", "/", "", 1.0, None), True)], False)]
+)
+def test_a_process_is_idle_without_a_known_request_and_asks_no_bypass(entries: Any, *, idle: bool) -> None:
+    class Source:
+        def entries(self, snapshot: Snapshot) -> Any:
+            assert not snapshot.enabled  # under a flag that is on, the middleware asks the bypass of each request
+            return entries
+
+    sources = Sources(clock=lambda: 2.0)
+    sources.add(Source())  # type: ignore[arg-type]
+    assert sources.is_idle() is idle

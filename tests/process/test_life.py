@@ -5,8 +5,9 @@ import pytest
 from maintenance import MaintenanceState
 from maintenance.process.life import TRANSITIONS, Event, Life, Phase, Thread
 from maintenance.proof.membership import Row
-from tests.support.clock import Clock, Queue, hang, refuse, runtime
+from tests.support.clock import Clock, Queue, hang, runtime
 from tests.support.faulty import FaultyStore
+from tests.support.life import watcher_of
 
 IDLE, BOOTING, FOLLOWING, LEAVING, CLOSED = Phase
 
@@ -47,7 +48,7 @@ def test_an_event_of_an_earlier_epoch_changes_nothing() -> None:
     assert life.apply(Event.READY, epoch=1)
 
 
-def test_a_child_takes_no_lock_of_its_parents() -> None:
+def test_a_child_takes_no_lock_of_its_parent() -> None:
     def locked() -> None:
         raise AssertionError("the parent's thread holds it, and the child does not have that thread")
 
@@ -68,9 +69,8 @@ def facts(state: MaintenanceState) -> tuple[Phase, Thread | None, Row | None, bo
     return state.lease.life.phase, thread, row, state.lease.running
 
 
-def test_a_life_from_its_first_request_to_its_end() -> None:
-    store, clock = FaultyStore(), Clock()
-    state = MaintenanceState(store, runtime=runtime(clock, start=refuse))
+def test_a_life_from_its_first_request_to_its_end(threadless: MaintenanceState) -> None:
+    state = threadless
     assert facts(state) == (IDLE, None, None, False)
     state.start()
     assert facts(state) == (BOOTING, Thread.NONE, Row.ABSENT, False)
@@ -90,23 +90,20 @@ def test_a_life_from_its_first_request_to_its_end() -> None:
     assert facts(state) == (CLOSED, None, None, False)
 
 
-def test_a_registration_is_uncertain_until_a_later_read_shows_it() -> None:
-    store, clock = FaultyStore(), Clock()
-    state = MaintenanceState(store, runtime=runtime(clock, start=hang))
+def test_a_registration_is_uncertain_until_a_later_read_shows_it(faulty: FaultyStore, clock: Clock) -> None:
+    state = MaintenanceState(faulty, runtime=runtime(clock, start=hang))
     state.start()
     assert facts(state) == (BOOTING, Thread.STARTING, Row.ABSENT, False)
-    watcher = state.lifecycle.watcher
-    assert watcher is not None
+    watcher = watcher_of(state)
     seen: list[Row] = []
-    store.meanwhile = lambda: seen.append(watcher.reader.membership.row)
+    faulty.meanwhile = lambda: seen.append(watcher.reader.membership.row)
     watcher._try()
     assert seen == [Row.UNCERTAIN]
     assert facts(state) == (FOLLOWING, Thread.STARTING, Row.PRESENT, True)
 
 
-def test_the_time_for_the_first_read_ends_the_boot() -> None:
-    store, clock = FaultyStore(), Clock()
-    state = MaintenanceState(store, boot_timeout=3.0, runtime=runtime(clock, start=hang))
+def test_the_time_for_the_first_read_ends_the_boot(faulty: FaultyStore, clock: Clock) -> None:
+    state = MaintenanceState(faulty, boot_timeout=3.0, runtime=runtime(clock, start=hang))
     state.start()
     clock.now += 3.0
     assert not state.lifecycle.booting

@@ -19,17 +19,17 @@ import pytest
 from maintenance import ConfigurationError, MaintenanceState, Snapshot, StoreError
 from maintenance.base.options import LONGEST
 from maintenance.base.values import Change, Details, Row
-from maintenance.process.in_flight import Entry
-from maintenance.process.lease import GRACE
+from maintenance.process.lease import LAGGING
 from maintenance.process.life import Thread
 from maintenance.process.state import _fork_all, _leave_all
 from maintenance.process.watcher import Watcher
 from maintenance.stores import MemoryStore, PostgresStore, SQLiteStore, Store
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
-from tests.support.clock import Bell, Clock, hang, refuse, runtime
+from tests.support.clock import Bell, Clock, refuse, runtime
 from tests.support.entering import enter, is_open
 from tests.support.faulty import FaultyStore
+from tests.support.life import watcher_of
 from tests.support.plain_apps import wsgi
 from tests.support.waiting import eventually
 
@@ -37,44 +37,41 @@ NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def faulty() -> FaultyStore:
-    return FaultyStore()
-
-
-@pytest.fixture
-def still(faulty: FaultyStore, clock: Clock) -> MaintenanceState:
-    """A state with no thread and a clock of the test's."""
-    return MaintenanceState(faulty, runtime=runtime(clock, start=refuse))
-
-
-@pytest.fixture
 def state(store: Store) -> Iterator[MaintenanceState]:
     """A state over each kind of store."""
-    state = MaintenanceState(store)
-    yield state
-    state.close()
+    with closing(MaintenanceState(store)) as state:
+        yield state
+
+
+@pytest.fixture
+def started() -> list[Any]:
+    """What `starting` was asked to start."""
+    return []
+
+
+@pytest.fixture
+def starting(faulty: FaultyStore, clock: Clock, started: list[Any]) -> MaintenanceState:
+    """A state whose threads are started, and never run."""
+    return MaintenanceState(faulty, runtime=runtime(clock, start=started.append, waker=Bell))
 
 
 def registered(store: Store) -> set[str]:
-    session = store.connect()
-    try:
-        return {one.id for one in session.fleet().instances}
-    finally:
-        session.close()
+    with closing(store.connect()) as session:
+        return {instance.id for instance in session.fleet().instances}
+
+
+def flip(store: Store, enabled: bool, **details: Any) -> Snapshot:
+    """Flip the flag from another process."""
+    return MaintenanceState(store, register=False).set(enabled, **details)
 
 
 # What is refused at construction
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "error"),
     [
-        *[({name: value}, says) for name in ("ttl", "boot_timeout") for value, says in [
+        *[({name: value}, error) for name in ("ttl", "boot_timeout") for value, error in [
             (0, f"{name} is 0: use seconds above 0"),
             (-1.0, f"{name} is -1.0: use seconds above 0"),
             (float("nan"), f"{name} is nan"),
@@ -89,23 +86,16 @@ def registered(store: Store) -> set[str]:
         ({"when_stale": None}, "when_stale is None"),
         ({"when_stale": ["serve"]}, "when_stale is"),
         ({"when_stale": "block", "register": False}, "only a registered process may admit"),
+        *[({"register": value}, "register is .*: use True or False") for value in (1, None, "yes")],
+        *[({"store": wrong}, rf"store is the class {wrong.__name__}: use {wrong.__name__}\(")
+          for wrong in (PostgresStore, SQLiteStore, MemoryStore)],
+        *[({"store": value}, rf"store is a {type(value).__name__}: use a Store, or a URL such as postgresql://[^:]*$")
+          for value in (None, 5, b"postgresql://me:hunter2@h/d", object())],
     ],
 )  # fmt: skip
-def test_a_wrong_option_is_refused_with_what_to_write(wrong: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says):
-        MaintenanceState("memory://", **wrong)
-
-
-@pytest.mark.parametrize("wrong", [PostgresStore, SQLiteStore, MemoryStore])
-def test_a_store_that_was_not_made_is_refused(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match=rf"store is the class {wrong.__name__}: use {wrong.__name__}\("):
-        MaintenanceState(wrong)
-
-
-@pytest.mark.parametrize("wrong", [None, 5, b"memory://", object()])
-def test_a_wrong_store_is_refused_with_what_to_write(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="use a Store, or a URL such as postgresql://"):
-        MaintenanceState(wrong)
+def test_a_wrong_option_is_refused_with_what_to_write(wrong: dict[str, Any], error: str) -> None:
+    with pytest.raises(ConfigurationError, match=error):
+        MaintenanceState(**{"store": "memory://", **wrong})
 
 
 @pytest.mark.parametrize(
@@ -128,7 +118,7 @@ def test_a_wrong_url_never_shows_its_password(url: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.001, 1, LONGEST])
-def test_the_least_and_the_longest_time_are_taken(seconds: float) -> None:
+def test_the_shortest_and_the_longest_time_are_accepted(seconds: float) -> None:
     MaintenanceState("memory://", ttl=seconds, boot_timeout=seconds)
 
 
@@ -138,7 +128,7 @@ def test_a_wrong_variable_is_refused_at_construction(monkeypatch: pytest.MonkeyP
         MaintenanceState("memory://")
 
 
-def test_making_a_state_connects_to_nothing_and_starts_nothing(faulty: FaultyStore) -> None:
+def test_a_state_connects_to_nothing_and_starts_no_thread(faulty: FaultyStore) -> None:
     before = threading.active_count()
     state = MaintenanceState(faulty)
     state.close()
@@ -149,67 +139,63 @@ def test_making_a_state_connects_to_nothing_and_starts_nothing(faulty: FaultySto
 # set()
 
 
-def test_a_flip_writes_the_store_first_and_returns_what_was_written(state: MaintenanceState, store: Store) -> None:
-    told = state.set(
-        True, message="m", until=NOON, retry_after=7, mode="read_only", actor="me", updated_by=None, reason="r"
-    )
-    assert (told.enabled, told.mode, told.message, told.until) == (True, "read_only", "m", NOON)
-    assert (told.retry_after, told.actor, told.reason, told.source) == (7, "me", "r", "store")
-    assert state.lease.known.revision == told.revision
-    assert MaintenanceState(store).refresh().revision == told.revision
+def test_set_writes_the_store_and_returns_what_was_written(state: MaintenanceState, store: Store) -> None:
+    given = {"message": "m", "until": NOON, "retry_after": 7, "mode": "read_only", "actor": "me", "reason": "r"}
+    snapshot = state.set(True, updated_by=None, **given)  # type: ignore[arg-type]
+    assert {name: getattr(snapshot, name) for name in given} == given
+    assert (snapshot.enabled, snapshot.source) == (True, "store")
+    assert state.lease.known.revision == snapshot.revision
+    assert MaintenanceState(store).refresh().revision == snapshot.revision
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "says"),
+    ("enabled", "options", "error", "message"),
     [
-        ((1,), TypeError, "enabled is 1: (write|use) True or False"),
-        (("on",), TypeError, "enabled is 'on'"),
-        ((True, {"mode": "half"}), ValueError, "mode is 'half'"),
-        ((True, {"until": dt.datetime(2026, 1, 1)}), ValueError, "names no time zone"),  # noqa: DTZ001
-        ((True, {"retry_after": -1}), ValueError, "retry_after is -1"),
-        ((True, {"message": 5}), TypeError, "message is a int"),
-        ((True, {"updated_by": "me"}), ValueError, "updated_by is 'me': use a UUID, or None"),
-        ((True, {"updated_by": 5}), TypeError, "updated_by is a int"),
+        (1, {}, TypeError, "enabled is 1: (write|use) True or False"),
+        ("on", {}, TypeError, "enabled is 'on'"),
+        (True, {"mode": "half"}, ValueError, "mode is 'half'"),
+        (True, {"until": dt.datetime(2026, 1, 1)}, ValueError, "names no time zone"),  # noqa: DTZ001
+        (True, {"retry_after": -1}, ValueError, "retry_after is -1"),
+        (True, {"message": 5}, TypeError, "message is a int"),
+        (True, {"updated_by": "me"}, ValueError, "updated_by is 'me': use a UUID, or None"),
+        (True, {"updated_by": 5}, TypeError, "updated_by is a int"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_written(
-    faulty: FaultyStore, arguments: tuple[Any, ...], error: type, says: str
+    faulty: FaultyStore, enabled: Any, options: dict[str, Any], error: type, message: str
 ) -> None:
-    enabled, *more = arguments
-    with pytest.raises(error, match=says):
-        MaintenanceState(faulty).set(enabled, **(more[0] if more else {}))
+    with pytest.raises(error, match=message):
+        MaintenanceState(faulty).set(enabled, **options)
     assert faulty.connects == 0
 
 
-@pytest.mark.parametrize("as_text", [True, False])
-def test_who_flips_may_be_a_uuid_or_its_text(faulty: FaultyStore, *, as_text: bool) -> None:
+@pytest.mark.parametrize("as_given", [str, lambda by: by])
+def test_updated_by_is_a_uuid_or_its_text(faulty: FaultyStore, as_given: Any) -> None:
     by = uuid4()
-    told = MaintenanceState(faulty).set(True, updated_by=str(by) if as_text else by)
-    assert told.updated_by == by
-    assert isinstance(told.updated_by, UUID)
+    assert MaintenanceState(faulty).set(True, updated_by=as_given(by)).updated_by == by
 
 
-def test_a_write_that_did_not_happen_raises_and_changes_no_memory(still: MaintenanceState, faulty: FaultyStore) -> None:
-    still.refresh()
-    before, held = still.lease.known, still.lease.current
-    told: list[Snapshot] = []
-    still.on_change(told.append)
+def test_a_write_that_fails_changes_no_memory(threadless: MaintenanceState, faulty: FaultyStore) -> None:
+    threadless.refresh()
+    before, called = (threadless.lease.known, threadless.lease.current), []
+    threadless.on_change(called.append)
     faulty.away()
     with pytest.raises(StoreError, match="away"):
-        still.set(True)
-    assert (still.lease.known, still.lease.current, told) == (before, held, [])
+        threadless.set(True)
+    assert (threadless.lease.known, threadless.lease.current) == before
+    assert called == []
 
 
-def test_an_own_write_counts_at_once_and_renews_no_lease(still: MaintenanceState, clock: Clock) -> None:
-    still.wait_for_answer()
-    until = still.lease.until
+def test_an_own_write_counts_at_once_and_renews_no_lease(threadless: MaintenanceState, clock: Clock) -> None:
+    threadless.wait_for_answer()
+    until = threadless.lease.until
     clock.now += 5
-    still.set(True)
-    assert still.enabled
-    assert still.lease.current.deadline == until
+    threadless.set(True)
+    assert threadless.enabled
+    assert threadless.lease.current.deadline == until
 
 
-def test_a_hung_write_is_ended_from_another_thread(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_hangs_is_ended_from_another_thread(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
 
     monkeypatch.setattr("maintenance.process.state.WRITE_LIMIT", 0.2)
@@ -225,28 +211,26 @@ def test_a_hung_write_is_ended_from_another_thread(migrated_url: str, monkeypatc
 # prime() and refresh()
 
 
-def test_priming_reads_now_and_starts_no_thread_and_no_lease(state: MaintenanceState, store: Store) -> None:
-    MaintenanceState(store).set(True)
+def test_prime_reads_now_and_starts_no_thread_and_no_lease(state: MaintenanceState, store: Store) -> None:
+    flip(store, True)
     assert state.prime().enabled
-    assert state.lifecycle.watcher is None
-    assert not state.lease.running
-    assert registered(store) == set()
+    assert (state.lifecycle.watcher, state.lease.running, registered(store)) == (None, False, set())
     assert state.status().condition == "fresh"
 
 
-def test_code_that_asks_a_primed_process_has_it_follow_and_waits_for_nothing(faulty: FaultyStore, clock: Clock) -> None:
-    started: list[Callable[[], None]] = []
-    state = MaintenanceState(faulty, runtime=runtime(clock, start=started.append, waker=Bell))
-    state.prime()
+def test_a_primed_process_begins_to_follow_when_its_code_asks_and_does_not_wait(
+    starting: MaintenanceState, faulty: FaultyStore, started: list[Any]
+) -> None:
+    starting.prime()
     faulty.away()
-    assert not state.enabled
-    assert not state.enabled  # nor does the second one wait for the thread's first read
+    assert not starting.enabled
+    assert not starting.enabled  # the second call does not wait for the thread's first read either
     assert (faulty.connects, len(started)) == (1, 1)
-    assert state.status().condition == "fresh"
+    assert starting.status().condition == "fresh"
 
 
 @pytest.mark.parametrize("prime", [MaintenanceState.prime, lambda state: state.set(False)])
-def test_a_flip_elsewhere_is_seen_at_once_by_code_that_asks(shared_url: str, prime: Any) -> None:
+def test_the_app_s_code_sees_a_flip_of_another_process_at_once(shared_url: str, prime: Any) -> None:
     with (
         closing(MaintenanceState(shared_url, ttl=60.0)) as state,
         closing(MaintenanceState(shared_url, register=False)) as other,
@@ -257,243 +241,157 @@ def test_a_flip_elsewhere_is_seen_at_once_by_code_that_asks(shared_url: str, pri
         eventually(lambda: state.enabled, 10.0)
 
 
-def test_code_that_asks_while_it_is_imported_starts_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faulty: FaultyStore, clock: Clock
+def test_code_that_asks_during_an_import_starts_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starting: MaintenanceState, started: list[Any]
 ) -> None:
-    """The process may be about to fork: a server that preloads imports the app, and then does."""
-    started: list[Callable[[], None]] = []
-    state = MaintenanceState(faulty, runtime=runtime(clock, start=started.append, waker=Bell))
+    """A server that preloads imports the app, and forks after that."""
     (tmp_path / "asks_while_imported.py").write_text("import builtins\nanswer = builtins.state.enabled\n")
-    monkeypatch.setattr(builtins, "state", state, raising=False)
+    monkeypatch.setattr(builtins, "state", starting, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    state.prime()
+    starting.prime()
     assert import_module("asks_while_imported").answer is False
     assert started == []
 
 
-def test_what_this_process_has_written_is_an_answer_as_what_it_has_read_is(
-    still: MaintenanceState, faulty: FaultyStore
+def test_a_refresh_that_another_answer_overtakes_wakes_the_thread(
+    threadless: MaintenanceState, faulty: FaultyStore
 ) -> None:
-    still.set(True)
-    assert still.enabled
-    assert faulty.connects == 1
-    assert still.status().condition == "fresh"
-
-
-def test_a_refresh_that_fails_is_told_by_the_status_and_a_write_that_goes_well_ends_that(
-    still: MaintenanceState, faulty: FaultyStore
-) -> None:
-    faulty.inner._table.row = None  # type: ignore[attr-defined]
-    with pytest.raises(StoreError):
-        still.refresh()
-    assert "has no row 'maintenance_mode'" in str(still.status().last_error)
-    still.set(True)
-    assert still.status().last_error is None
-
-
-def test_under_block_what_was_primed_is_no_answer_for_code_either(clock: Clock, faulty: FaultyStore) -> None:
-    """A proof does not wait for one that is not registered, so it must not say "off" from memory."""
-    state = MaintenanceState(faulty, when_stale="block", runtime=runtime(clock, start=refuse))
-    state.prime()
-    MaintenanceState(faulty).set(True)
-    assert state.enabled
-    assert len(faulty.inner.connect().fleet().instances) == 1
-
-
-def test_one_that_has_left_asks_again_before_it_answers(still: MaintenanceState, faulty: FaultyStore) -> None:
-    still.prime()
-    still.leave()
-    MaintenanceState(faulty).set(True)
-    assert still.enabled
-
-
-def test_a_refresh_that_another_answer_overtakes_is_asked_for_again(
-    still: MaintenanceState, faulty: FaultyStore, clock: Clock
-) -> None:
-    still.wait_for_answer()
-    assert still.lifecycle.watcher is not None
-    bell = still.lifecycle.watcher._waker = Bell()
-    own = replace(still.lease.known, revision=99)
-    faulty.meanwhile = lambda: still.lease.install(own, ticket=still.lease.ticket())
-    still.refresh()
+    threadless.wait_for_answer()
+    bell = watcher_of(threadless)._waker = Bell()
+    own = replace(threadless.lease.known, revision=99)
+    faulty.meanwhile = lambda: threadless.lease.install(own, ticket=threadless.lease.ticket())
+    threadless.refresh()
     assert bell.rings == 1
 
 
-def test_what_was_primed_is_asked_for_again_once_it_is_old(
-    still: MaintenanceState, clock: Clock, faulty: FaultyStore
-) -> None:
-    still.prime()
-    clock.now += 10.0
-    MaintenanceState(faulty).set(True)
-    assert still.status().condition == "stale"
-    assert still.enabled
-    assert still.lifecycle.watcher is not None
-    assert not is_open(still.wait_for_answer())
-
-
-@pytest.mark.parametrize("when_stale", ["serve", "block"])
-def test_a_child_that_is_forked_for_one_question_reads_before_it_answers(
-    clock: Clock, faulty: FaultyStore, when_stale: Any
-) -> None:
-    """As a queue's worker forks for each job: nobody else reads there, and it asks once."""
-    parent = MaintenanceState(faulty, ttl=10.0, when_stale=when_stale, runtime=runtime(clock, start=refuse))
-    parent.prime()
-    for enabled in (True, False):
-        MaintenanceState(faulty).set(enabled)
-        clock.now += 11.0
-        parent.fork()
-        assert parent.enabled is enabled
-
-
-def test_without_a_thread_code_that_asks_reads_again_past_each_ttl(
-    still: MaintenanceState, clock: Clock, faulty: FaultyStore
-) -> None:
-    for enabled in (True, False, True):
-        MaintenanceState(faulty).set(enabled)
-        clock.now += 11.0
-        assert still.enabled is enabled
-
-
-def test_priming_never_raises_what_the_store_raises(
-    still: MaintenanceState, faulty: FaultyStore, caplog: pytest.LogCaptureFixture
+def test_prime_logs_an_error_and_refresh_raises_it(
+    threadless: MaintenanceState, faulty: FaultyStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     faulty.away()
-    assert still.prime().source == "default"
-    assert still.status().last_error == "the server is away"
+    assert threadless.prime().source == "default"
+    assert threadless.status().last_error == "the server is away"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "using MAINTENANCE_MODE, or off without it (maintenance off): the server is away" in caplog.text
-
-
-def test_refreshing_raises_it(still: MaintenanceState, faulty: FaultyStore) -> None:
-    faulty.away()
     with pytest.raises(StoreError, match="away"):
-        still.refresh()
+        threadless.refresh()
     faulty.back()
     faulty.inner.row = None
-    with pytest.raises(StoreError, match="has no row"):
-        still.refresh()
+    with pytest.raises(StoreError, match="has no row 'maintenance_mode'"):
+        threadless.refresh()
+    assert "has no row" in str(threadless.status().last_error)
     assert faulty.open == 0
+    threadless.set(True, message="hi")
+    assert threadless.status().last_error is None
+    assert threadless.refresh().message == threadless.lease.known.message == "hi"
 
 
-def test_refreshing_brings_what_is_there(still: MaintenanceState, faulty: FaultyStore) -> None:
-    MaintenanceState(faulty).set(True, message="hi")
-    assert still.refresh().message == "hi"
-    assert still.lease.known.message == "hi"
-
-
-def test_a_flip_while_a_refresh_is_under_way_stands(still: MaintenanceState, faulty: FaultyStore) -> None:
-    def flip() -> None:
+def test_an_own_flip_during_a_refresh_stays(threadless: MaintenanceState, faulty: FaultyStore) -> None:
+    def flip_here() -> None:
         faulty.meanwhile = lambda: None
-        still.set(True)
+        threadless.set(True)
         faulty.inner.row = Row(False, {}, 99)
 
-    read = faulty.inner.row
-    faulty.meanwhile = flip
-    assert still.refresh().enabled
-    assert read is not None
-    assert still.refresh().revision == 99
+    faulty.meanwhile = flip_here
+    assert threadless.refresh().enabled
+    assert threadless.refresh().revision == 99
 
 
-def test_a_flip_of_another_s_that_is_heard_before_the_own_write_returns_stands(
-    still: MaintenanceState, faulty: FaultyStore
+def test_a_later_flip_that_is_read_before_the_own_write_returns_stays(
+    threadless: MaintenanceState, faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = faulty.connect()
     write = session.write
 
-    def late(change: Change) -> Row:
+    def return_late(change: Change) -> Row:
         row = write(change)
+        monkeypatch.undo()
         faulty.inner.connect().write(Change(enabled=False, details=Details(message="later")))
-        still.refresh()
+        threadless.refresh()
         return row
 
-    session.write = late  # type: ignore[method-assign]
-    connect, sessions = faulty.connect, [session]
-    faulty.connect = lambda *, listen=False: sessions.pop() if sessions else connect(listen=listen)  # type: ignore[method-assign]
-    still.set(True)
-    assert (still.lease.known.enabled, still.lease.known.message) == (False, "later")
+    monkeypatch.setattr(session, "write", return_late)
+    monkeypatch.setattr(faulty, "connect", lambda: session)
+    threadless.set(True)
+    assert (threadless.lease.known.enabled, threadless.lease.known.message) == (False, "later")
 
 
-def test_a_standby_may_be_asked_and_never_takes_back_what_is_known(
-    still: MaintenanceState, faulty: FaultyStore
-) -> None:
-    still.set(True)
-    faulty.standby = True
-    faulty.inner.row = Row(False, {}, 1)
-    assert still.refresh().enabled
+# snapshot() and enabled, in a process without a thread
+
+AWAY = "the server is away"
+SERVE, BLOCK, BOTH = ("serve",), ("block",), ("serve", "block")
+STEPS: dict[str, Callable[[MaintenanceState, Any], object]] = {
+    "prime": lambda state, _: state.prime(),
+    "refresh": lambda state, _: state.refresh(),
+    "set": lambda state, _: state.set(True),
+    "ask": lambda state, _: state.enabled,
+    "request": lambda state, _: state.wait_for_answer(),
+    "leave": lambda state, _: state.leave(),
+    "fork": lambda state, _: state.fork(),  # as a queue's worker forks for each job
+    "hang": lambda state, _: setattr(watcher_of(state), "thread", Thread.RUNNING),
+    "end": lambda state, _: setattr(watcher_of(state), "thread", Thread.NONE),
+    "on": lambda _, store: flip(store.inner, True),
+    "off": lambda _, store: flip(store.inner, False),
+    "away": lambda _, store: store.away(),
+    "back": lambda _, store: store.back(),
+    "lag": lambda _, store: (setattr(store, "standby", True), setattr(store.inner, "row", Row(False, {}, 1))),
+}
 
 
-def test_a_refresh_says_that_the_store_is_back_only_where_no_thread_does(
-    still: MaintenanceState, faulty: FaultyStore, clock: Clock
-) -> None:
-    faulty.away()
-    still.prime()
-    faulty.back()
-    still.refresh()
-    assert still.status().last_error is None
-    still.wait_for_answer()
-    clock.now += 10.0
-    faulty.away()
-    still.wait_for_answer()
-    faulty.back()
-    still.refresh()
-    assert still.status().last_error == "the server is away"  # it renews no lease
-
-
-# snapshot() and enabled
-
-
-def test_before_the_first_read_code_that_asks_waits_as_a_request_does(
-    still: MaintenanceState, faulty: FaultyStore
-) -> None:
-    MaintenanceState(faulty).set(True)
-    assert still.enabled
-    assert faulty.reads == 1
-    assert still.snapshot().source == "store"
-    assert faulty.reads == 1
-
-
-def test_code_that_asks_lets_no_request_rest_on_an_old_answer(
-    still: MaintenanceState, clock: Clock, faulty: FaultyStore
-) -> None:
-    still.wait_for_answer()
-    assert still.lifecycle.watcher is not None
-    still.lifecycle.watcher.thread = Thread.RUNNING  # a thread reads for it, and is late
-    for _ in range(30):
-        clock.now += 0.5
-        assert not still.enabled
-    assert not clock.now < still.lease.current.deadline
-    still.lifecycle.watcher.thread = Thread.NONE
-    MaintenanceState(faulty).set(True)
-    assert not is_open(still.wait_for_answer())
-
-
-def test_under_block_code_that_asks_hears_that_nothing_is_admitted(faulty: FaultyStore, clock: Clock) -> None:
-    state = MaintenanceState(faulty, when_stale="block", runtime=runtime(clock, start=hang))
-    state.start()
-    assert state.lifecycle.watcher is not None
-    state.lifecycle.watcher._try()
-    state.lifecycle.watcher.thread = Thread.RUNNING
-    assert not state.enabled
-    clock.now += 10.0
-    assert state.enabled
-
-
-def test_while_the_store_is_away_code_that_asks_hears_what_requests_get(
-    still: MaintenanceState, clock: Clock, faulty: FaultyStore
-) -> None:
-    still.set(True)
-    still.wait_for_answer()
-    faulty.away()
-    clock.now += 11.0
-    assert still.wait_for_answer().snapshot.enabled
-    clock.now += GRACE
-    assert still.enabled
+@pytest.mark.parametrize(
+    ("when_stale", "steps", "condition", "error", "enabled", "reads"),
+    [
+        (when_stale, *row)
+        for modes, *row in [
+            (BOTH, "on", "never read", None, True, 1),
+            (BOTH, "on ask ask", "fresh", None, True, 1),
+            # An answer of `prime` or `set` counts for the TTL. Under `block` only a registered process may use it.
+            (SERVE, "set", "fresh", None, True, 0),
+            (BLOCK, "set", "fresh", None, True, 1),
+            (SERVE, "prime on", "fresh", None, False, 1),
+            (BLOCK, "prime on", "fresh", None, True, 2),
+            (BOTH, "prime on ttl", "stale", None, True, 2),
+            (BOTH, "prime leave on", "stale", None, True, 2),
+            (BOTH, "prime fork on", "stale", None, True, 2),
+            (SERVE, "set lag refresh", "fresh", LAGGING, True, 1),
+            # Past each TTL, the caller reads.
+            (BOTH, "request on", "fresh", None, False, 1),
+            (BOTH, "request on ttl", "stale", None, True, 2),
+            (BOTH, "request on ttl ask off ttl", "stale", None, False, 3),
+            (BOTH, "prime on ttl fork ask off ttl fork", "stale", None, False, 3),
+            # A thread that hangs reads for the caller. The answer of the caller makes no old answer valid for longer.
+            (SERVE, "request hang ttl", "stale", None, False, 1),
+            (BLOCK, "request hang ttl", "stale", None, True, 1),
+            (SERVE, "request hang ttl ask end on", "stale", None, True, 2),
+            # The store is away
+            (SERVE, "set request away ttl request", "stale", AWAY, True, 2),
+            (BLOCK, "request away ttl request", "stale", AWAY, True, 2),
+            (BOTH, "away prime", "never read", AWAY, None, 0),
+            (BOTH, "away prime back refresh", "fresh", None, False, None),
+            (BOTH, "request ttl away request back refresh", "stale", AWAY, None, None),  # `refresh` renews no lease
+        ]
+        for when_stale in modes
+    ],
+)  # fmt: skip
+def test_after_these_steps_the_app_s_code_gets(
+    faulty: FaultyStore, clock: Clock, when_stale: Any, steps: str, *,
+    condition: str, error: str | None, enabled: bool | None, reads: int | None,
+) -> None:  # fmt: skip
+    state = MaintenanceState(faulty, ttl=10.0, when_stale=when_stale, runtime=runtime(clock, start=refuse))
+    for step in steps.split():
+        if step == "ttl":
+            clock.now += 11.0
+        else:
+            STEPS[step](state, faulty)
+    status = state.status()
+    assert (status.condition, status.last_error) == (condition, error)
+    assert state.enabled is (when_stale == "block" if enabled is None else enabled)
+    assert reads in (None, faulty.reads)
 
 
 # status()
 
 
-def test_a_status_says_how_the_process_stands(state: MaintenanceState, store: Store) -> None:
+def test_a_status_shows_the_life_of_the_process(state: MaintenanceState, store: Store) -> None:
     before = state.status()
     assert (before.condition, before.instance, before.registered, before.listening) == (
         "never read",
@@ -503,199 +401,30 @@ def test_a_status_says_how_the_process_stands(state: MaintenanceState, store: St
     )
     assert (before.ttl, before.when_stale, before.store, before.in_flight) == (10.0, "serve", store.name, 0)
     state.wait_for_answer()
-    now = eventually(lambda: told if (told := state.status()).registered else None)
+    now = eventually(lambda: status if (status := state.status()).registered else None)
     assert (now.condition, now.last_error, now.registration_error) == ("fresh", None, None)
     assert now.instance in registered(store)
     assert now.since >= before.since
     assert eventually(lambda: state.status().listening)
 
 
-def test_a_status_asks_no_bypass(still: MaintenanceState) -> None:
+def test_a_status_counts_all_that_is_in_flight_and_asks_no_bypass(threadless: MaintenanceState) -> None:
     asked: list[object] = []
-    admission = MaintenanceMiddleware(wsgi, still, bypass=lambda request: bool(asked.append(request)))._admission
-    assert admission.in_flight is not None
-    enter(admission.in_flight, "GET", "/", "", {}, 0.0)
-    still.set(True)
+    app = MaintenanceMiddleware(wsgi, threadless, bypass=lambda request: bool(asked.append(request)))
+    assert app._admission.in_flight is not None
+    enter(app._admission.in_flight, "GET", "/health", "", {}, 0.0)
+    threadless.set(True)
     asked.clear()
-    assert still.status().in_flight == 1
+    assert threadless.status().in_flight == 1
     assert asked == []
-
-
-def test_a_wrong_store_is_told_by_its_type_alone() -> None:
-    with pytest.raises(ConfigurationError, match="store is a bytes: use a Store, or a URL") as caught:
-        MaintenanceState(b"postgresql://me:hunter2@h/d")  # type: ignore[arg-type]
-    assert "hunter2" not in str(caught.value)
-
-
-def test_a_status_counts_all_in_flight_and_none_where_one_middleware_does_not_track(
-    still: MaintenanceState,
-) -> None:
-    tracked = MaintenanceMiddleware(wsgi, still)._admission.in_flight
-    assert tracked is not None
-    enter(tracked, "GET", "/health", "", {}, 0.0)
-    assert still.status().in_flight == 1
-    MaintenanceMiddleware(wsgi, still, in_flight=False)
-    assert still.status().in_flight is None
-
-
-# on_change()
-
-
-def test_a_change_is_told_once_for_each_flip_from_wherever_it_comes(
-    still: MaintenanceState, faulty: FaultyStore
-) -> None:
-    still.refresh()
-    told: list[Snapshot] = []
-    assert still.on_change(told.append) is not None
-    still.set(True, message="a")
-    still.set(True, message="a", updated_by=uuid4())  # nothing that was said has changed
-    still.refresh()
-    MaintenanceState(faulty).set(True, message="b")
-    still.refresh()
-    still.refresh()
-    assert [one.message for one in told] == ["a", "b"]
-
-
-def test_a_callback_that_fails_is_logged_and_hinders_nobody(
-    still: MaintenanceState, caplog: pytest.LogCaptureFixture
-) -> None:
-    told: list[Snapshot] = []
-
-    @still.on_change
-    def bad(snapshot: Snapshot) -> None:
-        raise ValueError("mine")
-
-    still.on_change(told.append)
-    assert still.set(True).enabled
-    assert [one.enabled for one in told] == [True]
-    assert "an on_change callback failed" in caplog.text
-    assert "ValueError: mine" in caplog.text
-
-
-def test_a_callback_may_flip_and_close(still: MaintenanceState) -> None:
-    @still.on_change
-    def back(snapshot: Snapshot) -> None:
-        if snapshot.enabled:
-            still.set(False)
-            still.close()
-
-    still.set(True)
-    assert not still.lease.known.enabled
-    assert still.closed
-
-
-def test_of_two_flips_at_once_the_last_one_told_is_the_one_that_stands(still: MaintenanceState) -> None:
-    told: list[str | None] = []
-    first, go_on = threading.Event(), threading.Event()
-
-    @still.on_change
-    def slow(snapshot: Snapshot) -> None:
-        if snapshot.message == "one":
-            first.set()
-            assert go_on.wait(10)
-        told.append(snapshot.message)
-
-    flipping = threading.Thread(target=lambda: still.set(True, message="one"))
-    flipping.start()
-    assert first.wait(10)
-    still.set(True, message="two")
-    assert told == []  # the first call is not over
-    go_on.set()
-    flipping.join(10)
-    assert told == ["one", "two"]
-    assert still.lease.known.message == "two"
-
-
-def test_a_callback_that_takes_its_time_holds_up_no_reading() -> None:
-    store, go_on = MemoryStore(), threading.Event()
-    told: list[int | None] = []
-    with closing(MaintenanceState(store, ttl=0.4)) as state:
-
-        @state.on_change
-        def slow(snapshot: Snapshot) -> None:
-            told.append(snapshot.revision)
-            assert go_on.wait(10)
-
-        state.wait_for_answer()
-        eventually(lambda: told, what="the first read")
-        other = MaintenanceState(store, register=False)
-        for enabled in (True, False, True):
-            last = other.set(enabled).revision
-            eventually(lambda: state.lease.known.revision == last and state.lease.running)  # noqa: B023
-        read_at = state.lease.known.read_at
-        eventually(lambda: state.lease.known.read_at > read_at, what="another read")
-        assert told == [1]
-        go_on.set()
-        eventually(lambda: told == [1, last])
-
-
-def test_a_read_that_brings_nothing_new_starts_no_thread_to_tell_it(faulty: FaultyStore, clock: Clock) -> None:
-    started: list[Callable[[], None]] = []
-    state = MaintenanceState(faulty, runtime=runtime(clock, start=started.append, waker=Bell))
-    state.on_change(lambda _: None)
-    state.refresh()
-    for starts in (0, 1):
-        state._listeners.notify_in_thread()
-        assert len(started) == starts
-        state.lease.install(replace(state.lease.known, revision=99), ticket=state.lease.ticket())
-
-
-def test_where_no_thread_can_be_started_a_request_tells(still: MaintenanceState, faulty: FaultyStore) -> None:
-    told: list[bool] = []
-    still.on_change(lambda snapshot: told.append(snapshot.enabled))
-    MaintenanceState(faulty).set(True)
-    still.wait_for_answer()
-    assert told == [True]
-
-
-def test_a_callback_that_calls_exit_or_whose_failure_cannot_be_logged_hinders_nobody(
-    still: MaintenanceState, failing_log: list[str]
-) -> None:
-    @still.on_change
-    def leave(_: Snapshot) -> None:
-        raise SystemExit("reload")
-
-    told: list[Snapshot] = []
-    still.on_change(told.append)
-    still.set(True)
-    still.set(False)
-    assert [one.enabled for one in told] == [True, False]
-    assert len(failing_log) == 2
-
-
-def test_a_callback_that_is_interrupted_ends_no_later_call(still: MaintenanceState) -> None:
-    told: list[bool] = []
-
-    @still.on_change
-    def interrupted(snapshot: Snapshot) -> None:
-        told.append(snapshot.enabled)
-        if snapshot.enabled:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        still.set(True)
-    still.set(False)
-    assert told == [True, False]
-
-
-def test_the_child_of_a_fork_tells_although_its_parent_was_telling(still: MaintenanceState) -> None:
-    told: list[bool] = []
-
-    @still.on_change
-    def fork(snapshot: Snapshot) -> None:
-        told.append(snapshot.enabled)
-        if snapshot.enabled:
-            still.fork()
-            still.set(False)
-
-    still.set(True)
-    assert told == [True, False]
+    MaintenanceMiddleware(wsgi, threadless, in_flight=False)
+    assert threadless.status().in_flight is None
 
 
 # leave() and close()
 
 
-def test_leaving_removes_the_row_and_the_next_request_brings_it_back(state: MaintenanceState, store: Store) -> None:
+def test_leave_removes_the_row_and_the_next_request_brings_it_back(state: MaintenanceState, store: Store) -> None:
     app = MaintenanceMiddleware(wsgi, state)
     assert call_wsgi(app).status == 200
     first = eventually(lambda: registered(store))
@@ -708,7 +437,7 @@ def test_leaving_removes_the_row_and_the_next_request_brings_it_back(state: Main
     assert not first & second
 
 
-def test_closing_admits_nothing_and_removes_the_row(state: MaintenanceState, store: Store) -> None:
+def test_close_admits_nothing_and_removes_the_row(state: MaintenanceState, store: Store) -> None:
     app = MaintenanceMiddleware(wsgi, state)
     assert call_wsgi(app).status == 200
     eventually(lambda: registered(store))
@@ -724,9 +453,9 @@ def test_closing_admits_nothing_and_removes_the_row(state: MaintenanceState, sto
     assert call_wsgi(app).status == 503
 
 
-def test_the_row_stays_until_what_is_in_flight_has_ended(state: MaintenanceState, store: Store) -> None:
-    admission = MaintenanceMiddleware(wsgi, state)._admission
-    assert admission.in_flight is not None
+def test_close_keeps_the_row_until_the_requests_in_flight_have_ended(state: MaintenanceState, store: Store) -> None:
+    gate = MaintenanceMiddleware(wsgi, state)._admission
+    assert gate.in_flight is not None
     state.wait_for_answer()
     mine = eventually(lambda: registered(store))
     entry = enter(admission.in_flight, "POST", "/slow", "", {}, 0.0)
@@ -736,23 +465,25 @@ def test_the_row_stays_until_what_is_in_flight_has_ended(state: MaintenanceState
     eventually(lambda: registered(store) == set())
 
 
-def test_a_request_that_meets_close_begins_nothing(still: MaintenanceState, faulty: FaultyStore) -> None:
-    begin = still.lifecycle.begin
+def test_a_request_that_comes_during_close_starts_nothing(
+    threadless: MaintenanceState, faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = threadless.lifecycle.begin
 
-    def late() -> None:
-        still.close()
+    def begin_late() -> None:
+        threadless.close()
         begin()
 
-    still.lifecycle.begin = late  # type: ignore[method-assign]
-    assert not is_open(still.wait_for_answer())
-    assert still.lifecycle.watcher is None
+    monkeypatch.setattr(threadless.lifecycle, "begin", begin_late)
+    assert not is_open(threadless.wait_for_answer())
+    assert threadless.lifecycle.watcher is None
     assert (faulty.connects, registered(faulty)) == (0, set())
 
 
-def test_close_ends_what_a_request_is_just_beginning(
-    still: MaintenanceState, faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch
+def test_close_ends_the_life_that_a_request_is_just_beginning(
+    threadless: MaintenanceState, faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closing = threading.Thread(target=still.close)
+    closing = threading.Thread(target=threadless.close)
 
     class Slow(Watcher):
         def __init__(self, *parts: Any, **options: Any) -> None:
@@ -761,9 +492,9 @@ def test_close_ends_what_a_request_is_just_beginning(
             super().__init__(*parts, **options)
 
     monkeypatch.setattr("maintenance.process.lifecycle.Watcher", Slow)
-    still.peek()
+    threadless.peek()
     closing.join(10)
-    assert still.lifecycle.watcher is None
+    assert threadless.lifecycle.watcher is None
     assert registered(faulty) == set()
 
 
@@ -778,11 +509,11 @@ def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store, monke
 # Forks
 
 
-def test_a_child_reads_for_itself_and_leaves_its_parent_alone(tmp_path: Any, sqlite_url: str) -> None:
+def test_the_child_of_a_fork_reads_for_itself_and_leaves_its_parent_alone(sqlite_url: str) -> None:
     state = MaintenanceState(sqlite_url)
-    admission = MaintenanceMiddleware(wsgi, state)._admission
-    assert admission.in_flight is not None
-    enter(admission.in_flight, "GET", "/the-parent-s", "", {}, 0.0)
+    gate = MaintenanceMiddleware(wsgi, state)._admission
+    assert gate.in_flight is not None
+    enter(gate.in_flight, "GET", "/of-the-parent", "", {}, 0.0)
     state.wait_for_answer()
     mine = eventually(lambda: registered(state.store))
     reader, writer = os.pipe()
@@ -791,8 +522,8 @@ def test_a_child_reads_for_itself_and_leaves_its_parent_alone(tmp_path: Any, sql
         signal.alarm(20)
         try:
             runs, answer, status = state.lease.running, state.wait_for_answer(), state.status()
-            said = f"{runs} {status.in_flight} {not answer.snapshot.enabled} {status.instance}"
-            os.write(writer, said.encode())
+            report = f"{runs} {status.in_flight} {not answer.snapshot.enabled} {status.instance}"
+            os.write(writer, report.encode())
             eventually(lambda: state.status().registered)
             state.leave()
         finally:
@@ -808,70 +539,34 @@ def test_a_child_reads_for_itself_and_leaves_its_parent_alone(tmp_path: Any, sql
     state.close()
 
 
-def test_each_state_is_told_of_a_fork(still: MaintenanceState) -> None:
-    still.wait_for_answer()
-    assert still.lease.running
-    before = still.lifecycle._lock
+def test_a_fork_resets_each_state(threadless: MaintenanceState) -> None:
+    threadless.wait_for_answer()
+    assert threadless.lease.running
+    before = threadless.lifecycle._lock
     _fork_all()
-    assert not still.lease.running
-    assert still.lifecycle.watcher is None
-    assert still.lifecycle._lock is not before
-    assert is_open(still.wait_for_answer())
+    assert not threadless.lease.running
+    assert threadless.lifecycle.watcher is None
+    assert threadless.lifecycle._lock is not before
+    assert is_open(threadless.wait_for_answer())
 
 
 # fleet() and forget()
 
 
-def test_the_fleet_is_who_has_registered_and_one_can_be_forgotten(store: Store, state: MaintenanceState) -> None:
+def test_fleet_lists_each_registered_process_and_forget_removes_one(store: Store, state: MaintenanceState) -> None:
     state.wait_for_answer()
     eventually(lambda: state.status().registered)
-    watcher = MaintenanceState(store, register=False)
-    seen = watcher.fleet()
-    assert [one.pid for one in seen.instances] == [os.getpid()]
-    assert watcher.forget(str(UUID(seen.instances[0].id)).upper()), "however it is written"
-    assert not watcher.forget(uuid4().hex)
-    assert not watcher.forget("nonsense")
+    observer = MaintenanceState(store, register=False)
+    [instance] = observer.fleet().instances
+    assert instance.pid == os.getpid()
+    assert observer.forget(str(UUID(instance.id)).upper()), "in any form of a UUID"
+    assert not observer.forget(uuid4().hex)
+    assert not observer.forget("nonsense")
     with pytest.raises(TypeError, match="instance is 5: use its id"):
-        watcher.forget(5)  # type: ignore[arg-type]
+        observer.forget(5)  # type: ignore[arg-type]
 
 
-def test_a_memory_store_shared_by_two_states_is_one_flag() -> None:
+def test_two_states_over_one_memory_store_share_the_flag() -> None:
     store = MemoryStore()
-    MaintenanceState(store).set(True)
+    flip(store, True)
     assert MaintenanceState(store).refresh().enabled
-
-
-@pytest.mark.parametrize("wrong", [1, None, "yes"])
-def test_an_option_that_is_neither_true_nor_false_is_refused(wrong: object) -> None:
-    with pytest.raises(ConfigurationError, match="register is .*: use True or False"):
-        MaintenanceState("memory://", register=wrong)  # type: ignore[arg-type]
-
-
-def test_what_cannot_be_called_is_refused_as_a_callback() -> None:
-    async def later(_: Snapshot) -> None:
-        raise AssertionError("nobody awaits it")
-
-    with pytest.raises(ConfigurationError, match="callback is the async function .*: use a plain one"):
-        MaintenanceState("memory://").on_change(later)
-    with pytest.raises(ConfigurationError, match="callback is None: use a function"):
-        MaintenanceState("memory://").on_change(None)  # type: ignore[type-var]
-
-
-def test_a_middleware_that_attaches_twice_is_counted_once() -> None:
-    class InFlightSource:
-        def entries(self, snapshot: Snapshot) -> list[tuple[Entry, bool]]:
-            return [(Entry("GET", "/", "", 1.0, None), True)]
-
-        def clear(self) -> None:
-            """A fork in a later test tells this state too, while it is there."""
-
-        def notify(self, snapshot: Snapshot) -> None:
-            told.append(snapshot.enabled)
-
-    told: list[bool] = []
-    state, meter = MaintenanceState("memory://"), InFlightSource()
-    state.attach(meter)
-    state.attach(meter)
-    assert state.status().in_flight == 1
-    state.set(True)
-    assert told == [True]

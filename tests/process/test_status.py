@@ -1,4 +1,4 @@
-"""Which of fresh, stale and never read holds, since when; and one line in the log for each turn."""
+"""The condition of a process, since when, and one line in the log for each change."""
 
 import datetime as dt
 import logging
@@ -10,136 +10,98 @@ from maintenance.process.lease import GRACE
 from tests.support.clock import Clock, refuse, runtime
 from tests.support.entering import is_open
 from tests.support.faulty import FaultyStore
+from tests.support.life import watcher_of
 
 TTL = 10.0
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store() -> FaultyStore:
-    return FaultyStore()
-
-
-@pytest.fixture
-def state(store: FaultyStore, clock: Clock) -> MaintenanceState:
-    return MaintenanceState(store, ttl=TTL, runtime=runtime(clock, start=refuse))
+CANNOT = "maintenance: cannot read the flag from the database"
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_the_first_good_read_is_no_news(state: MaintenanceState, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "maintenance")
-    state.wait_for_answer()
-    assert state.status().condition == "fresh"
-    assert lines(caplog) == []
-
-
-def test_one_line_when_it_goes_stale_and_one_when_it_is_back(
-    state: MaintenanceState, store: FaultyStore, clock: Clock, caplog: pytest.LogCaptureFixture
+def test_one_line_is_logged_when_the_answer_is_too_old_and_one_when_it_is_fresh_again(
+    threadless: MaintenanceState, faulty: FaultyStore, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state.wait_for_answer()
-    store.away()
+    caplog.set_level(logging.DEBUG, "maintenance")
+    threadless.wait_for_answer()
+    assert threadless.status().condition == "fresh"
+    clock.now += TTL
+    assert threadless.status().condition == "stale"
+    assert lines(caplog) == [], "neither the first read nor an old answer is news"
+    faulty.away()
     for _ in range(5):
         clock.now += TTL
-        state.wait_for_answer()
-    assert state.status().condition == "stale"
-    [line] = lines(caplog)
-    assert line == (
-        "maintenance: cannot read the flag from the database, using the last known value (maintenance off): "
-        "the server is away"
-    )
+        threadless.wait_for_answer()
+    assert threadless.status().condition == "stale"
+    assert lines(caplog) == [f"{CANNOT}, using the last known value (maintenance off): the server is away"]
     caplog.clear()
-    store.back()
-    clock.now += TTL
-    state.wait_for_answer()
-    clock.now += TTL
-    state.wait_for_answer()
-    assert state.status().condition == "fresh"
+    faulty.back()
+    for _ in range(2):
+        clock.now += TTL
+        threadless.wait_for_answer()
+    assert threadless.status().condition == "fresh"
     assert lines(caplog) == ["maintenance: the flag is fresh again, at revision 1"]
 
 
-def test_an_answer_that_is_merely_old_is_no_news(
-    state: MaintenanceState, clock: Clock, caplog: pytest.LogCaptureFixture
+def test_a_read_that_fails_is_no_news_while_the_lease_runs(
+    threadless: MaintenanceState, faulty: FaultyStore, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state.wait_for_answer()
-    clock.now += TTL
-    assert state.status().condition == "stale"
-    assert lines(caplog) == []
-
-
-def test_a_read_that_fails_while_the_lease_runs_is_no_news_yet(
-    state: MaintenanceState, store: FaultyStore, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    state.wait_for_answer()
-    store.away()
+    threadless.wait_for_answer()
+    faulty.away()
     clock.now += TTL - 1
-    assert state.lifecycle.watcher is not None
-    state.lifecycle.watcher._try()
-    assert (state.status().condition, state.status().last_error) == ("fresh", "the server is away")
+    watcher_of(threadless)._try()
+    assert (threadless.status().condition, threadless.status().last_error) == ("fresh", "the server is away")
     assert lines(caplog) == []
     clock.now += 1
-    assert state.status().condition == "stale"
+    assert threadless.status().condition == "stale"
     assert len(lines(caplog)) == 1
 
 
-def test_it_says_what_requests_get(store: FaultyStore, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    state = MaintenanceState(store, ttl=TTL, when_stale="block", runtime=runtime(clock, start=refuse))
-    store.away("no route to host")
-    state.wait_for_answer()
-    assert lines(caplog) == [
-        "maintenance: cannot read the flag from the database, refusing all requests: no route to host"
-    ]
-
-
-def test_it_says_that_the_last_answer_was_on(
-    state: MaintenanceState, store: FaultyStore, clock: Clock, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("when_stale", "effect"),
+    [("block", "refusing all requests"), ("serve", "using the last known value (maintenance on)")],
+)
+def test_the_line_names_the_effect_on_requests(
+    faulty: FaultyStore, clock: Clock, caplog: pytest.LogCaptureFixture, when_stale: str, effect: str
 ) -> None:
+    state = MaintenanceState(faulty, when_stale=when_stale, runtime=runtime(clock, start=refuse))  # type: ignore[arg-type]
     state.set(True)
-    store.away()
+    faulty.away("no route to host")
     clock.now += TTL
     state.wait_for_answer()
-    assert "using the last known value (maintenance on)" in lines(caplog)[-1]
+    assert lines(caplog) == [f"{CANNOT}, {effect}: no route to host"]
 
 
-def test_since_is_when_the_condition_began(state: MaintenanceState, store: FaultyStore, clock: Clock) -> None:
-    never = state.status()
+def test_since_is_when_the_condition_began(threadless: MaintenanceState, clock: Clock) -> None:
+    never = threadless.status()
     assert never.since.utcoffset() == dt.timedelta(0)
-    state.wait_for_answer()
-    fresh = state.status()
+    threadless.wait_for_answer()
+    fresh = threadless.status()
     assert fresh.since > never.since
     clock.now += GRACE
-    assert state.status().since == fresh.since
+    assert threadless.status().since == fresh.since
 
 
-def test_the_environment_is_no_read(store: FaultyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_counts_as_never_read(
+    faulty: FaultyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MAINTENANCE_MODE", "on")
-    state = MaintenanceState(store, runtime=runtime(clock, start=refuse))
-    store.away()
+    state = MaintenanceState(faulty, runtime=runtime(clock, start=refuse))
+    faulty.away()
     assert not is_open(state.wait_for_answer())
     assert (state.status().condition, state.status().snapshot.source) == ("never read", "environment")
 
 
-def test_a_log_that_fails_hinders_no_request_and_no_read(
-    state: MaintenanceState, store: FaultyStore, clock: Clock, failing_log: list[str]
+def test_a_log_that_fails_prevents_no_request_and_no_read(
+    threadless: MaintenanceState, faulty: FaultyStore, clock: Clock, failing_log: list[str]
 ) -> None:
-    state.wait_for_answer()
-    store.away()
-    clock.now += TTL
-    assert is_open(state.wait_for_answer())
-    assert state.status().condition == "stale"
-    store.back()
-    clock.now += TTL
-    assert is_open(state.wait_for_answer())
-    assert state.status().condition == "fresh"
-    assert [line.partition(",")[0] for line in failing_log] == [
-        "maintenance: cannot read the flag from the database",
-        "maintenance: the flag is fresh again",
-    ]
-    store.away()
-    assert not state.prime().enabled
+    threadless.wait_for_answer()
+    for fail, condition in ((faulty.away, "stale"), (faulty.back, "fresh")):
+        fail()
+        clock.now += TTL
+        assert is_open(threadless.wait_for_answer())
+        assert threadless.status().condition == condition
+    assert [line.partition(",")[0] for line in failing_log] == [CANNOT, "maintenance: the flag is fresh again"]
+    faulty.away()
+    assert not threadless.prime().enabled

@@ -1,4 +1,4 @@
-"""The judgement over every kind of instance, and the loop that repeats it over a store that fails."""
+"""The judgement over each kind of instance, and the loop that repeats it over a store that fails."""
 
 import socket
 from contextlib import closing
@@ -16,19 +16,17 @@ from maintenance.proof.judge import Proof, Question, judge, lease_end
 from maintenance.proof.prover import DRAIN_MARGIN, LATE, MARGIN, Prover
 from maintenance.stores.conversation import Conversation
 from tests.support.clock import Clock, refuse, runtime
-from tests.support.faulty import FaultyStore
+from tests.support.faulty import FaultySession, FaultyStore
 
 NO_REPLY = "no reply since the flip (last confirmed revision"
 TTL = 10.0
 END = 10.0 * 1.01 / 0.99
 ON = Question(revision=7, enabled=True)
-OFF = Question(revision=7, enabled=False)
-DRAIN = Question(revision=7, enabled=True, drain=True)
 
 
 def one(**changed: Any) -> Instance:
-    told: dict[str, Any] = {"id": "a" * 32, "host": "web-1", "boot": "b", "pid": 17, "program": "gunicorn"}
-    return Instance(**{**told, "version": "1", "when_stale": "serve", "ttl": TTL, **changed})
+    fields: dict[str, Any] = {"id": "a" * 32, "host": "web-1", "boot": "b", "pid": 17, "program": "gunicorn"}
+    return Instance(**{**fields, "version": "1", "when_stale": "serve", "ttl": TTL, **changed})
 
 
 def fleet(
@@ -37,142 +35,93 @@ def fleet(
     return Fleet(Reading(Row(enabled, {}, revision), primary=primary), instances, intact)
 
 
-def said(proof: Proof) -> list[str]:
+def reasons(proof: Proof) -> list[str]:
     return [why for _, why in proof.laggards]
 
 
-def test_a_lease_ends_whatever_the_rates_of_the_two_clocks() -> None:
+def test_a_lease_ends_at_any_rates_of_the_two_clocks() -> None:
     holder, waiter = 1 - 0.01, 1 + 0.01  # the holder's clock is slow, the waiter's fast
-    true_time = TTL / holder
-    assert lease_end(TTL) == pytest.approx(true_time * waiter)
-    assert lease_end(TTL) == pytest.approx(END)
+    assert lease_end(TTL) == pytest.approx(TTL / holder * waiter) == pytest.approx(END)
 
 
-def test_a_fleet_of_nobody_has_followed() -> None:
-    assert judge(fleet(), ON, elapsed=0.0)
+# One instance
 
-
-# Whether the flag is acknowledged
-
-
-def test_all_that_have_acknowledged_this_very_revision_are_confirmed() -> None:
-    everybody = (one(id="1", revision=7), one(id="2", revision=7, when_stale="block", in_flight=3))
-    proof = judge(fleet(*everybody), ON, elapsed=0.0)
-    assert proof
-    assert (proof.confirmed, proof.laggards, proof.in_flight, proof.final) == (everybody, (), 3, False)
-
-
-@pytest.mark.parametrize("revision", [None, 6, 8])
-def test_another_revision_proves_nothing(revision: int | None) -> None:
-    proof = judge(fleet(one(revision=7), one(id="b", revision=revision)), ON, elapsed=1e9)
-    assert not proof
-    last = "none" if revision is None else revision
-    assert said(proof) == [f"{NO_REPLY}: {last}, now 7). It may still be serving visitors"]
-    assert len(proof.confirmed) == 1
-
-
-def test_a_silent_process_that_serves_when_stale_is_never_proven() -> None:
-    assert not judge(fleet(one(revision=6, silent_for=1e9)), ON, elapsed=1e9)
-
-
-def test_a_silent_process_that_blocks_is_fenced_when_its_lease_has_certainly_run_out() -> None:
-    silent = one(revision=6, when_stale="block")
-    early = judge(fleet(silent), ON, elapsed=END - 0.001)
-    assert not early
-    assert said(early) == [f"{NO_REPLY}: 6, now 7). It may still be serving visitors until its lease runs out"]
-    late = judge(fleet(silent), ON, elapsed=END)
-    assert late
-    assert late.fenced == (silent,)
-
-
-def test_each_lease_is_its_own() -> None:
-    proof = judge(fleet(one(id="1", when_stale="block", ttl=1.0), one(id="2", when_stale="block")), ON, elapsed=5.0)
-    assert [it.id for it in proof.fenced] == ["1"]
-    assert [it.id for it, _ in proof.laggards] == ["2"]
-
-
-def test_a_lease_proves_nobody_back_when_the_flag_is_off() -> None:
-    silent = one(revision=6, when_stale="block")
-    back = judge(fleet(silent, enabled=False), OFF, elapsed=1e9)
-    assert not back
-    assert said(back) == [f"{NO_REPLY}: 6, now 7)"]
-    assert judge(fleet(one(revision=7), enabled=False), OFF, elapsed=0.0)
-
-
-def test_a_process_that_has_ended_on_this_host_is_gone() -> None:
-    dead = one(revision=6)
-    proof = judge(fleet(dead), replace(ON, is_gone=lambda it: it.pid == 17), elapsed=0.0)
-    assert proof
-    assert (proof.gone, proof.confirmed) == ((dead,), ())
-
-
-def test_one_that_has_followed_is_confirmed_even_if_it_has_ended_since() -> None:
-    proof = judge(fleet(one(revision=7)), replace(ON, is_gone=lambda _: True), elapsed=0.0)
-    assert len(proof.confirmed) == 1
-
-
-@pytest.mark.parametrize(("silent_for", "presumed"), [(599.0, False), (600.0, True)])
-def test_what_was_silent_for_long_is_taken_for_dead_on_the_operators_word(silent_for: float, *, presumed: bool) -> None:
-    silent = one(revision=6, silent_for=silent_for)
-    early = judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=END - 1.0)
-    assert not early
-    assert said(early)[0].endswith("; it counts as dead in 1.0 s, when its lease is over") is presumed
-    proof = judge(fleet(silent), replace(ON, presume_dead=600.0), elapsed=END)
-    assert proof.proven is presumed
-    assert proof.presumed == ((silent,) if presumed else ())
-
-
-# The drain
-
-
-def test_a_drain_is_over_when_nobody_has_anything_in_flight() -> None:
-    assert judge(fleet(one(revision=7, in_flight=0)), DRAIN, elapsed=0.0)
+SERVING = "It may still be serving visitors"
+LEASED = f"{SERVING} until its lease runs out"
+OVER = "Its lease has run out, so it admits no requests, but some may still be running"
+LATER = "; it counts as dead in 1.0 s, when its lease is over"
+GONE = {"is_gone": lambda instance: instance.pid == 17}
+SILENT = {"revision": 6, "when_stale": "block"}
+DEAD = {"revision": 6, "silent_for": 600.0}
+PRESUME = {"presume_dead": 600.0}
+DRAIN = {"drain": True}
+OFF = {"enabled": False}
 
 
 @pytest.mark.parametrize(
-    ("changed", "why"),
+    ("changed", "asked", "elapsed", "verdict"),
     [
-        (
-            {"in_flight": 2, "oldest": "GET /slow", "oldest_age": 3.14},
-            "2 requests in flight, the oldest is GET /slow for 3.1 s",
-        ),
-        (
-            {"in_flight": 2, "oldest": "GET /slow", "oldest_age": 3.0, "silent_for": 40.0},
-            "2 requests in flight, the oldest is GET /slow for 43.0 s",
-        ),
-        ({"in_flight": 1}, "1 request in flight"),
-        # Another service may keep a row of its own, and say less.
-        ({"in_flight": 1, "oldest": "GET /slow"}, "1 request in flight, the oldest is GET /slow for 0.0 s"),
-        ({"in_flight": None}, "does not count its requests in flight (in_flight=False)"),
-        ({"in_flight": 0, "revision": 6}, f"{NO_REPLY}: 6, now 7). It may still be serving visitors"),
+        # The flag
+        ({"revision": 7}, {}, 0.0, "confirmed"),
+        ({"revision": 7, "when_stale": "block", "in_flight": 3}, {}, 0.0, "confirmed"),
+        ({"revision": 7}, OFF, 0.0, "confirmed"),
+        ({"revision": 7}, GONE, 0.0, "confirmed"),
+        ({"revision": None}, {}, 1e9, f"{NO_REPLY}: none, now 7). {SERVING}"),
+        ({"revision": 6, "silent_for": 1e9}, {}, 1e9, f"{NO_REPLY}: 6, now 7). {SERVING}"),
+        ({"revision": 8}, {}, 1e9, f"{NO_REPLY}: 8, now 7). {SERVING}"),
+        (SILENT, {}, END - 0.001, f"{NO_REPLY}: 6, now 7). {LEASED}"),
+        (SILENT, {}, END, "fenced"),
+        (SILENT | {"ttl": 1.0}, {}, 5.0, "fenced"),
+        (SILENT, OFF, 1e9, f"{NO_REPLY}: 6, now 7)"),  # a lease opens nothing
+        ({"revision": 6}, GONE, 0.0, "gone"),
+        (DEAD, PRESUME, END - 1.0, f"{NO_REPLY}: 6, now 7). {SERVING}{LATER}"),
+        (DEAD, PRESUME, END, "presumed"),
+        (DEAD | {"silent_for": 599.0}, PRESUME, END - 1.0, f"{NO_REPLY}: 6, now 7). {SERVING}"),
+        (DEAD | {"silent_for": 599.0}, PRESUME, END, f"{NO_REPLY}: 6, now 7). {SERVING}"),
+        # The drain
+        ({"revision": 7, "in_flight": 0}, DRAIN, 0.0, "confirmed"),
+        ({"revision": 7, "in_flight": 1}, DRAIN, 0.0, "1 request in flight"),
+        ({"revision": 7, "in_flight": 1, "when_stale": "block"}, DRAIN, 1e9, "1 request in flight"),
+        ({"revision": 7, "in_flight": 1}, DRAIN | GONE, 0.0, "gone"),
+        ({"revision": 7, "in_flight": 2, "oldest": "GET /slow", "oldest_age": 3.14}, DRAIN, 1e9,
+         "2 requests in flight, the oldest is GET /slow for 3.1 s"),
+        ({"revision": 7, "in_flight": 2, "oldest": "GET /slow", "oldest_age": 3.0, "silent_for": 40.0}, DRAIN, 1e9,
+         "2 requests in flight, the oldest is GET /slow for 43.0 s"),
+        # Another service may keep a row of its own that shows less.
+        ({"revision": 7, "in_flight": 1, "oldest": "GET /slow"}, DRAIN, 1e9,
+         "1 request in flight, the oldest is GET /slow for 0.0 s"),
+        ({"revision": 7, "in_flight": None}, DRAIN, 1e9, "does not count its requests in flight (in_flight=False)"),
+        ({"revision": 6, "in_flight": 0}, DRAIN, 1e9, f"{NO_REPLY}: 6, now 7). {SERVING}"),
+        (SILENT, DRAIN, END - 0.001, f"{NO_REPLY}: 6, now 7). {LEASED}"),
+        (SILENT, DRAIN, END, f"{NO_REPLY}: 6, now 7). {OVER}"),
     ],
-)
-def test_a_drain_that_goes_on_names_the_oldest_request(changed: dict[str, Any], why: str) -> None:
-    proof = judge(fleet(one(**{"revision": 7, **changed})), DRAIN, elapsed=1e9)
+)  # fmt: skip
+def test_an_instance_is_accounted_for_or_a_laggard(
+    changed: dict[str, Any], asked: dict[str, Any], elapsed: float, verdict: str
+) -> None:
+    instance, question = one(**changed), replace(ON, **asked)
+    proof = judge(fleet(instance, enabled=question.enabled), question, elapsed=elapsed)
+    verdicts = ("confirmed", "fenced", "gone", "presumed")
+    assert {name: getattr(proof, name) for name in verdicts} == {
+        name: (instance,) if name == verdict else () for name in verdicts
+    }
+    assert reasons(proof) == ([] if verdict in verdicts else [verdict])
+    assert proof.proven is bool(proof) is (verdict in verdicts)
+    assert (proof.in_flight, proof.final) == (instance.in_flight or 0, False)
+
+
+# The whole fleet
+
+
+def test_one_laggard_is_enough_and_an_empty_fleet_has_followed() -> None:
+    assert judge(fleet(), ON, elapsed=0.0)
+    proof = judge(fleet(one(id="1", revision=7), one(id="2", revision=6)), ON, elapsed=0.0)
     assert not proof
-    assert said(proof) == [why]
-
-
-def test_a_silent_process_is_never_drained_by_its_lease() -> None:
-    silent = fleet(one(revision=6, when_stale="block"))
-    early, late = (judge(silent, DRAIN, elapsed=elapsed) for elapsed in (END - 0.001, END))
-    assert not early
-    assert not late
-    assert said(early) == [f"{NO_REPLY}: 6, now 7). It may still be serving visitors until its lease runs out"]
-    [why] = said(late)
-    assert why.endswith("Its lease has run out, so it admits no requests, but some may still be running")
-    assert not judge(fleet(one(revision=7, in_flight=1, when_stale="block")), DRAIN, elapsed=1e9)
-
-
-def test_a_process_that_has_ended_has_nothing_in_flight() -> None:
-    assert judge(fleet(one(revision=7, in_flight=1)), replace(DRAIN, is_gone=lambda _: True), elapsed=0.0)
-
-
-# What stands in the way of any proof
+    assert (len(proof.confirmed), len(proof.laggards)) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("changed", "says"),
+    ("changed", "state"),
     [
         (Row(True, {}, 8), "it is on at revision 8"),
         (Row(False, {"actor": "Ann"}, 9), "it is off at revision 9, by Ann"),
@@ -184,70 +133,55 @@ def test_a_process_that_has_ended_has_nothing_in_flight() -> None:
     ],
     ids=str,
 )
-def test_a_flag_that_has_changed_can_never_be_proven(changed: Row | None, says: str) -> None:
+def test_a_flag_that_has_changed_can_never_be_proven(changed: Row | None, state: str) -> None:
     proof = judge(Fleet(Reading(changed), (one(revision=7),), intact=True), ON, elapsed=0.0)
     assert not proof
-    assert (proof.final, proof.problem) == (True, f"the flag has changed since revision 7: {says}")
+    assert (proof.final, proof.problem) == (True, f"the flag has changed since revision 7: {state}")
 
 
-def test_a_standby_proves_nothing_and_may_not_stay_one() -> None:
-    proof = judge(fleet(one(revision=7), primary=False), ON, elapsed=1e9)
-    assert not proof
-    assert (proof.final, proof.problem) == (False, "connect to the primary: a standby answered")
-
-
-def test_fewer_than_expected_is_no_proof_and_the_gone_do_not_count() -> None:
-    expect = replace(ON, expect=2, is_gone=lambda it: it.id == "gone")
-    two = fleet(one(revision=7), one(id="gone", revision=6))
-    proof = judge(two, expect, elapsed=0.0)
-    assert not proof
-    assert (proof.problem or "").startswith(
-        "1 of 2 expected processes are registered. A process registers when it starts"
-    )
-    assert judge(fleet(one(id="1", revision=7), one(id="2", revision=7)), expect, elapsed=0.0)
-
-
-def test_those_presumed_dead_fill_no_place_of_the_expected_and_those_fenced_do() -> None:
-    silent = one(id="silent", revision=6, when_stale="block", silent_for=END)
-    two, expect = fleet(one(id="1", revision=7, in_flight=0), silent), replace(ON, expect=2)
-    assert judge(two, expect, elapsed=END)
-    drain = replace(expect, drain=True, presume_dead=END)
-    proof = judge(two, drain, elapsed=END)
-    assert (proof.proven, proof.presumed) == (False, (silent,))
-    assert (proof.problem or "").startswith("1 of 2 expected processes")
-    assert judge(two, replace(drain, expect=1), elapsed=END)
-
-
-def test_an_emptied_table_is_no_empty_fleet() -> None:
-    proof = judge(fleet(intact=False), ON, elapsed=1e9)
-    assert not proof
-    assert "pass --expect N" in str(proof.problem)
-    assert not proof.final
-
-
-def test_an_emptied_table_is_believed_again_once_the_longest_lease_is_over() -> None:
-    question, emptied = replace(ON, expect=1), fleet(one(revision=7), intact=False)
-    early = judge(emptied, question, elapsed=END - 0.001)
-    assert not early
-    assert early.problem == "the table of instances was emptied: waiting for the longest lease to end"
-    assert judge(emptied, question, elapsed=END)
-
-
-def test_of_an_emptied_table_who_is_silent_is_none_of_those_expected() -> None:
-    """He may be the second row of one that has restarted."""
-    two = (one(id="1", revision=7), one(id="2", revision=6, when_stale="block"))
-    question = replace(ON, expect=2)
-    assert judge(fleet(*two), question, elapsed=1e9)
-    proof = judge(fleet(*two, intact=False), question, elapsed=1e9)
-    assert not proof
-    assert proof.problem == "1 of 2 expected processes have confirmed since the table of instances was emptied"
-
-
-# Numbers that would prove nothing, or everything
+FENCED = one(id="2", revision=6, when_stale="block", silent_for=END)
+OTHER = one(id="2", revision=6, pid=18)
+PASS_EXPECT = "pass --expect N: the table of instances was emptied, so it may not list every process"
+EMPTIED = "1 of 2 expected processes have confirmed since the table of instances was emptied"
+TOO_FEW = "1 of 2 expected processes are registered. A process registers when it starts"
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error", "says"),
+    ("others", "asked", "about", "elapsed", "problem"),
+    [
+        ([], {}, {"primary": False}, 1e9, "connect to the primary: a standby answered"),
+        ([one(id="2", revision=7)], {"expect": 2}, {}, 0.0, None),
+        ([OTHER], {"expect": 2, "is_gone": lambda instance: instance.pid == 18}, {}, 0.0, TOO_FEW),
+        ([FENCED], {"expect": 2}, {}, END, None),
+        ([FENCED], {"expect": 2, "presume_dead": END, "drain": True}, {}, END, TOO_FEW),
+        ([FENCED], {"expect": 1, "presume_dead": END, "drain": True}, {}, END, None),
+        ([], {}, {"intact": False}, 1e9, PASS_EXPECT),
+        ([], {"expect": 1}, {"intact": False}, END - 0.001,
+         "the table of instances was emptied: waiting for the longest lease to end"),
+        ([], {"expect": 1}, {"intact": False}, END, None),
+        ([FENCED], {"expect": 2}, {"intact": False}, 1e9, EMPTIED),  # it may be the second row of a restarted process
+    ],
+)  # fmt: skip
+def test_a_proof_needs_a_primary_and_all_expected_processes(
+    others: list[Instance], asked: dict[str, Any], about: dict[str, Any], elapsed: float, problem: str | None
+) -> None:
+    proof = judge(fleet(one(revision=7, in_flight=0), *others, **about), replace(ON, **asked), elapsed=elapsed)
+    assert (proof.problem or "").startswith(problem or "")
+    assert (proof.problem is None, proof.final) == (problem is None, False)
+    assert proof.proven is (problem is None)
+
+
+def test_the_least_numbers_that_are_right_are_accepted() -> None:
+    least = replace(ON, expect=0, presume_dead=1)
+    assert judge(fleet(), least, elapsed=0.0)
+    assert judge(fleet(intact=False), least, elapsed=0.0)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
     [
         ({"timeout": -1}, ValueError, "timeout is -1: use 0 or more, or None"),
         ({"timeout": float("nan")}, ValueError, "timeout is nan"),
@@ -264,34 +198,28 @@ def test_of_an_emptied_table_who_is_silent_is_none_of_those_expected() -> None:
         ({"drain": True, "off": True}, ValueError, "the flag is off, which refuses nothing: use drain=False"),
     ],
 )
-def test_a_wrong_argument_is_refused_before_anything_is_asked(wrong: dict[str, Any], error: type, says: str) -> None:
+def test_a_wrong_argument_is_refused_before_anything_is_asked(wrong: dict[str, Any], error: type, message: str) -> None:
     store = FaultyStore()
     state = MaintenanceState(store)
-    told = state.set(not wrong.pop("off", False))
+    snapshot = state.set(not wrong.pop("off", False))
     asked = store.connects
-    with pytest.raises(error, match=says):
-        state.prove(told, **wrong)
+    with pytest.raises(error, match=message):
+        state.prove(snapshot, **wrong)
     assert store.connects == asked
 
 
-def test_the_least_numbers_that_are_right_are_taken() -> None:
-    least = replace(ON, expect=0, presume_dead=1)
-    assert judge(fleet(), least, elapsed=0.0)
-    assert judge(fleet(intact=False), least, elapsed=0.0)
-
-
-def test_a_proof_waits_for_no_request_in_flight_unless_it_is_told_to(wait: "Wait") -> None:
+def test_a_proof_waits_for_requests_in_flight_only_if_a_drain_is_asked_for(wait: "Wait") -> None:
     state = MaintenanceState(wait.store, runtime=wait.machine)
     for enabled in (True, False):
-        told = state.set(enabled)
-        wait.register(revision=told.revision, in_flight=1)
-        assert state.prove(told, timeout=0)
-    told = state.set(True)
-    wait.register(revision=told.revision, in_flight=1)
-    assert not state.prove(told, drain=True, timeout=0)
+        snapshot = state.set(enabled)
+        wait.register(revision=snapshot.revision, in_flight=1)
+        assert state.prove(snapshot, timeout=0)
+    snapshot = state.set(True)
+    wait.register(revision=snapshot.revision, in_flight=1)
+    assert not state.prove(snapshot, drain=True, timeout=0)
 
 
-def test_what_was_never_in_a_store_cannot_be_proven() -> None:
+def test_prove_refuses_all_but_a_snapshot_from_a_store() -> None:
     store = FaultyStore()
     state = MaintenanceState(store)
     known = state.refresh()
@@ -327,9 +255,9 @@ class Wait:
         self.at_sleep()
 
     def register(self, **changed: Any) -> Instance:
-        told = one(**changed)
-        self.store.inner.connect().report(told)
-        return told
+        instance = one(**changed)
+        self.store.inner.connect().report(instance)
+        return instance
 
     def run(self, *, timeout: float | None = None, **question: Any) -> Proof:
         revision: Any = self.row.revision
@@ -348,7 +276,7 @@ def wait() -> Wait:
     return Wait()
 
 
-def test_it_asks_again_until_it_is_proven_over_one_connection(wait: Wait) -> None:
+def test_a_wait_asks_again_until_the_proof_over_one_connection(wait: Wait) -> None:
     silent = wait.register(revision=1)
 
     def acknowledge() -> None:
@@ -364,48 +292,42 @@ def test_it_asks_again_until_it_is_proven_over_one_connection(wait: Wait) -> Non
     assert (wait.store.connects, wait.store.open) == (1, 0)
 
 
-def test_it_gives_up_at_the_time_out_and_names_the_laggard(wait: Wait) -> None:
+def test_a_wait_ends_at_the_time_out_and_names_the_laggard(wait: Wait) -> None:
     wait.register(revision=1)
     proof = wait.run(timeout=2.0)
     assert not proof
     assert 2.0 <= proof.elapsed < 2.5
     assert [it.pid for it, _ in proof.laggards] == [17]
     assert wait.store.open == 0
-
-
-def test_a_time_out_of_0_looks_once(wait: Wait) -> None:
-    wait.register(revision=1)
+    wait.seen.clear()
     assert not wait.run(timeout=0)
     assert len(wait.seen) == 1
 
 
-def test_a_look_is_given_up_when_the_time_is_over_and_not_later(wait: Wait) -> None:
-    """But none before it has had a second: a time-out of 0 is one honest look."""
+def test_a_look_ends_with_the_wait_but_has_a_second_at_least(wait: Wait) -> None:
     wait.register(revision=1)
     wait.run(timeout=7.0)
-    assert wait.store.limits[0] == 5.0
-    assert wait.store.limits[-1] == pytest.approx(1.0)
-    assert any(1.0 < limit < 5.0 for limit in wait.store.limits)
-    assert max(wait.store.limits) == 5.0
+    limits = wait.store.limits
+    assert limits[0] == max(limits) == 5.0
+    assert limits[-1] == pytest.approx(1.0)
+    assert any(1.0 < limit < 5.0 for limit in limits)
 
 
 @pytest.mark.parametrize(("drain", "margin"), [(False, MARGIN), (True, MARGIN + DRAIN_MARGIN)])
-def test_without_a_time_out_it_waits_for_longer_than_the_longest_lease(
-    wait: Wait, margin: float, *, drain: bool
-) -> None:
+def test_the_default_time_out_is_longer_than_the_longest_lease(wait: Wait, margin: float, *, drain: bool) -> None:
     wait.register(id="1", revision=1, ttl=30.0)
     wait.register(id="2", revision=1, ttl=3.0)
     assert wait.run(drain=drain).elapsed == pytest.approx(lease_end(30.0) + margin, abs=0.6)
 
 
-def test_it_is_fenced_no_earlier_than_the_lease_ends(wait: Wait) -> None:
+def test_a_silent_instance_is_fenced_as_soon_as_its_lease_ends(wait: Wait) -> None:
     wait.register(revision=1, when_stale="block")
     proof = wait.run()
     assert proof
-    assert lease_end(TTL) <= proof.elapsed <= lease_end(TTL) + 2 * LATE  # a look is due then, whatever the pause
+    assert lease_end(TTL) <= proof.elapsed <= lease_end(TTL) + 2 * LATE  # a look is due then, at any pause
 
 
-def test_a_lease_is_counted_to_before_the_question_is_sent(wait: Wait) -> None:
+def test_a_lease_must_end_before_the_question_is_sent(wait: Wait) -> None:
     wait.register(revision=1, when_stale="block")
     session = wait.store.connect()
     slow_answer = session.fleet
@@ -419,7 +341,7 @@ def test_a_lease_is_counted_to_before_the_question_is_sent(wait: Wait) -> None:
     assert not wait.run(timeout=0)
 
 
-def test_a_flag_that_changed_ends_the_wait_at_once(wait: Wait) -> None:
+def test_a_change_of_the_flag_ends_the_wait_at_once(wait: Wait) -> None:
     wait.register(revision=1)
     wait.at_sleep = lambda: wait.store.inner.connect().write(Change(enabled=False, details=Details()))
     proof = wait.run(timeout=60.0)
@@ -428,7 +350,7 @@ def test_a_flag_that_changed_ends_the_wait_at_once(wait: Wait) -> None:
     assert len(wait.slept) == 1
 
 
-def test_a_store_that_fails_is_asked_again_over_a_new_connection(wait: Wait) -> None:
+def test_a_wait_connects_again_to_a_store_that_fails(wait: Wait) -> None:
     wait.register(revision=1)
 
     def trouble() -> None:
@@ -453,7 +375,7 @@ def test_a_store_that_never_answers_proves_nothing(wait: Wait) -> None:
     assert (proof.proven, proof.problem) == (False, "the server is away")
 
 
-def test_the_last_word_names_all_that_were_gone_and_not_who_came_back(wait: Wait) -> None:
+def test_the_last_judgement_names_all_that_were_gone_and_did_not_come_back(wait: Wait) -> None:
     wait.register(id="dead", pid=1, revision=1)
     wait.register(id="back", pid=2, revision=1)
     wait.register(id="slow", revision=1)
@@ -471,7 +393,7 @@ def test_the_last_word_names_all_that_were_gone_and_not_who_came_back(wait: Wait
     assert sorted(it.id for it in proof.confirmed) == ["back", "slow"]
 
 
-def test_rows_of_the_gone_are_removed_and_no_others(wait: Wait) -> None:
+def test_a_wait_removes_the_rows_of_the_gone_and_no_others(wait: Wait) -> None:
     wait.register(id="dead", pid=1, revision=1)
     wait.register(id="mute", pid=2, revision=1)
     proof = wait.run(timeout=0, is_gone=lambda it: it.pid == 1)
@@ -479,30 +401,19 @@ def test_rows_of_the_gone_are_removed_and_no_others(wait: Wait) -> None:
     assert wait.registered == ["mute"]
 
 
-def test_a_drain_is_asked_for_once(wait: Wait) -> None:
+def test_a_drain_is_asked_for_once(wait: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
     wait.register(revision=wait.row.revision, in_flight=1)
     asked: list[int] = []
-    connect = wait.store.connect
-
-    def connecting(*, listen: bool = False) -> Any:
-        session = connect(listen=listen)
-        ask = session.ask_drain
-        session.ask_drain = lambda revision: (asked.append(revision), ask(revision))  # type: ignore[method-assign,func-returns-value]
-        return session
-
-    wait.store.connect = connecting  # type: ignore[method-assign]
+    ask = FaultySession.ask_drain
+    monkeypatch.setattr(FaultySession, "ask_drain", lambda it, revision: ask(it, asked.append(revision) or revision))
+    assert wait.run()
+    assert asked == [], "no drain is wanted"
     wait.run(timeout=2.0, drain=True)
     wait.run(timeout=2.0, drain=True)
     assert asked == [wait.row.revision], "the second wait finds it asked"
 
 
-def test_without_a_drain_none_is_asked_for(wait: Wait) -> None:
-    wait.register(revision=wait.row.revision, in_flight=1)
-    assert wait.run()
-    assert not wait.store.inner.connect().read().drain
-
-
-def test_a_table_that_was_emptied_is_vouched_for_by_a_proof_alone(wait: Wait) -> None:
+def test_only_a_proof_marks_an_emptied_table_as_complete(wait: Wait) -> None:
     wait.store.intact = False
     wait.register(revision=1)
     assert not wait.run(timeout=1.0, expect=1)
@@ -516,7 +427,7 @@ def test_a_table_that_was_emptied_is_vouched_for_by_a_proof_alone(wait: Wait) ->
     assert wait.store.intact
 
 
-def test_a_table_that_is_whole_needs_nobody_s_word(wait: Wait) -> None:
+def test_a_proof_over_a_complete_table_writes_nothing(wait: Wait) -> None:
     wait.register(revision=wait.row.revision)
     wait.store.report_error = RegistrationError("permission denied")
     assert wait.run()
@@ -534,21 +445,21 @@ def test_the_pause_between_two_looks_grows_with_the_laggards_and_with_the_wait(w
     assert wait.slept == pytest.approx([0.04])
 
 
-def test_a_pid_counts_on_its_own_host_and_boot_alone(wait: Wait) -> None:
+def test_a_pid_means_something_only_on_its_own_host_and_boot(wait: Wait) -> None:
     state = MaintenanceState(wait.store, runtime=replace(wait.machine, is_gone=lambda _: True))
-    told = state.refresh()
+    snapshot = state.refresh()
     state.wait_for_answer()
     mine = wait.store.reports[0]
     state.leave()
     for number, changed in enumerate([{"host": "elsewhere"}, {"boot": "another"}, {}]):
         wait.register(id=f"{number}", **{"host": mine.host, "boot": mine.boot, "revision": 1, **changed})
-    proof = state.prove(told, timeout=0)
+    proof = state.prove(snapshot, timeout=0)
     assert [it.id for it in proof.gone] == ["2"]
     assert len(proof.laggards) == 2
     assert mine.boot
 
 
-def test_where_the_boot_is_unknown_no_pid_counts(wait: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pid_counts_if_the_boot_is_unknown(wait: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maintenance.proof.prover.boot_id", lambda: "")
     state = MaintenanceState(wait.store, runtime=replace(wait.machine, is_gone=lambda _: True))
     wait.register(host=socket.gethostname(), boot="", revision=1)

@@ -19,11 +19,18 @@ class Clock:
 
 @dataclass(slots=True)
 class Waits:
-    """Makes events whose waits take no real time: each one moves the clock by all that it was allowed."""
+    """Makes events whose waits take no real time. Each wait moves the clock by all that it was allowed.
+
+    Attributes:
+        waited: The seconds that each wait was allowed.
+        meanwhile: Called during each wait.
+        once: Called during one wait each, in order, instead of `meanwhile`.
+    """
 
     clock: Clock
     waited: list[float] = field(default_factory=list)
     meanwhile: Callable[[], object] = lambda: None
+    once: list[Callable[[], object]] = field(default_factory=list)
 
     def event(self) -> "_Event":
         return _Event(self)
@@ -39,14 +46,15 @@ class _Event:
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None, "a request waits without an end"
         self._waits.waited.append(timeout)
-        self._waits.meanwhile()
+        action = self._waits.once.pop(0) if self._waits.once else self._waits.meanwhile
+        action()
         if not self._set:
             self._waits.clock.now += timeout
         return self._set
 
 
 class Bell:
-    """A waker without sockets, for a refresher whose thread does not run."""
+    """A waker without sockets, for a watcher whose thread does not run."""
 
     def __init__(self) -> None:
         self.rings = 0
@@ -55,7 +63,7 @@ class Bell:
         self.rings += 1
 
     def wait(self, timeout: float, *, fd: int | None = None) -> bool:
-        raise AssertionError("no thread runs, so nobody waits")
+        raise AssertionError("no thread runs that could wait")
 
     def close(self) -> None:
         pass
@@ -63,7 +71,7 @@ class Bell:
 
 @dataclass(slots=True)
 class Sleeper:
-    """A waker whose waits take no real time: each moves the clock by all of it, unless it was woken before."""
+    """A waker whose waits take no real time. Each moves the clock by all of it, unless it was woken before."""
 
     clock: Clock
     slept: list[float] = field(default_factory=list)
@@ -102,15 +110,15 @@ class Queue:
 
 
 def refuse(_: Callable[[], None]) -> None:
-    """Starts no thread, as during shutdown or where there are too many."""
+    """Starts no thread, as during shutdown."""
     raise RuntimeError("can't start new thread")
 
 
 def hang(_: Callable[[], None]) -> None:
-    """Starts a thread that never gets to run."""
+    """Starts a thread that never runs."""
 
 
 def runtime(clock: Clock, **changed: Any) -> Runtime:
-    """The real machine with the test's clock; other things of it as told. Without a real thread, no real waker."""
+    """The real machine with the test's clock and other parts of the test's. Without a thread, it has no real waker."""
     waker = {"waker": Bell} if changed.get("start") in (refuse, hang) else {}
     return replace(REAL, **{"clock": clock, **waker, **changed})
