@@ -130,8 +130,3 @@ class FaultySession:
         if not self._closed:
             self._closed = True
             self._store.open -= 1
-
-
-def in_memory(store: Any) -> MemoryStore:
-    """The table of a store in memory, faulty or not."""
-    return store.inner if isinstance(store, FaultyStore) else store
