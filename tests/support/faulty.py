@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 from maintenance.base.values import SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import StoreError
