@@ -39,7 +39,7 @@ SETTINGS: Final[Mapping[str, str]] = {
 """Fast and forgetful."""
 
 DURABLE: Final[Mapping[str, str]] = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-"""What a test sets that asks what survives a crash: ``server(**DURABLE)``."""
+"""For tests of what survives a crash: ``server(**DURABLE)``."""
 
 
 _numbers = itertools.count(1)
@@ -176,7 +176,7 @@ class Server:
         if account := _account():
             os.chown(password, account.pw_uid, account.pw_gid)
         self._run(
-            *("initdb", "--no-sync", "--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"),
+            *("initdb", "--no-sync", "--wal-segsize=1", "--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"),
             *(f"--username={self.user}", f"--pwfile={password}", "--pgdata", str(self._folder / "data")),
         )
 
