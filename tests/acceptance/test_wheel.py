@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("wheel")
+
 ROOT = Path(__file__).parents[2]
 SOURCES = {
     path.relative_to(ROOT / "src").as_posix()
@@ -82,7 +84,7 @@ def test_pypi_accepts_both_and_can_show_the_readme(built: Path) -> None:
     run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *built.iterdir(), cwd=built)
 
 
-def test_it_runs_where_it_is_installed_without_libpq_first_and_then_with_the_extra(wheel: Path, tmp_path: Path) -> None:
+def test_it_runs_where_it_is_installed_without_the_extra_and_with_it(wheel: Path, tmp_path: Path) -> None:
     """Without the extra there may be no libpq. Only users of PostgreSQL need it."""
     programs = tmp_path / "installed" / "bin"
     venv.create(programs.parent)

@@ -157,7 +157,7 @@ def test_a_flip_that_a_trigger_overrules_is_an_error_and_proves_nothing(
             state.set(True)
         assert not state.enabled
     assert main(["on", "--wait", "--drain", "--database", migrated_url]) == 1
-    assert "look for a trigger that overrules it" in capsys.readouterr().err
+    assert "look for a trigger that overrides it" in capsys.readouterr().err
 
 
 # A standby
@@ -197,6 +197,7 @@ def standby_url(standby: Server, migrated_url: str) -> str:
     return url
 
 
+@pytest.mark.xdist_group("standby")
 def test_the_command_line_says_that_a_standby_answered(
     standby_url: str, migrated_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +210,7 @@ def test_the_command_line_says_that_a_standby_answered(
             assert json.loads(capsys.readouterr().out)["problem"] == problem
 
 
+@pytest.mark.xdist_group("standby")
 def test_a_standby_updates_the_answer_and_never_the_lease(standby_url: str, migrated_url: str) -> None:
     with site(standby_url, ttl=TTL) as serve, site(standby_url, ttl=TTL, when_stale="block") as block:
         flip(migrated_url, on=True)

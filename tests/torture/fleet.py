@@ -141,7 +141,7 @@ class Fleet:
             process.seen += 1
             yield sight
 
-    def newly_answered(self, process: Process) -> tuple[int, int]:
+    def count_answers(self, process: Process) -> tuple[int, int]:
         """How many requests it has let in and refused since the last look."""
         before, now = process.answered, (self.slots.admitted(process.slot), self.slots.refused(process.slot))
         process.answered = now

@@ -74,7 +74,7 @@ class Member:
             time.sleep(random.uniform(0, 2 * self._pace))
 
     def _fork_if_asked(self) -> None:
-        child, parent = self._slots.asked_fork(self._slot), os.getpid()
+        child, parent = self._slots.take_fork(self._slot), os.getpid()
         if child is not None and os.fork() == 0:
             _end_with(parent)
             random.seed()
@@ -89,20 +89,20 @@ class Member:
             pass
         if close := getattr(body, "close", None):
             close()
-        self._slots.answered(self._slot, admitted=told == ["200 OK"])
+        self._slots.count(self._slot, admitted=told == ["200 OK"])
 
     def _handle(self, environ: Any, start_response: Callable[..., object]) -> list[bytes]:
         admitted = self._clock.last
-        until = REAL.clock() + self._slots.asked_linger(self._slot)
-        self._slots.saw(self._slot, Sight(admitted, REAL.clock()))
+        until = REAL.clock() + self._slots.take_linger(self._slot)
+        self._slots.record(self._slot, Sight(admitted, REAL.clock()))
         while REAL.clock() < until:
             time.sleep(0.02)
-            self._slots.saw(self._slot, Sight(admitted, REAL.clock()))
+            self._slots.record(self._slot, Sight(admitted, REAL.clock()))
         start_response("200 OK", [])
         return [b"page"]
 
 
-def _bear(slots: Slots, options: dict[str, Any]) -> None:
+def _fork(slots: Slots, options: dict[str, Any]) -> None:
     parent = os.getpid()
     if os.fork():
         return
@@ -125,7 +125,7 @@ def main() -> None:
     import_module("maintenance.stores.postgres_session")
     slots = Slots(Path(sys.argv[1]))
     for line in iter(sys.stdin.readline, ""):
-        _bear(slots, json.loads(line))
+        _fork(slots, json.loads(line))
 
 
 if __name__ == "__main__":

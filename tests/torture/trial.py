@@ -93,7 +93,7 @@ class Tally:
 
 
 def _why(instance: Instance, why: str) -> str:
-    return f"{instance.when_stale} instance {'is silent' if 'acknowledged' in why else 'has requests in flight'}"
+    return f"{instance.when_stale} instance {'is silent' if 'no reply' in why else 'has requests in flight'}"
 
 
 class Judge:
@@ -254,7 +254,7 @@ class Trial:
             for sight in self.fleet.new(process):
                 for wrong in self._judge.wrong(sight):
                     self._expect(False, f"{process.when_stale} process {process.pid} {wrong}")
-            admitted, refused = self.fleet.newly_answered(process)
+            admitted, refused = self.fleet.count_answers(process)
             self.tally.admitted += admitted
             self.tally.refused += refused
         self.fleet.bury(self._dead)
