@@ -50,7 +50,7 @@ class Site:
     Attributes:
         running: The server.
         url: Its database.
-        operator: A state that serves nobody, as in a playbook.
+        operator: A state that does not serve, as in a playbook.
         log: The file in which slow requests write their begin and end.
     """
 
@@ -209,7 +209,7 @@ def test_after_a_proof_with_drain_nothing_is_still_running(site: Site) -> None:
         lines = read_log()
         await_all(site.running, clients, 503, since=proven)
         assert proof, proof
-        assert proof.elapsed > 0.05, "nothing was running, so this has shown nothing"
+        assert proof.elapsed > 0.05, "nothing was running, so the test shows nothing"
         assert [word for word, *_ in lines].count("begin") == [word for word, *_ in lines].count("end")
         time.sleep(0.3)  # a handler that began after the proof would have written by now
         assert read_log() == lines

@@ -19,7 +19,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Waits:
-    """Makes events whose waits take no real time: each one moves the clock by all that it was allowed."""
+    """Makes events whose waits take no real time. Each wait moves the clock by its whole timeout."""
 
     clock: Clock
     waited: list[float] = field(default_factory=list)
@@ -46,7 +46,7 @@ class _Event:
 
 
 class Bell:
-    """A waker without sockets, for a refresher whose thread does not run."""
+    """A waker without sockets, for a watcher whose thread does not run."""
 
     def __init__(self) -> None:
         self.rings = 0
@@ -55,7 +55,7 @@ class Bell:
         self.rings += 1
 
     def wait(self, timeout: float, *, fd: int | None = None) -> bool:
-        raise AssertionError("no thread runs, so nobody waits")
+        raise AssertionError("no thread runs, so nothing may wait")
 
     def close(self) -> None:
         pass
@@ -63,7 +63,7 @@ class Bell:
 
 @dataclass(slots=True)
 class Sleeper:
-    """A waker whose waits take no real time: each moves the clock by all of it, unless it was woken before."""
+    """A waker whose waits take no real time. Each one moves the clock by its whole timeout, unless it is woken."""
 
     clock: Clock
     slept: list[float] = field(default_factory=list)
@@ -102,15 +102,15 @@ class Queue:
 
 
 def refuse(_: Callable[[], None]) -> None:
-    """Starts no thread, as during shutdown or where there are too many."""
+    """Start no thread, as during shutdown or with too many threads."""
     raise RuntimeError("can't start new thread")
 
 
 def hang(_: Callable[[], None]) -> None:
-    """Starts a thread that never gets to run."""
+    """Start a thread that never gets to run."""
 
 
 def runtime(clock: Clock, **changed: Any) -> Runtime:
-    """The real machine with the test's clock; other things of it as told. Without a real thread, no real waker."""
+    """Return the real machine with the test's clock and other changes. Without a real thread there is no real waker."""
     waker = {"waker": Bell} if changed.get("start") in (refuse, hang) else {}
     return replace(REAL, **{"clock": clock, **waker, **changed})

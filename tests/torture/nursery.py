@@ -1,4 +1,4 @@
-"""Where the processes of a fleet are forked, before any of them has a thread. They end with it, and it with its stdin.
+"""The process that forks a fleet, before any thread exists. The fleet ends with it, and it ends with its stdin.
 
 Each line of its input is a JSON object, the options of `serve` for one more process.
 """
@@ -121,7 +121,7 @@ def main() -> None:
     _end_with(os.getppid())
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave at once, also those of a stopped parent
-    logging.getLogger("maintenance").setLevel(logging.ERROR)  # that an answer is stale is what was done to it
+    logging.getLogger("maintenance").setLevel(logging.ERROR)  # the faults of the trial make answers stale
     import_module("maintenance.stores.postgres_session")
     slots = Slots(Path(sys.argv[1]))
     for line in iter(sys.stdin.readline, ""):

@@ -1,4 +1,4 @@
-"""What the processes of a fleet write down for whoever judges them: shared memory, a slot for each process."""
+"""Records of the processes of a fleet for the judge: shared memory with a slot for each process."""
 
 import mmap
 from collections.abc import Iterator
