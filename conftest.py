@@ -17,7 +17,7 @@ KINDS = ("postgresql", "sqlite", "memory")
 
 
 def pytest_configure() -> None:
-    """Hear Ctrl-C, here and in what the tests start, also in the background of a script, where a shell has it ignored.
+    """React to Ctrl-C, also in child processes, and also if a shell runs the tests in the background and ignores it.
 
     POSIX.1, Shell Command Language, section 2.11.
     """
@@ -35,7 +35,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def failing_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was told to a log whose filter raises, as one of the app's may."""
+    """The messages of a log whose filter raises, as a filter of an app may."""
     told: list[str] = []
 
     def fail(record: logging.LogRecord) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def line(what: str, measured: float, unit: str, *, limit: float | None = None, more: str = "") -> None:
-    """One figure, beside its limit where it has one."""
+    """One figure, beside its limit if it has one."""
     beside = "" if limit is None else f"  limit {limit:g}{unit:<4} {'ok' if measured <= limit else 'OVER'}"
     print(f"  {what:<46} {measured:8.2f} {unit:<4}{beside}{f'  ({more})' if more else ''}", flush=True)
 

@@ -1,4 +1,4 @@
-"""The tests' own instruments, because a broken one would prove anything."""
+"""The helpers of the tests. A broken one would let every test pass."""
 
 import socket
 import threading
@@ -14,15 +14,15 @@ import pytest
 from tests.support.ports import accepts
 from tests.support.postgres import DURABLE, Binaries, Server, installations, server
 from tests.support.relay import Relay
-from tests.support.servers import Running, alive, gunicorn, uvicorn, uwsgi, wsgiref
+from tests.support.servers import Running, alive, gunicorn, uvicorn, uwsgi
 from tests.support.waiting import eventually
 
 ASGI = "tests.support.plain_apps:asgi"
 WSGI = "tests.support.plain_apps:wsgi"
 
 
-def answered(connection: psycopg.Connection) -> list[object]:
-    """Ask in a thread; the answer is appended when it comes."""
+def ask_in_background(connection: psycopg.Connection) -> list[object]:
+    """Ask in a thread, which appends the answer to the list."""
     answers: list[object] = []
     threading.Thread(target=lambda: answers.append(connection.execute("SELECT 1").fetchone()), daemon=True).start()
     return answers
@@ -48,7 +48,7 @@ def test_the_server_is_not_run_by_root(postgres: Server) -> None:
 def test_a_frozen_server_hangs_and_a_thawed_one_goes_on(own_server: Server) -> None:
     with psycopg.connect(own_server.url()) as connection:
         own_server.freeze()
-        answers = answered(connection)
+        answers = ask_in_background(connection)
         assert accepts(own_server.port), "the kernel still accepts"
         with pytest.raises(AssertionError, match="not within"):
             eventually(lambda: answers, 0.3)
@@ -70,7 +70,7 @@ def test_a_killed_server_starts_again_with_what_was_committed() -> None:
         assert own.pid != first
 
 
-def test_databases_are_of_the_tests_own(database_url: str, migrated_url: str) -> None:
+def test_each_test_has_databases_of_its_own(database_url: str, migrated_url: str) -> None:
     with psycopg.connect(database_url) as empty, psycopg.connect(migrated_url) as migrated:
         assert empty.execute("SELECT to_regclass('public.platform_settings')").fetchone() == (None,)
         assert migrated.execute("SELECT key, value_bool FROM platform_settings").fetchall() == [
@@ -82,10 +82,10 @@ def test_a_cut_relay_holds_and_then_delivers(postgres: Server) -> None:
     with Relay(postgres.port) as relay, psycopg.connect(postgres.url(port=relay.port)) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
         relay.cut()
-        answers = answered(connection)
+        answers = ask_in_background(connection)
         with pytest.raises(AssertionError, match="not within"):
             eventually(lambda: answers, 0.3)
-        assert accepts(relay.port), "a cut network refuses nobody"
+        assert accepts(relay.port), "a cut network still accepts"
         relay.pass_()
         eventually(lambda: answers)
 
@@ -109,15 +109,11 @@ def test_a_relay_refuses_and_passes_again(postgres: Server) -> None:
     [
         pytest.param(partial(uvicorn, ASGI), 1, id="uvicorn"),
         pytest.param(partial(uvicorn, ASGI, workers=2), 2, id="uvicorn-2"),
-        pytest.param(partial(gunicorn, WSGI), 2, id="gunicorn-sync"),
-        pytest.param(partial(gunicorn, WSGI, preload=True), 2, id="gunicorn-preload"),
-        pytest.param(partial(gunicorn, WSGI, worker_class="gthread", threads=2), 2, id="gunicorn-gthread"),
-        pytest.param(partial(gunicorn, WSGI, worker_class="gevent"), 2, id="gunicorn-gevent"),
+        pytest.param(partial(gunicorn, WSGI), 2, id="gunicorn"),
         pytest.param(partial(uwsgi, WSGI), 2, id="uwsgi"),
-        pytest.param(partial(wsgiref, WSGI), 1, id="wsgiref"),
     ],
 )
-def test_servers_answer_from_their_workers_and_are_gone_afterwards(
+def test_a_server_answers_from_its_workers_and_leaves_no_process_behind(
     start: Callable[[], AbstractContextManager[Running]], workers: int
 ) -> None:
     with start() as running:

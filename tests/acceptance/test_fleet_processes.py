@@ -7,7 +7,10 @@ import pytest
 from tests.torture.fleet import Process
 from tests.torture.trial import Plan, Tally, Trial, trial
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a stopped process ends with its parent on Linux only")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="a stopped process ends with its parent on Linux only"),
+    pytest.mark.xdist_group("fleet"),
+]
 
 
 @pytest.fixture(scope="module")

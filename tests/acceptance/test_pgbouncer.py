@@ -1,4 +1,4 @@
-"""Behind a real PgBouncer, in each of its pool modes, with more clients than sessions where it shares them."""
+"""Behind a real PgBouncer, in each of its pool modes. Clients share server sessions if the mode allows it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -19,7 +19,7 @@ TTL = 1.0
 
 @pytest.fixture
 def pooled_url(request: pytest.FixtureRequest, postgres: Server, migrated_url: str) -> Iterator[str]:
-    """The test's database through a PgBouncer of the mode that is asked for."""
+    """The test's database through a PgBouncer in the mode of the parameter."""
     mode: PoolMode = request.param
     with pgbouncer(postgres, mode=mode) as port:
         yield postgres.url(migrated_url.rpartition("/")[2], port=port)

@@ -12,8 +12,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import anyio
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from maintenance import aset_maintenance, init_maintenance, set_maintenance
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
@@ -131,4 +129,3 @@ class _NamedASGI:
 
 wsgi = _NamedWSGI(WSGIMiddleware(_plain_wsgi))
 asgi = _NamedASGI(ASGIMiddleware(_plain_asgi, **_options))
-mounted = Starlette(routes=[Mount("/api", asgi)])

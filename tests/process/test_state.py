@@ -454,8 +454,8 @@ def test_close_admits_nothing_and_removes_the_row(state: MaintenanceState, store
 
 
 def test_close_keeps_the_row_until_the_requests_in_flight_have_ended(state: MaintenanceState, store: Store) -> None:
-    gate = MaintenanceMiddleware(wsgi, state)._admission
-    assert gate.in_flight is not None
+    admission = MaintenanceMiddleware(wsgi, state)._admission
+    assert admission.in_flight is not None
     state.wait_for_answer()
     mine = eventually(lambda: registered(store))
     entry = enter(admission.in_flight, "POST", "/slow", "", {}, 0.0)
@@ -511,9 +511,9 @@ def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store, monke
 
 def test_the_child_of_a_fork_reads_for_itself_and_leaves_its_parent_alone(sqlite_url: str) -> None:
     state = MaintenanceState(sqlite_url)
-    gate = MaintenanceMiddleware(wsgi, state)._admission
-    assert gate.in_flight is not None
-    enter(gate.in_flight, "GET", "/of-the-parent", "", {}, 0.0)
+    admission = MaintenanceMiddleware(wsgi, state)._admission
+    assert admission.in_flight is not None
+    enter(admission.in_flight, "GET", "/of-the-parent", "", {}, 0.0)
     state.wait_for_answer()
     mine = eventually(lambda: registered(state.store))
     reader, writer = os.pipe()

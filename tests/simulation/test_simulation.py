@@ -9,6 +9,8 @@ import pytest
 from tests.simulation.planted import PLANTED, caught, violated
 from tests.simulation.scenario import story, summary
 
+pytestmark = pytest.mark.xdist_group("simulation")
+
 RUNS = 100
 """In ten samples, so that a failure says where."""
 

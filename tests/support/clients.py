@@ -13,13 +13,10 @@ from wsgiref.util import setup_testing_defaults
 
 import anyio
 
-from tests.support.servers import Running
-from tests.support.waiting import eventually
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: names of headers in lower case."""
+    """A response; the names of its headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -27,7 +24,7 @@ class Answer:
 
     @property
     def pid(self) -> int:
-        """The process that answered, where the app says so."""
+        """The process that answered, if the app sends it."""
         return int(self.headers["x-pid"])
 
 
@@ -143,63 +140,65 @@ class Seen:
 
     sent: float
     done: float
-    pid: int
-    status: int
+    answer: Answer
+
+    @property
+    def status(self) -> int:
+        return self.answer.status
+
+    @property
+    def took(self) -> float:
+        return self.done - self.sent
 
 
 @dataclass(slots=True)
 class Crowd:
-    """Several clients that ask the same again and again; all of what they saw, and what failed."""
+    """Clients that ask for the same again and again, what they saw, and what failed.
 
+    Attributes:
+        get: One request.
+        seen: Every answer so far.
+        failures: Every request without an answer.
+    """
+
+    get: Callable[[], Answer]
     seen: deque[Seen] = field(default_factory=deque)
     failures: deque[str] = field(default_factory=deque)
 
-    def statuses(self, since: float) -> dict[int, set[int]]:
-        """The statuses of each process, for requests sent since a moment."""
-        found: dict[int, set[int]] = {}
-        for one in list(self.seen):
-            if one.sent >= since:
-                found.setdefault(one.pid, set()).add(one.status)
-        return found
+    def ask(self) -> int:
+        """Ask once, and return the status."""
+        sent = time.monotonic()
+        answer = self.get()
+        self.seen.append(Seen(sent, time.monotonic(), answer))
+        return answer.status
+
+    def since(self, moment: float, until: float = float("inf")) -> list[Seen]:
+        """Return what was sent since a moment, and answered before another."""
+        return [one for one in list(self.seen) if one.sent >= moment and one.done < until]
 
     def last(self, status: int) -> float:
-        """When the last request with this status was sent; -inf where none was."""
+        """When the last request with this status was sent; -inf if there was none."""
         return max((one.sent for one in list(self.seen) if one.status == status), default=float("-inf"))
 
 
 @contextmanager
-def crowd(running: Running, path: str = "/", *, clients: int = 4, pause: float = 0.01) -> Iterator[Crowd]:
-    """Clients in threads, until the block ends."""
-    found, over = Crowd(), threading.Event()
+def keep_asking(crowd: Crowd, *, clients: int = 4, pause: float = 0.01) -> Iterator[Crowd]:
+    """Have each client ask in a thread of its own until the block ends."""
+    over = threading.Event()
 
-    def client() -> None:
+    def work() -> None:
         while not over.wait(pause):
-            sent = time.monotonic()
             try:
-                answer = ask(running.port, path)
+                crowd.ask()
             except (OSError, http.client.HTTPException) as exc:
-                found.failures.append(repr(exc))
-                continue
-            found.seen.append(Seen(sent, time.monotonic(), answer.pid, answer.status))
+                crowd.failures.append(repr(exc))
 
-    threads = [threading.Thread(target=client, daemon=True) for _ in range(clients)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
-        yield found
+        yield crowd
     finally:
         over.set()
         for thread in threads:
             thread.join(15)
-
-
-def all_answer(
-    running: Running, found: Crowd, status: int, timeout: float = 15.0, *, since: float, processes: int = 2
-) -> None:
-    """Wait until each of so many processes that serve has answered with this status, sent since a moment."""
-
-    def everybody() -> bool:
-        told, serving = found.statuses(since), running.workers()
-        return len(serving) == processes and all(status in told.get(pid, ()) for pid in serving)
-
-    eventually(everybody, timeout, what=f"{status} from every process")

@@ -44,7 +44,7 @@ def run(*arguments: str, env: Mapping[str, str] = {}, timeout: float = 30.0) -> 
 
 @contextmanager
 def start(*arguments: str, env: Mapping[str, str] = {}) -> Iterator[subprocess.Popen[str]]:
-    """A command whose output is read while it runs; killed where it has not ended by then."""
+    """A command whose output is read while it runs. It is killed if it has not ended by the end of the block."""
     with subprocess.Popen(
         [*COMMAND, *arguments],
         env={**os.environ, "PYTHONUNBUFFERED": "1", **env},

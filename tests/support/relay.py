@@ -3,19 +3,17 @@
 import contextlib
 import socket
 import threading
-import time
 from typing import Self
 
 from tests.support.ports import free_port
 
 
 class Relay:
-    """Passes bytes between 127.0.0.1:`port` and a server, until told otherwise; use it as a context manager."""
+    """Passes bytes between 127.0.0.1:`port` and a server while its context lasts, until it is told to stop."""
 
     def __init__(self, upstream: int) -> None:
         """Relay to 127.0.0.1:`upstream`; nothing listens before `start`."""
         self.port = free_port()
-        self.delay = 0.0
         self._upstream = upstream
         self._open = threading.Event()
         self._open.set()
@@ -33,17 +31,17 @@ class Relay:
         self.refuse()
 
     def pass_(self) -> None:
-        """Forward everything, also what was held back meanwhile; listen again after `refuse`."""
+        """Forward everything, held-back bytes included, and listen again after `refuse`."""
         self._open.set()
         if self._listener is None:
             self._listen()
 
     def cut(self) -> None:
-        """Accept, and forward nothing in either direction, not even an end: what a lost network looks like."""
+        """Accept, and forward nothing in either direction, not even an end, as a lost network does."""
         self._open.clear()
 
     def refuse(self) -> None:
-        """Reset every connection and listen no more: what a dead server on a live host looks like."""
+        """End every connection and stop listening, as a live host with a dead server does."""
         listener, self._listener = self._listener, None
         if listener is not None:
             # A close alone leaves the port open for as long as another thread sits in accept().
@@ -56,6 +54,10 @@ class Relay:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self._open.set()
+
+    def forwards(self, source: socket.socket, chunk: bytes) -> bool:
+        """Return whether a chunk goes on to the other side. A relay that loses some overrides this."""
+        return True
 
     @property
     def connections(self) -> int:
@@ -98,10 +100,10 @@ class Relay:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(65_536):
+                forwarded = self.forwards(source, chunk)
                 self._open.wait()
-                if self.delay:
-                    time.sleep(self.delay)
-                sink.sendall(chunk)
+                if forwarded:
+                    sink.sendall(chunk)
         self._open.wait()
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -40,11 +40,11 @@ class Running:
 
     @property
     def log(self) -> str:
-        """What it has printed so far."""
+        """Everything that it has printed."""
         return Path(self._output.name).read_text(errors="replace")
 
     def workers(self) -> list[int]:
-        """The pids of the processes that serve; the one started, where it serves itself."""
+        """The pids of the processes that serve, which may be the one that was started."""
         with suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children()
             return [child.pid for child in children if _serves(child)] or [self.process.pid]
@@ -56,7 +56,7 @@ class Running:
             os.killpg(self.process.pid, number)
 
     def end(self) -> None:
-        """End the process group: asked first, killed after 10 s."""
+        """Terminate the process group, and kill it after 10 s."""
         self.signal(signal.SIGCONT)
         workers = self.workers()
         with suppress(ProcessLookupError):
@@ -71,7 +71,7 @@ class Running:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs or is stopped; a dead one that nobody has reaped is not alive."""
+    """Whether a process runs or is stopped. A zombie is dead."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -120,10 +120,10 @@ def uvicorn(
     """An ASGI app under uvicorn.
 
     Args:
-        app: Its import path, such as ``tests.apps:asgi``.
+        app: Its import path, such as ``tests.apps.fleet:asgi``.
         workers: Processes; with one, uvicorn serves in the process that was started.
-        env: Environment variables over this process's own.
-        options: More of uvicorn's options.
+        env: Environment variables, added to those of this process.
+        options: More options of uvicorn.
     """
     port = free_port()
     command = ["-m", "uvicorn", app, f"--port={port}", f"--workers={workers}", "--no-access-log", *options]
@@ -143,13 +143,13 @@ def gunicorn(
     """A WSGI app under gunicorn.
 
     Args:
-        app: Its import path, such as ``tests.apps:wsgi``.
+        app: Its import path, such as ``tests.apps.fleet:wsgi``.
         worker_class: ``sync``, ``gthread`` or ``gevent``.
         workers: Processes beside the master.
         threads: For each process, under ``gthread``.
         preload: Whether the master imports the app before it forks.
-        env: Environment variables over this process's own.
-        options: More of gunicorn's options.
+        env: Environment variables, added to those of this process.
+        options: More options of gunicorn.
     """
     port = free_port()
     command = [
@@ -170,9 +170,9 @@ def uwsgi(
     """A WSGI app under uWSGI, which imports it once and forks without Python's hooks.
 
     Args:
-        app: Its import path, such as ``tests.apps:wsgi``.
+        app: Its import path, such as ``tests.apps.fleet:wsgi``.
         workers: Processes beside the master.
-        env: Environment variables over this process's own.
+        env: Environment variables, added to those of this process.
     """
     port = free_port()
     command = [
@@ -181,9 +181,3 @@ def uwsgi(
         *("--master", "--enable-threads", "--die-on-term", "--need-app"),
     ]
     return _running(command, port, env)
-
-
-def wsgiref(app: str, *, env: Mapping[str, str] | None = None) -> AbstractContextManager[Running]:
-    """A WSGI app under the standard library's server, one thread for each request."""
-    port = free_port()
-    return _running(["-m", "tests.support.wsgiref_server", app, str(port)], port, env)

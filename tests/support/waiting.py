@@ -1,4 +1,4 @@
-"""Waiting for what another process or thread does, always with an end."""
+"""Waiting for another process or thread, always with a limit."""
 
 import time
 from collections.abc import Callable
@@ -11,10 +11,10 @@ def eventually(predicate: Callable[[], T], timeout: float = 10.0, *, interval: f
     """Ask until the answer is truthy, and return it.
 
     Args:
-        predicate: What is asked; an exception of it is not caught.
+        predicate: Called until it returns something truthy. Its exceptions pass.
         timeout: Seconds after which it is a failure.
         interval: Seconds between two questions.
-        what: What is waited for, for the failure's message.
+        what: The expected event, for the failure's message.
 
     Raises:
         AssertionError: The answer was falsy all along; the message holds the last one.

@@ -1,4 +1,4 @@
-"""A fleet as seen from outside: its processes, and what can be done to them."""
+"""A fleet as seen from outside: its processes, and the faults that can happen to them."""
 
 import json
 import signal
@@ -27,10 +27,10 @@ class Process:
     """A process of the fleet.
 
     Attributes:
-        slot: Where it writes down what it does.
+        slot: The slot in which it records its requests.
         when_stale: Its policy.
         ttl: Its lease, in seconds.
-        relay: What stands between it and the database; None for nothing.
+        relay: The relay between it and the database, if any.
         parent: The process that forked it; None for the nursery.
         pid: 0 until it runs.
         handle: It, and no later process or thread of the same number.
@@ -59,7 +59,7 @@ class Process:
 
 @dataclass
 class Fleet:
-    """Starts processes through a nursery, breaks them, and reads what they wrote down.
+    """Starts processes through a nursery, breaks them, and reads their records.
 
     Attributes:
         server: The database.
@@ -141,7 +141,7 @@ class Fleet:
             process.seen += 1
             yield sight
 
-    def newly_answered(self, process: Process) -> tuple[int, int]:
+    def count_answers(self, process: Process) -> tuple[int, int]:
         """How many requests it has let in and refused since the last look."""
         before, now = process.answered, (self.slots.admitted(process.slot), self.slots.refused(process.slot))
         process.answered = now

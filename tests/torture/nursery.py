@@ -1,4 +1,4 @@
-"""Where the processes of a fleet are forked, before any of them has a thread. They end with it, and it with its stdin.
+"""The process that forks a fleet, before any thread exists. The fleet ends with it, and it ends with its stdin.
 
 Each line of its input is a JSON object, the options of `serve` for one more process.
 """
@@ -74,7 +74,7 @@ class Member:
             time.sleep(random.uniform(0, 2 * self._pace))
 
     def _fork_if_asked(self) -> None:
-        child, parent = self._slots.asked_fork(self._slot), os.getpid()
+        child, parent = self._slots.take_fork(self._slot), os.getpid()
         if child is not None and os.fork() == 0:
             _end_with(parent)
             random.seed()
@@ -89,20 +89,20 @@ class Member:
             pass
         if close := getattr(body, "close", None):
             close()
-        self._slots.answered(self._slot, admitted=told == ["200 OK"])
+        self._slots.count(self._slot, admitted=told == ["200 OK"])
 
     def _handle(self, environ: Any, start_response: Callable[..., object]) -> list[bytes]:
         admitted = self._clock.last
-        until = REAL.clock() + self._slots.asked_linger(self._slot)
-        self._slots.saw(self._slot, Sight(admitted, REAL.clock()))
+        until = REAL.clock() + self._slots.take_linger(self._slot)
+        self._slots.record(self._slot, Sight(admitted, REAL.clock()))
         while REAL.clock() < until:
             time.sleep(0.02)
-            self._slots.saw(self._slot, Sight(admitted, REAL.clock()))
+            self._slots.record(self._slot, Sight(admitted, REAL.clock()))
         start_response("200 OK", [])
         return [b"page"]
 
 
-def _bear(slots: Slots, options: dict[str, Any]) -> None:
+def _fork(slots: Slots, options: dict[str, Any]) -> None:
     parent = os.getpid()
     if os.fork():
         return
@@ -121,11 +121,11 @@ def main() -> None:
     _end_with(os.getppid())
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead leave at once, also those of a stopped parent
-    logging.getLogger("maintenance").setLevel(logging.ERROR)  # that an answer is stale is what was done to it
+    logging.getLogger("maintenance").setLevel(logging.ERROR)  # the faults of the trial make answers stale
     import_module("maintenance.stores.postgres.session")
     slots = Slots(Path(sys.argv[1]))
     for line in iter(sys.stdin.readline, ""):
-        _bear(slots, json.loads(line))
+        _fork(slots, json.loads(line))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the processes of a fleet write down for whoever judges them: shared memory, a slot for each process."""
+"""Records of the processes of a fleet for the judge: shared memory with a slot for each process."""
 
 import mmap
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ class Slots:
         """Have the process of a slot fork; its child uses the slot `child`."""
         self._ints[slot * _WORDS + _FORK_INTO] = child + 1
 
-    def asked_fork(self, slot: int) -> int | None:
+    def take_fork(self, slot: int) -> int | None:
         """The slot of the child that is wanted, once."""
         asked = self._take(slot, _FORK_INTO)
         return asked - 1 if asked else None
@@ -66,7 +66,7 @@ class Slots:
         """Have the next handler of a slot's process take so long."""
         self._ints[slot * _WORDS + _LINGER] = int(seconds * 1000)
 
-    def asked_linger(self, slot: int) -> float:
+    def take_linger(self, slot: int) -> float:
         """How long a handler shall take, once."""
         return self._take(slot, _LINGER) / 1000
 
@@ -76,14 +76,14 @@ class Slots:
             self._ints[slot * _WORDS + word] = 0
         return asked
 
-    def saw(self, slot: int, sight: Sight) -> None:
+    def record(self, slot: int, sight: Sight) -> None:
         base = slot * _WORDS
         entries = self._ints[base + _ENTRIES]
         place = base + _HEADER + 2 * (entries % RING)
         self._floats[place], self._floats[place + 1] = sight
         self._ints[base + _ENTRIES] = entries + 1
 
-    def answered(self, slot: int, *, admitted: bool) -> None:
+    def count(self, slot: int, *, admitted: bool) -> None:
         self._ints[slot * _WORDS + (_ADMITTED if admitted else _REFUSED)] += 1
 
     def admitted(self, slot: int) -> int:

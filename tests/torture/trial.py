@@ -1,6 +1,6 @@
 """Flips of a fleet that is being broken, and whether what was proven of it was true.
 
-After a proof at time T, no process may admit a request whose check rests on a reading of the clock later than T, until
+After a proof at time T, no process may admit a request whose check read the clock later than T, until
 the flag is off again; with a drain, none may be seen in a handler later than T either.
 """
 
@@ -60,13 +60,13 @@ class Plan:
 
 @dataclass
 class Tally:
-    """What came out.
+    """The results so far.
 
     Attributes:
         flips: Flips on.
         outcomes: How many were proven, in which way, or were not, and why.
         instances: How instances were accounted for, over all proofs.
-        faults: What was done.
+        faults: How many processes had which fault.
         admitted: Requests let in.
         refused: Requests answered 503.
         violations: What must never be.
@@ -93,11 +93,11 @@ class Tally:
 
 
 def _why(instance: Instance, why: str) -> str:
-    return f"{instance.when_stale} instance {'is silent' if 'acknowledged' in why else 'has requests in flight'}"
+    return f"{instance.when_stale} instance {'is silent' if 'no reply' in why else 'has requests in flight'}"
 
 
 class Judge:
-    """Holds what was seen against what was proven."""
+    """Compares each sight with the proofs."""
 
     def __init__(self) -> None:
         self._proven: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
@@ -108,7 +108,7 @@ class Judge:
             self._proven[True].append((since, until))
 
     def wrong(self, sight: Sight) -> Iterator[str]:
-        """What of a sight must never have been."""
+        """Describe what contradicts a proof."""
         for what, at, drain in (("admitted", sight.admitted, False), ("ran a handler", sight.running, True)):
             proven = self._proven[drain]
             place = bisect(proven, (at, float("inf"))) - 1
@@ -177,7 +177,7 @@ class Trial:
         return bool(self._unfenceable(plan))
 
     def _hold_against(self, proof: Proof, plan: Plan) -> None:
-        """What was done before the flip decides the outcome."""
+        """Faults before the flip decide the outcome."""
         unfenceable = {one.pid for one in self._unfenceable(plan)}
         named = {instance.pid for instance, _ in proof.laggards}
         self._expect(bool(proof) is not bool(unfenceable), f"proven is {bool(proof)} with {unfenceable}: {proof}")
@@ -254,7 +254,7 @@ class Trial:
             for sight in self.fleet.new(process):
                 for wrong in self._judge.wrong(sight):
                     self._expect(False, f"{process.when_stale} process {process.pid} {wrong}")
-            admitted, refused = self.fleet.newly_answered(process)
+            admitted, refused = self.fleet.count_answers(process)
             self.tally.admitted += admitted
             self.tally.refused += refused
         self.fleet.bury(self._dead)
@@ -264,7 +264,7 @@ class Trial:
         time.sleep(self._chance.uniform(0.01, longest))
 
     def plan(self) -> Plan:
-        """What may happen next: four of ten flips meet a healthy fleet that only comes and goes."""
+        """Choose the faults of the next flip. In four of ten flips, processes only come and go."""
         chance, direct = self._chance, [one for one in self.fleet.members if one.relay is None]
         chance.shuffle(direct)
         kind = chance.choices(["healthy", "fenceable", "anything"], [4, 4, 2])[0]
