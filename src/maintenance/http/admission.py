@@ -117,7 +117,7 @@ class Admission:
             self._follow(state)
 
     def _follow(self, state: MaintenanceState) -> None:
-        # First, so that the state counts every request that it admits.
+        # Before its lease is used, so that the state counts every request that it admits.
         state.attach(self._source)
         self._state, self.lease, self.clock_call = state, state.lease, _split_call(state.clock)
         self.on_flip(state.lease.known)

@@ -49,10 +49,11 @@ WIRE: Final = Wire(
 
 def build_messages(response: Response, head: bool) -> tuple[Message, Message]:
     """Return the two messages of a refusal. A HEAD gets no body."""
-    headers = response._encoded  # noqa: SLF001 - the adapter keeps it there
-    if headers is None:
+    try:
+        headers = response._encoded  # noqa: SLF001 - the adapter keeps it there
+    except AttributeError:  # the first time; the standard responses are sent again and again
         headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-        object.__setattr__(response, "_encoded", headers)  # the standard responses are sent again and again
+        object.__setattr__(response, "_encoded", headers)
     # A copy, because a server or another middleware may change the list.
     start = {"type": "http.response.start", "status": response.status, "headers": headers.copy()}
     return start, {"type": "http.response.body", "body": b"" if head else response.body}

@@ -1,10 +1,17 @@
 """An HTTP response as a plain value."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+
+class _Encodable:
+    """A place, beside the fields, where the ASGI adapter keeps the headers as bytes once it has sent them."""
+
+    __slots__ = ("_encoded",)
+    _encoded: list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class Response(_Encodable):
     """An HTTP response as a plain value.
 
     Attributes:
@@ -16,5 +23,3 @@ class Response:
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
-    # The headers as bytes, which the ASGI adapter sets when it first sends the response.
-    _encoded: list[tuple[bytes, bytes]] | None = field(default=None, init=False, repr=False, compare=False)
