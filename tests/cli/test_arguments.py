@@ -101,7 +101,7 @@ def test_the_actor_is_the_user_at_the_host_even_if_the_user_has_no_name(monkeypa
         ("on --for 30", "for example 30m"),
         ("on --for 5m --until 2026-11-22T06:00Z", "not allowed with argument"),
         ("on --retry-after 99999999999", "between 0 and 2147483647"),
-        ("on --message 'a\x00b'", "message holds a NUL"),
+        ("on --message 'a\x00b'", "message has a NUL"),
         ("on --reason '" + "a" * 10_001 + "'", "at most 10000"),
         ("on --mode half", "invalid choice"),
         ("on --wait --presume-dead 0.5s", "1s or more"),

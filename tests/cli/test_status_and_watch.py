@@ -94,4 +94,4 @@ def test_watch_reports_to_machines_why_the_database_is_away(url: str):
     event = build_event_json(next(events), "a store", now=dt.datetime.now(dt.UTC))
     state.close()
     assert (event["event"], event["store"]) == ("store", "a store")
-    assert "gone" in event["error"]
+    assert "missing" in event["error"]

@@ -206,7 +206,7 @@ def test_a_database_that_goes_away_during_the_wait_is_the_verdict(url: str, cli:
     assert done.status == 4
     for output in (done.out, done.err):
         assert path.name in output
-        assert "gone" in output
+        assert "missing" in output
 
 
 # The command that checks again.

@@ -403,9 +403,7 @@ _UPSERT: LiteralString = (
         ("UPDATE platform_settings SET drain_revision = 0", 0),
     ],
 )
-def test_a_change_by_raw_sql_takes_the_next_revision(
-    migrated: Connection, statement: LiteralString, taken: int
-) -> None:
+def test_a_change_by_raw_sql_is_a_new_revision(migrated: Connection, statement: LiteralString, taken: int) -> None:
     migrated.execute("UPDATE platform_settings SET updated_at = 'epoch'")
     before = revision(migrated)
     migrated.execute(statement)
