@@ -307,6 +307,8 @@ def test_the_first_request_past_each_ttl_reads_and_waits_for_no_thread(
     unthreaded: MaintenanceState, faulty: FaultyStore, clock: Clock, waits: Waits
 ) -> None:
     assert is_open(unthreaded.wait_for_answer())
+    starting = watcher_of(unthreaded).thread is Thread.STARTING
+    assert waits.waited == ([5.0] if starting else []), "only a thread that is starting may read first"
     assert [unthreaded.peek() is not None for _ in range(3)] == [True] * 3
     assert faulty.reads == 1
     switch_on(faulty)
