@@ -15,10 +15,9 @@ from maintenance.process.lifecycle import LEAVE_LIMIT
 from maintenance.process.waiting import PATIENCE, SHORT_PATIENCE
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clock import Bell, Clock, Queue, Waits, hang, refuse, runtime
-from tests.support.entering import enter, is_open
+from tests.support.entering import is_open
 from tests.support.faulty import FaultyStore
-from tests.support.life import watcher_of
-from tests.support.plain_apps import wsgi
+from tests.support.life import enter_request, watcher_of
 from tests.support.waiting import eventually
 
 TTL = 10.0
@@ -391,12 +390,10 @@ def test_leave_removes_the_row_unless_a_thread_or_a_request_still_needs_it(
     faulty: FaultyStore, start: Any, in_flight: int, left: int
 ) -> None:
     state = MaintenanceState(faulty, runtime=runtime(Clock(), start=start))
-    table = MaintenanceMiddleware(wsgi, state)._admission.in_flight
-    assert table is not None
     state.start()
     read(state)
     for _ in range(in_flight):
-        enter(table, "GET", "/", "", {}, 1000.0)
+        enter_request(state)
     state.leave()
     assert (rows(faulty), faulty.open) == (left, left)
 
