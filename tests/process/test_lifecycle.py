@@ -170,7 +170,6 @@ def test_a_first_request_waits_for_the_next_life_when_the_process_leaves(
 ) -> None:
     switch_on(faulty)
     state = hanging()
-
     waits.once = [state.leave, lambda: None, lambda: read(state)]  # the second wait is that of `leave`
     assert not is_open(state.wait_for_answer())
     assert clock.now == 1000.0 + LEAVE_LIMIT
@@ -248,13 +247,15 @@ def test_other_requests_wait_a_tenth_of_a_second_from_when_the_read_was_sent(
     stale: MaintenanceState, waits: Waits, clock: Clock, sent: float | None, waited: float
 ) -> None:
     def wait_too() -> None:
-        watcher_of(stale).trying_since = None if sent is None else clock.now - sent
-        assert admits(stale.wait_for_answer(), clock)
-        assert not stale.lease.failing  # so short a wait proves nothing about the store
+        for _ in range(2):
+            watcher_of(stale).trying_since = None if sent is None else clock.now - sent
+            assert admits(stale.wait_for_answer(), clock)
+            assert not stale.lease.failing  # so short a wait proves nothing about the store
+            clock.now = stale.lease.current.deadline
 
     waits.once = [wait_too]
     stale.wait_for_answer()
-    assert waits.waited == [PATIENCE, pytest.approx(waited)]
+    assert waits.waited == [PATIENCE, *[pytest.approx(waited)] * 2]
 
 
 def test_a_request_that_is_ended_while_it_waits_leaves_the_long_wait_to_the_next(
