@@ -1,4 +1,4 @@
-"""The process's default state: where it comes from, and when."""
+"""The default state of a process, and the functions that use it."""
 
 import datetime as dt
 import functools
@@ -296,7 +296,7 @@ def test_the_second_thread_gets_the_state_that_the_first_has_built(monkeypatch: 
     first = MaintenanceState(MemoryStore())
 
     class Taken:
-        """The lock, which the first thread held while it was building."""
+        """The lock. The first thread had it while it built the state."""
 
         def __enter__(self) -> None:
             api._state = first
@@ -317,7 +317,7 @@ def test_a_child_waits_for_no_lock_of_its_parent(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_child_that_has_its_parents_pid_builds_a_state_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a pid namespace of its own. The thread that held the lock is not in the child."""
+    """As in a pid namespace of its own. The thread that has the lock is not in the child."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
     with api._lock():
         child = os.fork()

@@ -1,4 +1,4 @@
-"""The app's functions and the middlewares learn of each change once, in whatever thread it is found."""
+"""Each change reaches the callbacks and the middlewares once, from any thread."""
 
 import threading
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture
-def called(threadless: MaintenanceState) -> list[Snapshot]:
-    """What the last callback of `threadless` was called with."""
+def called() -> list[Snapshot]:
+    """The snapshots that the callback of a test was called with."""
     return []
 
 

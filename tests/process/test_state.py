@@ -1,4 +1,4 @@
-"""What a process's own code calls, over the real stores; and what is refused before anything is written."""
+"""The calls of the app's code, over the real stores, and the arguments that are refused before anything is written."""
 
 import builtins
 import datetime as dt
@@ -29,7 +29,7 @@ from tests.support.clients import call_wsgi
 from tests.support.clock import Bell, Clock, refuse, runtime
 from tests.support.entering import enter, is_open
 from tests.support.faulty import FaultyStore
-from tests.support.life import watcher_of
+from tests.support.life import enter_request, watcher_of
 from tests.support.plain_apps import wsgi
 from tests.support.waiting import eventually
 
@@ -65,7 +65,7 @@ def flip(store: Store, enabled: bool, **details: Any) -> Snapshot:
     return MaintenanceState(store, register=False).set(enabled, **details)
 
 
-# What is refused at construction
+# Options that are refused
 
 
 @pytest.mark.parametrize(
@@ -454,11 +454,9 @@ def test_close_admits_nothing_and_removes_the_row(state: MaintenanceState, store
 
 
 def test_close_keeps_the_row_until_the_requests_in_flight_have_ended(state: MaintenanceState, store: Store) -> None:
-    admission = MaintenanceMiddleware(wsgi, state)._admission
-    assert admission.in_flight is not None
     state.wait_for_answer()
     mine = eventually(lambda: registered(store))
-    entry = enter(admission.in_flight, "POST", "/slow", "", {}, 0.0)
+    entry = enter_request(state)
     state.close()
     assert registered(store) == mine
     entry.clear()
@@ -511,9 +509,7 @@ def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store, monke
 
 def test_the_child_of_a_fork_reads_for_itself_and_leaves_its_parent_alone(sqlite_url: str) -> None:
     state = MaintenanceState(sqlite_url)
-    admission = MaintenanceMiddleware(wsgi, state)._admission
-    assert admission.in_flight is not None
-    enter(admission.in_flight, "GET", "/of-the-parent", "", {}, 0.0)
+    enter_request(state)
     state.wait_for_answer()
     mine = eventually(lambda: registered(state.store))
     reader, writer = os.pipe()

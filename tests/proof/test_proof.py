@@ -177,7 +177,7 @@ def test_the_least_numbers_that_are_right_are_accepted() -> None:
     assert judge(fleet(intact=False), least, elapsed=0.0)
 
 
-# What is refused
+# Arguments that are refused
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class Waits:
     Attributes:
         waited: The seconds that each wait was allowed.
         meanwhile: Called during each wait.
-        once: Called during one wait each, in order, instead of `meanwhile`.
+        once: Called during one wait each, in order, before `meanwhile` is.
     """
 
     clock: Clock

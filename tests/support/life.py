@@ -12,8 +12,11 @@ from maintenance.process.life import Event
 from maintenance.process.listeners import Listeners
 from maintenance.process.watcher import Watcher
 from maintenance.proof.membership import Membership
+from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clock import Clock, Sleeper, runtime
+from tests.support.entering import enter
 from tests.support.faulty import FaultyStore
+from tests.support.plain_apps import wsgi
 
 ON = Change(enabled=True, details=Details())
 
@@ -25,11 +28,18 @@ def watcher_of(state: MaintenanceState) -> Watcher:
     return watcher
 
 
+def enter_request(state: MaintenanceState) -> list[Any]:
+    """Enter a request into a middleware of a state; it leaves when the entry is cleared."""
+    table = MaintenanceMiddleware(wsgi, state)._admission.in_flight
+    assert table is not None
+    return enter(table, "POST", "/slow", "", {}, 0.0)
+
+
 class Life:
     """A watcher without its thread, and its only middleware and listener.
 
     Attributes:
-        load: What is in flight; None if it is not tracked.
+        load: The requests in flight; None if they are not tracked.
         tries: How many tries have ended.
         after_try: Called after each.
         high: Which random number comes, from 0.0 for the lowest to 1.0.
