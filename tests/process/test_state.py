@@ -195,6 +195,18 @@ def test_an_own_write_counts_at_once_and_renews_no_lease(threadless: Maintenance
     assert threadless.lease.current.deadline == until
 
 
+def test_an_own_write_wakes_the_thread_which_reads_only_if_the_last_read_failed(
+    threadless: MaintenanceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threadless.wait_for_answer()
+    reads: list[bool] = []
+    monkeypatch.setattr(watcher_of(threadless), "wake", lambda *, read=True: reads.append(read))
+    threadless.set(True)
+    threadless.lease.fail("away")
+    threadless.set(False)
+    assert reads == [False, True]
+
+
 def test_a_write_that_hangs_is_ended_from_another_thread(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import psycopg
 
