@@ -179,7 +179,7 @@ PLANTED: Final = {
     "entering the request after asking the flag": Plant(
         ((MaintenanceMiddleware, "__call__", _enters_after_asking),),
         "unrest",
-        {"when_stale": "serve", "handling": 0.02, "weather": Weather(unrest=0.2, longest=2.0), **BUSY},
+        {"when_stale": "serve", "ttl": 2.0, "gap": 0.05, "handling": 0.5, "weather": Weather(unrest=0.2, longest=2.0)},
     ),
     "reading the clock after the flag": Plant(
         ((MaintenanceMiddleware, "__call__", _reads_the_clock_after_the_flag),), "unrest", {"when_stale": "serve"}
