@@ -518,3 +518,13 @@ def test_a_revision_in_memory_grows_also_after_one_that_was_set() -> None:
     assert flip(store.connect(), OFF) == 10
     store.row = Row(True, {}, None)
     assert flip(store.connect(), OFF) == 11
+
+
+def test_the_row_in_memory_can_be_read_replaced_and_deleted() -> None:
+    store = MemoryStore()
+    before = store.row
+    assert before is not None
+    store.row = replace(before, value_bool=True, revision=7)
+    assert store.row == replace(before, value_bool=True, revision=7)
+    store.row = None
+    assert store.connect().read().row is None
