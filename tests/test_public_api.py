@@ -71,7 +71,7 @@ CALLABLES = {
 VALUES = {
     "Snapshot": (
         "*, enabled, mode='full', message=None, until=None, retry_after=None, actor=None, reason=None, revision=0, "
-        "updated_at=None, updated_by=None, source='store', read_at=0.0"
+        "updated_at=None, updated_by=None, source='store', read_at=0.0, problems=()"
     ),
     "Request": "method, path, headers=..., client=None",
     "Response": "status, headers, body",

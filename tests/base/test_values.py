@@ -1,7 +1,7 @@
-"""Wrong values are refused before they are written, and a wrong row is named when it is read."""
+"""Wrong values are refused before they are written, and named when they are read."""
 
 import datetime as dt
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 from uuid import UUID
 
@@ -68,11 +68,11 @@ def test_times_are_stored_in_utc_and_come_back() -> None:
     until = NOON.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=30)))
     stored = Details(until=until).to_json()
     assert stored == {"until": "2026-11-21T12:00:00+00:00"}
-    assert Details.from_json(stored).until == NOON
+    assert Details.from_json(stored) == (Details(until=NOON), ())
 
 
 def test_names_of_newer_versions_are_left_alone() -> None:
-    assert Details.from_json({"colour": "red", "message": "hi", "actor": None}) == Details(message="hi")
+    assert Details.from_json({"colour": "red", "message": "hi", "actor": None}) == (Details(message="hi"), ())
 
 
 @pytest.mark.parametrize(
@@ -81,19 +81,61 @@ def test_names_of_newer_versions_are_left_alone() -> None:
         (Row(None, {}, 1), "value_bool of 'maintenance_mode' is None: set it to true or false"),
         (Row(1, {}, 1), "value_bool of 'maintenance_mode' is 1"),
         (Row(True, {}, None), "revision of 'maintenance_mode' is None: run `maintenance migrate`"),
-        (Row(True, None, 1), "details of 'maintenance_mode' is wrong: details is None: use a JSON object"),
-        (Row(True, [], 1), r"details is \[\]"),
-        (Row(True, {"mode": "half"}, 1), "mode is 'half'"),
-        (Row(True, {"retry_after": 2.5}, 1), "retry_after is a float"),
-        (Row(True, {"until": "soon"}, 1), "details of 'maintenance_mode' is wrong"),
-        (Row(True, {"until": 5}, 1), "details of 'maintenance_mode' is wrong"),
-        (Row(True, {"until": "2026-11-21T12:00:00"}, 1), "names no time zone"),
-        (Row(True, {"message": {"a": 1}}, 1), "message is a dict"),
     ],
 )
-def test_a_wrong_row_names_its_column(row: Row, says: str) -> None:
+def test_a_wrong_flag_is_an_error_that_names_its_column(row: Row, says: str) -> None:
     with pytest.raises(FlagError, match=says):
         row.snapshot(read_at=0.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"mode": "half"}, "mode is 'half': use 'full' or 'read_only'"),
+        ({"mode": ["full"]}, "mode is ['full']: use"),
+        ({"retry_after": 2.5}, "retry_after is a float: use whole seconds"),
+        ({"until": "soon"}, "until is 'soon': use an ISO 8601 time with a time zone, such as '2031-05-01T12"),
+        ({"until": 5}, "until is 5: use an ISO"),
+        ({"until": "2026-11-21T12:00:00"}, "until is '2026-11-21T12:00:00': use an ISO 8601 time with a time zone"),
+        ({"until": "9999-12-31T23:59:59-01:00"}, "until is 9999-12-31 23:59:59-01:00, which is outside"),
+        ({"message": {"a": 1}}, "message is a dict"),
+        ({"message": "x" * (MAX_TEXT + 1)}, f"message has {MAX_TEXT + 1} characters: use at most"),
+        ({"actor": 7}, "actor is a int"),
+        ({"reason": "\ud83d"}, "reason has a NUL or half of a surrogate pair"),
+    ],
+)  # fmt: skip
+def test_a_wrong_detail_counts_as_absent_and_the_right_ones_are_kept(wrong: dict[str, Any], problem: str) -> None:
+    right = {
+        "mode": "read_only",
+        "message": "m",
+        "until": NOON.isoformat(),
+        "retry_after": 9,
+        "actor": "a",
+        "reason": "r",
+    }
+    found = Row(True, right | wrong, 4, NOON, UUID(int=7)).snapshot(read_at=3.5)
+    kept = {name: value for name, value in right.items() if name not in wrong}
+    assert replace(found, problems=()) == Row(True, kept, 4, NOON, UUID(int=7)).snapshot(read_at=3.5)
+    assert (len(found.problems), found.problems[0][: len(problem)]) == (len(wrong), problem)
+
+
+@pytest.mark.parametrize("details", [None, [], "no JSON", 5])
+def test_details_that_are_no_object_are_empty(details: object) -> None:
+    found = Row(True, details, 4).snapshot(read_at=0.0)
+    assert found == Snapshot(enabled=True, revision=4, problems=found.problems)
+    assert [problem.partition(": ")[2] for problem in found.problems] == ["use a JSON object, such as {}"]
+
+
+def test_a_time_or_a_user_that_is_wrong_counts_as_absent() -> None:
+    naive = NOON.replace(tzinfo=None)
+    for when, who, problems in (
+        ("infinity", None, ("updated_at is 'infinity': set it to the current time",)),
+        (naive, "ann", (f"updated_at is {naive!r}: set", "updated_by is 'ann': set it to a UUID, or to NULL")),
+    ):
+        found = Row(True, {"message": "m"}, 4, when, who).snapshot(read_at=0.0)
+        assert (found.message, found.updated_at, found.updated_by) == ("m", None, None)
+        assert all(map(str.startswith, found.problems, problems))
+        assert len(found.problems) == len(problems)
 
 
 def test_a_missing_row_is_told_with_what_to_do() -> None:
@@ -121,7 +163,7 @@ def test_details_that_were_just_written_are_not_checked_again(monkeypatch: pytes
     written = Details(message="m", until=NOON.astimezone(dt.timezone(dt.timedelta(hours=5))), retry_after=9)
     row = Row(True, written.to_json(), 4)
     parsed = row.snapshot(read_at=1.0)
-    monkeypatch.setattr(Details, "from_json", lambda stored: Details(message=f"parsed {stored}"))
+    monkeypatch.setattr(Details, "from_json", lambda stored: (Details(message=f"parsed {stored}"), ()))
     reused = row.snapshot(read_at=1.0, written=written)
     assert reused == parsed
     assert reused.until is not None
@@ -141,19 +183,21 @@ def test_values_cannot_be_changed(value: Any) -> None:
 LONG = "x" * 1_000_000
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        Row(LONG, {}, 1),
-        Row(True, {}, LONG),
-        Row(True, LONG, 1),
-        Row(True, {"mode": LONG}, 1),
-        Row(True, {"mode": {"a": [LONG]}}, 1),
-        Row(True, {"until": LONG}, 1),
-        Row(True, {"retry_after": 10**4000}, 1),
-    ],
-)
-def test_a_wrong_row_is_not_quoted_whole(row: Row) -> None:
-    with pytest.raises(FlagError, match=r"\.\.\.: ") as caught:
-        row.snapshot(read_at=0.0)
-    assert len(str(caught.value)) < 300
+def test_a_detail_that_python_cannot_show_counts_as_absent() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    found = Row(True, {"mode": nested, "retry_after": 10**5000, "message": "m"}, 4).snapshot(read_at=0.0)
+    assert (found.message, [problem.partition(":")[0] for problem in found.problems]) == (
+        "m", ["mode is a list", "retry_after is a int"],
+    )  # fmt: skip
+
+
+def test_a_wrong_row_is_not_quoted_whole() -> None:
+    details = {"mode": LONG, "until": LONG, "retry_after": 10**4000, "message": LONG, "actor": LONG, "reason": LONG}
+    assert len("; ".join(Row(True, details, 1, LONG, LONG).snapshot(read_at=0.0).problems)) < 1500
+    assert len(Row(True, LONG, 1).snapshot(read_at=0.0).problems[0]) < 300
+    for row in (Row(LONG, {}, 1), Row(True, {}, LONG)):
+        with pytest.raises(FlagError, match=r"\.\.\.: ") as caught:
+            row.snapshot(read_at=0.0)
+        assert len(str(caught.value)) < 300

@@ -37,11 +37,38 @@ def test_status_shows_a_message_that_the_terminal_cannot_show_escaped(url: str):
 
 
 def test_status_and_fleet_name_the_column_that_is_wrong(url: str, cli: Cli):
-    change(url, "UPDATE platform_settings SET details = '[]'")
+    change(url, "UPDATE platform_settings SET value_bool = NULL")
     for command in ("status", "fleet"):
         done = cli(command)
         assert done.status == 1
-        assert "platform_settings.details" in done.err
+        assert "platform_settings.value_bool" in done.err
+
+
+WRONG = 'UPDATE platform_settings SET value_bool = 1, details = \'{"mode": "FULL", "message": "soon"}\''
+PROBLEM = "mode is 'FULL': use 'full' or 'read_only'"
+
+
+def test_status_names_details_that_are_wrong_and_ignored(url: str, cli: Cli):
+    change(url, WRONG)
+    done = cli("status")
+    assert (done.status, done.err) == (3, "")
+    assert "maintenance is ON in " in done.out
+    for line in ("mode        full (all requests are refused)", "message     soon", f"problems    {PROBLEM}"):
+        assert f"\n  {line}\n" in done.out
+    [shown] = cli("status", "--json").json
+    assert (shown["enabled"], shown["message"], shown["problems"], shown["problem"]) == (True, "soon", [PROBLEM], None)
+    assert cli("fleet", "--json").json[0]["flag"]["problems"] == [PROBLEM]
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_watch_names_details_that_are_wrong_and_ignored(url: str, cli: Cli, option: list[str]):
+    output = Acting({
+        ("maintenance is OFF" if not option else '"enabled": false'): lambda: change(url, WRONG),
+        PROBLEM: lambda: signal.raise_signal(signal.SIGINT),
+    })  # fmt: skip
+    done = cli("watch", *option, output=output)
+    assert done.status == 0
+    assert "soon" in done.lines[-1]
 
 
 def test_watch_shows_the_flag_then_each_change_until_ctrl_c(each_url: str):

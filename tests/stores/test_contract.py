@@ -1,6 +1,8 @@
 """One contract for every store: the same tests over PostgreSQL, SQLite and memory."""
 
 import datetime as dt
+import json
+import logging
 import os
 import sqlite3
 import time
@@ -13,8 +15,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from maintenance import MaintenanceState
 from maintenance.base.runtime import SocketWaker
-from maintenance.base.values import KEY, SENTINEL, Change, Details, Row
+from maintenance.base.values import KEY, MAX_TEXT, SENTINEL, Change, Details, Row
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.stores import MemoryStore, PostgresStore, Session, SQLiteStore, Store, open_store
 from tests.stores.helpers import LONG, OFF, ON, flip, in_child, in_thread, instance, read, run_sql, snapshot, succeeded
@@ -44,10 +47,13 @@ class ByHand:
     def spoil_row(self) -> None:
         self._write(Row(None, {}, 1), f"UPDATE platform_settings SET value_bool = NULL WHERE key = '{KEY}'")
 
-    def spoil_details(self) -> None:
-        details = {"retry_after": "soon"}
-        sql = f"""UPDATE platform_settings SET details = '{{"retry_after": "soon"}}' WHERE key = '{KEY}'"""
-        self._write(Row(True, details, 1), sql)
+    def switch_on(self, details: object) -> None:
+        sql = f"UPDATE platform_settings SET value_bool = true, details = '{json.dumps(details)}' WHERE key = '{KEY}'"
+        self._write(Row(True, details, self._next_revision()), sql)
+
+    def _next_revision(self) -> int:
+        with closing(self._store.connect()) as session:
+            return snapshot(session).revision + 1
 
     def _write(self, row: Row | None, sql: str) -> None:
         if isinstance(self._store, MemoryStore):
@@ -85,11 +91,11 @@ def test_every_detail_comes_back_as_it_was_written(session: Session, other: Sess
     who = uuid4()
     written = session.write(Change(enabled=True, details=EVERYTHING, updated_by=who))
     assert written == read(session) == read(other)
-    assert Details.from_json(written.details) == EVERYTHING
+    assert Details.from_json(written.details) == (EVERYTHING, ())
     assert written.snapshot(read_at=0.0) == written.snapshot(read_at=0.0, written=EVERYTHING)
     assert (written.value_bool, written.updated_by) == (True, who)
     row = session.write(OFF)
-    assert (row.value_bool, Details.from_json(row.details), row.updated_by) == (False, Details(), None)
+    assert (row.value_bool, Details.from_json(row.details), row.updated_by) == (False, (Details(), ()), None)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,6 @@ def test_the_same_change_again_keeps_the_revision(session: Session) -> None:
     [
         (ByHand.remove_row, "no row 'maintenance_mode'"),
         (ByHand.spoil_row, "value_bool"),
-        (ByHand.spoil_details, "details"),
     ],
 )
 def test_a_missing_or_wrong_row_is_named_and_a_write_repairs_it(
@@ -140,6 +145,56 @@ def test_a_missing_or_wrong_row_is_named_and_a_write_repairs_it(
         snapshot(session)
     assert flip(session) > before
     assert snapshot(session).enabled is True
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"mode": "FULL"}, "mode is 'FULL': use 'full' or 'read_only'"),
+        ({"until": "2031-05-01T12:30:00"}, "until is '2031-05-01T12:30:00': use an ISO 8601 time with a time zone"),
+        ({"retry_after": 60.0}, "retry_after is a float"),
+        ({"reason": 5}, "reason is a int"),
+        ({"actor": "x" * (MAX_TEXT + 1)}, f"actor has {MAX_TEXT + 1} characters"),
+    ],
+)
+def test_a_flip_by_hand_counts_and_so_do_its_right_details(
+    session: Session, by_hand: ByHand, wrong: dict[str, object], problem: str
+) -> None:
+    by_hand.switch_on({"message": "m", "a newer detail": 1, **wrong})
+    found = snapshot(session)
+    assert (found.enabled, found.mode, found.message) == (True, "full", "m")
+    assert [one[: len(problem)] for one in found.problems] == [problem]
+    assert session.fleet().reading.snapshot(read_at=0.0) == found
+    flip(session)
+    assert snapshot(session).problems == ()
+
+
+@pytest.mark.parametrize("details", [[], "text", None, 5])
+def test_a_flip_by_hand_counts_whatever_its_details_are(session: Session, by_hand: ByHand, details: object) -> None:
+    by_hand.switch_on(details)
+    found = snapshot(session)
+    assert (found.enabled, found.mode, found.message) == (True, "full", None)
+    assert found.problems == (f"details is {details!r}: use a JSON object, such as {{}}",)
+
+
+def test_a_fleet_follows_a_flip_by_hand_with_wrong_details_and_names_them_once(
+    store: Store, by_hand: ByHand, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "maintenance")
+    with closing(MaintenanceState(store, ttl=0.3)) as state:
+        assert state.enabled is False
+        for mode in ("FULL", "HALF"):
+            by_hand.switch_on({"mode": mode, "message": "m"})
+            eventually(lambda mode=mode: mode in str(state.status().snapshot.problems))
+            status = state.status()
+            assert (status.condition, status.last_error, status.snapshot.enabled) == ("fresh", None, True)
+            eventually(lambda status=status: state.lease.known.read_at > status.snapshot.read_at + 0.5)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert lines[0] == (
+        f"maintenance: the flag is followed (maintenance on at revision {status.snapshot.revision - 1}), "
+        "but wrong values in its row are ignored: mode is 'FULL': use 'full' or 'read_only'"
+    )
 
 
 def test_migrating_again_resets_nothing(store: Store, session: Session) -> None:
@@ -409,7 +464,7 @@ def test_two_processes_see_each_other(shared_url: str) -> None:
 
     assert succeeded(in_child(write))
     with closing(open_store(shared_url).connect()) as session:
-        assert Details.from_json(read(session).details) == EVERYTHING
+        assert Details.from_json(read(session).details) == (EVERYTHING, ())
 
 
 def test_a_session_survives_a_fork_whose_child_abandons_it(shared_url: str, waker: SocketWaker) -> None:

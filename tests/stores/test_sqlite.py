@@ -160,11 +160,20 @@ def test_only_0_and_1_are_a_flag(sqlite_url: str, opened: Session, value: str) -
     assert opened.write(OFF).value_bool is False
 
 
-@pytest.mark.parametrize("details", ["", "{", "[]", "null", '{"mode": "off"}', "[" * 100_000])
-def test_names_details_that_are_wrong(sqlite_url: str, opened: Session, details: str) -> None:
-    run_sql(sqlite_url, f"UPDATE platform_settings SET details = '{details}'")
-    with pytest.raises(StoreError, match="details"):
-        snapshot(opened)
+@pytest.mark.parametrize("details", ["", "{", "null", "soon", "[" * 100_000], ids=range(5))
+def test_a_flip_counts_whose_details_python_cannot_parse(sqlite_url: str, opened: Session, details: str) -> None:
+    run_sql(sqlite_url, f"UPDATE platform_settings SET value_bool = 1, details = '{details}'")
+    found = snapshot(opened)
+    assert found.enabled
+    assert [problem.partition(": ")[2] for problem in found.problems] == ["use a JSON object, such as {}"]
+
+
+def test_a_flip_counts_whose_details_are_in_another_encoding(sqlite_url: str, opened: Session) -> None:
+    details = '{"message": "Zurück", "retry_after": 9}'.encode("latin-1").hex()
+    run_sql(sqlite_url, f"UPDATE platform_settings SET value_bool = 1, details = CAST(x'{details}' AS TEXT)")
+    found = snapshot(opened)
+    assert (found.enabled, found.retry_after, found.message) == (True, 9, None)
+    assert [problem[:13] for problem in found.problems] == ["message has a"]
 
 
 @pytest.mark.parametrize(
@@ -183,15 +192,27 @@ def test_reads_the_times_that_sqlite_writes(sqlite_url: str, opened: Session) ->
         assert read(opened).updated_at == dt.datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=dt.UTC)
 
 
-@pytest.mark.parametrize("assignment", ["updated_at = 'yesterday'", "updated_by = 'alice'"])
-def test_names_a_time_or_a_user_that_is_wrong(sqlite_url: str, opened: Session, assignment: str) -> None:
+@pytest.mark.parametrize(
+    ("assignment", "problem"),
+    [
+        ("updated_at = 'yesterday'", "updated_at is 'yesterday': set it to the current time"),
+        ("updated_at = '20260102T030405'", "updated_at is datetime.datetime(2026, 1, 2, 3, 4, 5): set"),
+        ("updated_at = 5, details = CAST(5 AS BLOB)", "details is 5"),
+        ("updated_by = 'alice'", "updated_by is 'alice': set it to a UUID, or to NULL"),
+        ("updated_by = x'00'", "updated_by is b'\\x00'"),
+    ],
+)
+def test_a_flip_counts_whose_time_or_user_is_wrong(
+    sqlite_url: str, opened: Session, assignment: str, problem: str
+) -> None:
     with closing(sqlite3.connect(path_of(sqlite_url), isolation_level=None)) as careless:
         careless.execute("PRAGMA ignore_check_constraints = ON")
-        careless.execute(f"UPDATE platform_settings SET {assignment}")
-    with pytest.raises(StoreError, match="updated_at or updated_by of 'maintenance_mode' is wrong"):
-        opened.read()
+        careless.execute(f"UPDATE platform_settings SET value_bool = 1, {assignment}")
+    found = snapshot(opened)
+    assert found.enabled
+    assert found.problems[0].startswith(problem)
     opened.write(ON)
-    assert snapshot(opened).enabled is True
+    assert snapshot(opened).problems == ()
 
 
 def test_says_that_the_file_is_locked(sqlite_url: str, opened: Session) -> None:

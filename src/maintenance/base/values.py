@@ -2,11 +2,13 @@
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, NamedTuple, Self, get_args
+from typing import Any, Final, Literal, NamedTuple, Self, TypeGuard, get_args
 from uuid import UUID
 
+from maintenance.base.quoting import quote
 from maintenance.errors import FlagError
 
 KEY: Final = "maintenance_mode"
@@ -24,9 +26,6 @@ MAX_TEXT: Final = 10_000
 
 MAX_RETRY_AFTER: Final = 2**31 - 1
 """The largest ``retry_after``, in seconds, that RFC 9111, section 1.2.2 asks every recipient to understand."""
-
-MAX_QUOTED: Final = 100
-"""The longest piece of a wrong value that an error quotes, in characters, because errors are logged again and again."""
 
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
@@ -59,7 +58,7 @@ class Details:
             ValueError: A value of the right type is out of range.
         """
         if self.mode not in get_args(Mode):
-            raise ValueError(f"mode is {_quote(self.mode)}: use 'full' or 'read_only'")
+            raise ValueError(f"mode is {quote(self.mode)}: use 'full' or 'read_only'")
         for name in ("message", "actor", "reason"):
             if (text := getattr(self, name)) is not None:
                 _check_text(name, text)
@@ -74,33 +73,34 @@ class Details:
         return values | ({"until": self.until.isoformat()} if self.until else {})
 
     @classmethod
-    def from_json(cls, stored: object) -> Self:
-        """Parse what a store holds. Names that this version does not know are ignored.
+    def from_json(cls, stored: object) -> tuple[Self, tuple[str, ...]]:
+        """Parse what a store holds. People may write it by hand, in an emergency, so nothing is refused.
 
-        Raises:
-            TypeError, ValueError: `to_json` would not write this.
+        Returns:
+            The details, and what is wrong. A wrong detail counts as absent. Names that this version does not know are
+            ignored, because another version may have written them.
         """
         if not isinstance(stored, Mapping):
-            raise TypeError(f"details is {_quote(stored)}: use a JSON object, such as {{}}")
-        values = {it.name: stored[it.name] for it in fields(cls) if stored.get(it.name) is not None}
-        if "until" in values:
-            values["until"] = _parse_time(values["until"])
-        return cls(**values)
-
-
-def _quote(value: object) -> str:
-    """A wrong value, as an error quotes it."""
-    text = repr(value)
-    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+            return cls(), (f"details is {quote(stored)}: use a JSON object, such as {{}}",)
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for name in (it.name for it in fields(cls) if stored.get(it.name) is not None):
+            try:
+                one: dict[str, Any] = {name: _parse_time(stored[name]) if name == "until" else stored[name]}
+                values[name] = getattr(cls(**one), name)
+            except (TypeError, ValueError) as exc:
+                problems.append(str(exc))
+        return cls(**values), tuple(problems)
 
 
 def _parse_time(stored: Any) -> dt.datetime:
-    try:
-        return dt.datetime.fromisoformat(stored)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"until is {_quote(stored)}: use an ISO 8601 time, such as '2031-05-01T12:30:00+00:00'"
-        ) from None
+    with suppress(TypeError, ValueError):
+        when = dt.datetime.fromisoformat(stored)
+        if when.utcoffset() is not None:
+            return when
+    raise ValueError(
+        f"until is {quote(stored)}: use an ISO 8601 time with a time zone, such as '2031-05-01T12:30:00+00:00'"
+    )
 
 
 def _check_text(name: str, value: object) -> None:
@@ -127,7 +127,7 @@ def _check_retry_after(value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"retry_after is a {type(value).__name__}: use whole seconds as an int, or None")
     if not 0 <= value <= MAX_RETRY_AFTER:
-        raise ValueError(f"retry_after is {_quote(value)}: use seconds between 0 and {MAX_RETRY_AFTER}")
+        raise ValueError(f"retry_after is {quote(value)}: use seconds between 0 and {MAX_RETRY_AFTER}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ class Change:
             TypeError: `enabled` is not a bool, or `updated_by` is not a UUID.
         """
         if not isinstance(self.enabled, bool):
-            raise TypeError(f"enabled is {_quote(self.enabled)}: use True or False")
+            raise TypeError(f"enabled is {quote(self.enabled)}: use True or False")
         if self.updated_by is not None and not isinstance(self.updated_by, UUID):
             raise TypeError(f"updated_by is a {type(self.updated_by).__name__}: use a uuid.UUID or None")
 
@@ -170,6 +170,7 @@ class Snapshot:
         updated_by: Who flipped it, as the platform's own key.
         source: ``store``; ``environment`` or ``default`` before the first read; ``default`` too if a process blocks.
         read_at: The clock (seconds, of this machine only) **before** the read was sent; 0 if no store was read.
+        problems: What is wrong in the row besides the flag. Each wrong value counts as absent.
     """
 
     enabled: bool
@@ -184,6 +185,7 @@ class Snapshot:
     updated_by: UUID | None = None
     source: Source = "store"
     read_at: float = 0.0
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,44 +195,54 @@ class Row:
     value_bool: object
     details: object
     revision: object
-    updated_at: dt.datetime | None = None
-    updated_by: UUID | None = None
+    updated_at: object = None
+    updated_by: object = None
 
     def snapshot(self, *, read_at: float, written: Details | None = None) -> Snapshot:
-        """Check the row.
+        """Check the row. If the flag is right, it is followed, whatever else is wrong.
 
         Args:
             read_at: The clock before the read was sent; see `Snapshot`.
             written: The details that this process has just written. If the row has them, they are not parsed again.
 
         Raises:
-            FlagError: The row is wrong; the message names the column.
+            FlagError: The flag or its revision is wrong; the message names the column.
         """
         if not isinstance(self.value_bool, bool):
             raise FlagError(
-                f"platform_settings.value_bool of {KEY!r} is {_quote(self.value_bool)}: set it to true or false, "
+                f"platform_settings.value_bool of {KEY!r} is {quote(self.value_bool)}: set it to true or false, "
                 "or flip it once with set_maintenance() or `maintenance off`"
             )
         if not isinstance(self.revision, int):
             raise FlagError(
-                f"platform_settings.revision of {KEY!r} is {_quote(self.revision)}: run `maintenance migrate`"
+                f"platform_settings.revision of {KEY!r} is {quote(self.revision)}: run `maintenance migrate`"
             )
+        details, problems = self._parse_details(written)
         return Snapshot(
             enabled=self.value_bool,
             revision=self.revision,
-            updated_at=self.updated_at,
-            updated_by=self.updated_by,
+            updated_at=self.updated_at if _is_time(self.updated_at) else None,
+            updated_by=self.updated_by if isinstance(self.updated_by, UUID) else None,
             read_at=read_at,
-            **asdict(self._parse_details(written)),
+            problems=(*problems, *self._list_problems()),
+            **asdict(details),
         )
 
-    def _parse_details(self, written: Details | None) -> Details:
+    def _parse_details(self, written: Details | None) -> tuple[Details, tuple[str, ...]]:
         if written is not None and self.details == written.to_json():
-            return written
-        try:
-            return Details.from_json(self.details)
-        except (TypeError, ValueError) as exc:
-            raise FlagError(f"platform_settings.details of {KEY!r} is wrong: {exc}") from exc
+            return written, ()
+        return Details.from_json(self.details)
+
+    def _list_problems(self) -> Iterator[str]:
+        """What is wrong in the other columns."""
+        if self.updated_at is not None and not _is_time(self.updated_at):
+            yield f"updated_at is {quote(self.updated_at)}: set it to the current time"
+        if self.updated_by is not None and not isinstance(self.updated_by, UUID):
+            yield f"updated_by is {quote(self.updated_by)}: set it to a UUID, or to NULL"
+
+
+def _is_time(value: object) -> TypeGuard[dt.datetime]:
+    return isinstance(value, dt.datetime) and value.utcoffset() is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ def list_details(snapshot: Snapshot, *, now: dt.datetime) -> dict[str, str]:
         "actor": snapshot.actor,
         "updated by": snapshot.updated_by,
         "reason": snapshot.reason,
+        "problems": "; ".join(snapshot.problems),
         "changed": changed and f"{format_time(changed)} ({format_span((now - changed).total_seconds())} ago)",
     }
     return {label: escape(str(value)) for label, value in details.items() if value}

@@ -46,12 +46,13 @@ class Status:
 
 
 class StatusLog:
-    """Logs once that the answer has become too old, and once that it is fresh again."""
+    """Logs once that the answer has become too old, once that it is fresh again, and what is wrong in each change."""
 
     def __init__(self, lease: Lease) -> None:
         """Begin with nothing read."""
         self._lease = lease
         self._complained = False
+        self._named: tuple[object, ...] = ()
         self.condition: Condition = "never read"
         self.since = dt.datetime.now(dt.UTC)
 
@@ -65,7 +66,19 @@ class StatusLog:
         if bad != self._complained and (not bad or self._lease.failing):
             self._complained = bad
             self._log(condition)
+        self._name_problems(self._lease.known)
         return condition
+
+    def _name_problems(self, known: Snapshot) -> None:
+        named, self._named = self._named, (known.revision, *known.problems)
+        if known.problems and named != self._named:
+            log(
+                logging.WARNING,
+                "the flag is followed (maintenance %s at revision %d), but wrong values in its row are ignored: %s",
+                _word(known),
+                known.revision,
+                "; ".join(known.problems),
+            )
 
     def _find_condition(self) -> Condition:
         if self._lease.known.source != "store":
@@ -77,7 +90,10 @@ class StatusLog:
         if condition == "fresh":
             log(logging.WARNING, "the flag is fresh again, at revision %d", known.revision)
             return
-        word = "on" if known.enabled else "off"
         value = "MAINTENANCE_MODE, or off without it" if condition == "never read" else "the last known value"
-        effect = "refusing all requests" if self._lease.blocks else f"using {value} (maintenance {word})"
+        effect = "refusing all requests" if self._lease.blocks else f"using {value} (maintenance {_word(known)})"
         log(logging.WARNING, "cannot read the flag from the database, %s: %s", effect, self._lease.error)
+
+
+def _word(known: Snapshot) -> str:
+    return "on" if known.enabled else "off"

@@ -10,8 +10,7 @@ from importlib.resources import files
 from typing import Any, Final
 from uuid import UUID
 
-from maintenance.base.values import KEY, SENTINEL, Fleet, Instance, Reading, Row
-from maintenance.errors import StoreError
+from maintenance.base.values import SENTINEL, Fleet, Instance, Reading, Row
 
 _FIELDS: Final = tuple(field.name for field in fields(Instance))
 
@@ -24,24 +23,21 @@ def load_statements(package: str) -> dict[str, str]:
     return dict(zip(bare[::2], bare[1::2], strict=True))
 
 
-def make_row(value_bool: Any, details: str, revision: object, updated_at: str | None, updated_by: str | None) -> Row:
-    """The flag's row, of its columns. `details` that Python cannot parse stay text, which `Row.snapshot` refuses.
-
-    Raises:
-        StoreError: Python has no such time or user.
-    """
-    with contextlib.suppress(ValueError, RecursionError, TypeError):
-        details = json.loads(details)
-    try:
-        when = None if updated_at is None else dt.datetime.fromisoformat(updated_at)
-        who = None if updated_by is None else UUID(updated_by)
-    except (TypeError, ValueError, AttributeError) as exc:
-        raise StoreError(
-            f"platform_settings.updated_at or updated_by of {KEY!r} is wrong: {exc}: "
-            "set updated_at to the current time, and updated_by to NULL"
-        ) from exc
+def make_row(value_bool: Any, details: Any, revision: object, updated_at: Any, updated_by: Any) -> Row:
+    """The flag's row, of its columns. A value that Python cannot parse stays as it is, and `Row.snapshot` names it."""
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        details = json.loads(details, parse_int=_read_number)
+    with contextlib.suppress(TypeError, ValueError):
+        updated_at = dt.datetime.fromisoformat(updated_at)
+    with contextlib.suppress(TypeError, ValueError, AttributeError):
+        updated_by = UUID(updated_by)
     # SQLite has no booleans, only 0 and 1.
-    return Row({0: False, 1: True}.get(value_bool, value_bool), details, revision, when, who)
+    return Row({0: False, 1: True}.get(value_bool, value_bool), details, revision, updated_at, updated_by)
+
+
+def _read_number(digits: str) -> int | float:
+    """A whole number. `int` refuses thousands of digits, and the other details must not be lost with it."""
+    return int(digits) if len(digits) < 20 else float(digits)
 
 
 def make_reading(columns: Sequence[Any], *, store: str) -> Reading:

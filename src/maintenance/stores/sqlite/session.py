@@ -75,6 +75,8 @@ class SQLiteSession(Session):
                 isolation_level=None,
                 check_same_thread=False,  # one thread at a time, but not always the same
             )
+            # An operator's terminal may write another encoding. Its flip counts all the same.
+            self._connection.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
             self._connection.set_progress_handler(_is_over(deadline), STEPS)
         try:
             self._set_up(prepare=prepare)
