@@ -45,7 +45,7 @@ def test_a_value_is_understood(kind, text, value):
     ("kind", "says", "texts"),
     [
         (
-            "duration", "is not a duration: use a number and a unit (s, m, h or d), for example 30m",
+            "duration", "not a duration: use a number and a unit (s, m, h or d), for example 30m",
             ["30", "", "m", "-5m", "5 m", "0m", "0h0m", "1h30", "1w", "٣m", "nan", "inf", "9" * 400 + "d"],
         ),
         ("seconds", "use 0 or more, for example 30, or 5m", ["-1", "nan", "inf", "soon"]),
@@ -60,9 +60,8 @@ def test_a_value_is_understood(kind, text, value):
 )  # fmt: skip
 def test_a_wrong_value_is_refused_with_what_to_use(kind, says, texts):
     for text in texts:
-        with pytest.raises(argparse.ArgumentTypeError, match=re.escape(says)) as refused:
+        with pytest.raises(argparse.ArgumentTypeError, match=re.escape(says)):
             getattr(options, f"parse_{kind}")(text)
-        assert repr(text) in str(refused.value)
 
 
 def test_a_time_without_a_time_zone_is_answered_with_the_two_that_may_be_meant():
@@ -97,13 +96,13 @@ def test_the_actor_is_the_user_at_the_host_even_if_the_user_has_no_name(monkeypa
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("on --until 2026-11-22T06:00", "has no time zone"),
+        ("on --until 2026-11-22T06:00", "argument --until: no time zone: use"),
         ("on --for 30", "for example 30m"),
         ("on --for 5m --until 2026-11-22T06:00Z", "not allowed with argument"),
         ("on --retry-after 99999999999", "between 0 and 2147483647"),
         ("on --message 'a\x00b'", "message has a NUL"),
         ("on --reason '" + "a" * 10_001 + "'", "at most 10000"),
-        ("on --mode half", "invalid choice"),
+        ("on --mode half", "argument --mode: invalid choice: use full, read_only (see"),
         ("on --wait --presume-dead 0.5s", "1s or more"),
         ("on --timeout 3", "--timeout needs --wait: add it"),
         ("off --presume-dead 3m", "--presume-dead needs --wait: add it"),
@@ -112,7 +111,7 @@ def test_the_actor_is_the_user_at_the_host_even_if_the_user_has_no_name(monkeypa
         ("on --mess x", "unrecognized arguments: --mess *** (see `maintenance on --help`)"),
         ("--json status", "unrecognized arguments: --json: options go after the command (see"),
         ("wait --drain", "maintenance refuses, and it is off: omit --drain"),
-        ("wait --revision last", "'last' is not a revision: use the number"),
+        ("wait --revision last", "argument --revision: not a revision: use the number"),
         ("forget", "--silent 1h"),
         ("forget abc --silent 1h", "either"),
         ("off --database ''", "--database is empty: use postgresql://"),
@@ -121,7 +120,8 @@ def test_the_actor_is_the_user_at_the_host_even_if_the_user_has_no_name(monkeypa
         ("status --database postgresql+psycopg://h/d", "postgresql://"),
         ("status --database memory://", "no server sees it"),
         ("", "COMMAND"),
-        ("frobnicate", "invalid choice"),
+        ("frobnicate", "argument COMMAND: invalid choice: use on, off, wait, status"),
+        ("status --json=x", "argument --json: ignored explicit argument (see"),
         # No password is repeated, wherever it was written.
         (f"--database postgresql://u:{PASSWORD}@h/d off", "(options go after the command; see"),
         (f"status postgresql://u:{PASSWORD}@h/d", "maintenance status: error: unrecognized arguments: *** (see"),
@@ -129,7 +129,8 @@ def test_the_actor_is_the_user_at_the_host_even_if_the_user_has_no_name(monkeypa
         (f"status '--databse=postgresql://u:{PASSWORD} a@h/d'", "unrecognized arguments: --databse (see"),
         (f"status --database \"host=h password='a {PASSWORD}'\"", "postgresql://"),
         (f"status --database ' postgresql+psycopg://u:{PASSWORD}@h/d'", "postgresql://"),
-        (f"'postgresql://u:a {PASSWORD}@h/d'", "invalid choice: 'postgresql://u:***@h/d'"),
+        (f"'postgresql://u:a {PASSWORD}@h/d'", "invalid choice: use"),
+        (f"status -p{PASSWORD}", "unrecognized arguments: *** (see"),
         (f"on --for postgresql:/u:{PASSWORD}@h", "not a duration"),
     ],
 )

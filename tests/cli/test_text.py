@@ -24,19 +24,6 @@ def test_spans_read_well(seconds, shown):
     assert text.format_span(seconds) == shown
 
 
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
-        ("postgresql://u:s3cret@h/d", "postgresql://u:***@h/d"),
-        ("postgresql://u:s3cret@odd@h/d and more", "postgresql://u:***@h/d and more"),
-        ("postgresql://h/d?password=s3cret&user=u", "postgresql://h/d?password=***&user=u"),
-        ("postgresql://u@h:5432/d", "postgresql://u@h:5432/d"),
-    ],
-)
-def test_no_password_is_shown(given, shown):
-    assert text.hide_passwords(given) == shown
-
-
 def test_control_sequences_are_shown_escaped():
     assert text.escape("GET /\x1b[2J\n\u202e ü") == "GET /\\x1b[2J\\n\\u202e ü"
 

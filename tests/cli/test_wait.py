@@ -229,15 +229,6 @@ def test_the_next_commands_do_the_same_as_they_are_printed(url: str, cli: Cli, m
             assert cli(*wait).status == 0
 
 
-def test_the_next_commands_show_no_password(migrated_url: str, cli: Cli):
-    before, password, after = re.fullmatch(r"(.+://[^:@/]+:)([^@]+)(@.+)", migrated_url).groups()
-    register(open_store(migrated_url), instance())
-    done = cli("on", "--wait", "--timeout", "0", "--database", migrated_url)
-    assert done.status == 4
-    assert f"maintenance wait --database '{before}***{after}' --revision " in done.out
-    assert password not in done.out + done.err
-
-
 # For machines.
 
 

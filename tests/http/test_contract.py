@@ -46,7 +46,7 @@ async def _agenerator(*_: Any) -> Any:
         ({"state": 5}, "state is of type int: use a MaintenanceState, or None"),
         ({"default_exempt": 0}, "default_exempt is 0: use True or False"),
         ({"in_flight": None}, "in_flight is None: use True or False"),
-        ({"exempt": "/x"}, r"exempt is '/x': use a tuple, such as \('/x',\)"),
+        ({"exempt": "/x"}, r"exempt is '/x': use a tuple, such as \('/metrics',\)"),
         ({"exempt": ("/",)}, "would exempt every path"),
         ({"bypass": 5}, "bypass is 5: use a function"),
         ({"bypass": "me"}, "bypass is 'm': use a function"),

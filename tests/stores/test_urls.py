@@ -46,6 +46,7 @@ def test_a_url_names_its_store(url: str, kind: type) -> None:
         ("sqlite:///", "does not name a file"),
         ("sqlite:///:memory:", "or memory://"),
         ("sqlite://me:hunter2@host/path.db", "names a host: use sqlite:///path"),
+        ("sqlite:///me:hunter2@host/path.db", "SQLite has neither: use sqlite:///path, with %40 for each @"),
         ("sqlite:///x.db?mode=memory", r"has \?: use sqlite:///path alone"),
         ("sqlite:///x.db#y", "has #"),
         ("sqlite:///x%00.db", "has %00"),
@@ -73,6 +74,12 @@ def test_a_url_names_its_store(url: str, kind: type) -> None:
         ("postgresql://h/d?hunter2=1", "libpq's own parameters only, such as sslmode=require"),
         ("postgresql://h/d?password=hun&ter2&conect_timeout=3", "libpq's own parameters only"),
         ("postgresql://me:hunter2\0@h/d", "has a NUL character"),
+        ("postgresql://me:hunter2\udce4@h/d", "cannot be parsed"),
+        ("postgresql://me:hunter2%FF@h/d", "cannot be parsed"),
+        ("postgresql://me%3Ahunter2@h/d", "signs of a password in its user: use postgresql://user:password@host"),
+        ("postgresql://me%3Ahunter2%40h/d", "signs of a password in its host"),
+        ("postgresql://h/password=hunter2", "signs of a password in its dbname"),
+        ("postgresql:///d?hostaddr=me:hunter2%40::1", "signs of a password in its hostaddr"),
         ("postgresql://me:hunter2@h/d?port=hunter2", "holds a wrong port: use a whole number"),
         ("postgresql://me:hunter2@h/d?connect_timeout=2s", "holds a wrong connect_timeout: use a whole number"),
         ("postgresql://me:hunter2@h/d?keepalives=yes", "holds a wrong keepalives"),
@@ -197,7 +204,9 @@ def test_several_hosts_mean_the_primary_unless_a_parameter_is_given(monkeypatch:
     ("url", "name"),
     [
         ("postgresql://me:hunter2@h:5433/d", "postgresql://me@h:5433/d"),
-        ("postgres:///d?host=/tmp", "postgresql:///tmp/d"),
+        ("postgres:///d?host=/tmp", "postgresql://%2Ftmp/d"),
+        ("postgres:///d?hostaddr=127.0.0.1", "postgresql://127.0.0.1/d"),
+        ("postgresql://me%40work@h/a%2Fb", "postgresql://me%40work@h/a%2Fb"),
         ("postgresql://h", "postgresql://h/"),
         ("postgresql://me:hunter2@a:1,b:2/d", "postgresql://me@a:1,b:2/d"),
         ("postgresql://a,b/d?port=5433", "postgresql://a:5433,b:5433/d"),
@@ -206,7 +215,7 @@ def test_several_hosts_mean_the_primary_unless_a_parameter_is_given(monkeypatch:
     ],
 )
 def test_the_name_is_the_url_without_its_password(url: str, name: str) -> None:
-    assert PostgresStore(url).name == name
+    assert PostgresStore(url).name == name == PostgresStore(name).name
 
 
 def test_without_libpq_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Final, get_args
 
+from maintenance.base.quoting import quote
 from maintenance.base.values import WhenStale
 from maintenance.errors import ConfigurationError
 
@@ -35,7 +36,7 @@ class Settings:
         """
         check_seconds("ttl", self.ttl)
         if self.when_stale not in get_args(WhenStale):
-            raise ConfigurationError(f"when_stale is {self.when_stale!r}: use 'serve' or 'block'")
+            raise ConfigurationError(f"when_stale is {quote(self.when_stale)}: use 'serve' or 'block'")
         check_seconds("boot_timeout", self.boot_timeout)
         check_bool("register", self.register)
         if self.when_stale == "block" and not self.register:
@@ -60,7 +61,7 @@ def check_bool(name: str, value: object) -> None:
         ConfigurationError: The value is something else.
     """
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} is {value!r}: use True or False")
+        raise ConfigurationError(f"{name} is {quote(value)}: use True or False")
 
 
 def check_seconds(name: str, value: object) -> None:
@@ -72,7 +73,7 @@ def check_seconds(name: str, value: object) -> None:
     # The comparison refuses a NaN too.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
         raise ConfigurationError(
-            f"{name} is {value!r}: use seconds above 0 and at most {LONGEST:g}, as a number such as 10.0"
+            f"{name} is {quote(value)}: use seconds above 0 and at most {LONGEST:g}, as a number such as 10.0"
         )
 
 
@@ -83,10 +84,10 @@ def check_function(name: str, value: object) -> None:
         ConfigurationError: The value cannot be called, or its body would not run when it is called.
     """
     if not callable(value):
-        raise ConfigurationError(f"{name} is {value!r}: use a function")
+        raise ConfigurationError(f"{name} is {quote(value)}: use a function")
     if inspect.iscoroutinefunction(value):
-        raise ConfigurationError(f"{name} is the async function {value!r}: use a plain one")
+        raise ConfigurationError(f"{name} is the async function {quote(value)}: use a plain one")
     if inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value):
         raise ConfigurationError(
-            f"{name} is the generator {value!r}, whose result always counts as true: use a plain function"
+            f"{name} is the generator {quote(value)}, whose result always counts as true: use a plain function"
         )

@@ -86,7 +86,8 @@ def make_type(parse: Callable[[str], T], advice: str) -> Callable[[str], T]:
         try:
             return parse(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {advice}") from None
+            # Never the value, which may be a misplaced URL.
+            raise argparse.ArgumentTypeError(f"not {advice}") from None
 
     return convert
 
@@ -106,6 +107,13 @@ def _read_digits(text: str) -> int:
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
         raise ValueError
     return int(text)
+
+
+def _read_id(text: str) -> str:
+    text = text.replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{1,32}", text):
+        raise ValueError
+    return text
 
 
 def _check_range(value: N, *, least: float) -> N:
@@ -129,6 +137,7 @@ parse_revision: Final = make_type(
     _read_digits, "a revision: use the number shown by `maintenance on` or `maintenance status`"
 )
 parse_uuid: Final = make_type(UUID, "a UUID: use 32 hexadecimal digits, with or without hyphens")
+parse_id: Final = make_type(_read_id, "an ID, nor the beginning of one: copy one from `maintenance fleet`")
 
 
 def parse_end(text: str) -> dt.datetime:
@@ -140,7 +149,7 @@ def parse_end(text: str) -> dt.datetime:
     try:
         return dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(seconds=parse_duration(text))
     except OverflowError:
-        raise argparse.ArgumentTypeError(f"{text!r} ends after the year 9999: use a shorter duration") from None
+        raise argparse.ArgumentTypeError("ends after the year 9999: use a shorter duration") from None
 
 
 def parse_time(text: str) -> dt.datetime:
@@ -156,7 +165,7 @@ def parse_time(text: str) -> dt.datetime:
     local = ""
     with contextlib.suppress(OverflowError, ValueError):  # this machine's time zone has no such year
         local = f"{when.astimezone().isoformat()} for this machine's time zone, or "
-    raise argparse.ArgumentTypeError(f"{text!r} has no time zone: use {local}{when.isoformat()}Z for UTC")
+    raise argparse.ArgumentTypeError(f"no time zone: use {local}{when.isoformat()}Z for UTC")
 
 
 # The parser.
@@ -165,17 +174,22 @@ _PROGRAM: Final = "maintenance"
 
 _ORDER: Final = "options go after the command"
 
-_QUOTED: Final = re.compile(r":(?!//)[^'\"]*@")
-"""A password in a value that argparse quotes. It may contain blanks."""
+_OPTION: Final = re.compile(r"--[a-z]+(-[a-z]+)*(?==|$)")
+"""The name of an option. Anything else may be a password."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, without the passwords that argparse would repeat."""
+    """Reports a mistake in one line, without the values that argparse would repeat: each may be a misplaced URL."""
 
     def error(self, message: str) -> NoReturn:
         """Exit because of a mistake that argparse has found."""
-        self.report(_QUOTED.sub(":***@", message))
+        # argparse puts each value in quotes, at the end.
+        self.report(re.split("['\"]", message)[0].rstrip(" :"))
         self.exit(USAGE)
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"invalid choice: use {', '.join(action.choices)}")
 
     def report(self, message: str) -> None:
         """Print a mistake, and where to find help."""
@@ -206,8 +220,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _find_unknown(args: argparse.Namespace, unknown: Sequence[str]) -> str | None:
     if not unknown:
         return None
-    # Anything but the name of an option may be a password.
-    shown = [argument.partition("=")[0] if argument.startswith("-") else "***" for argument in unknown]
+    shown = [found[0] if (found := _OPTION.match(argument)) else "***" for argument in unknown]
     # If the command has this option, it was written before the command.
     order = f": {_ORDER}" if hasattr(args, shown[0].lstrip("-").replace("-", "_")) else ""
     return f"unrecognized arguments: {' '.join(shown)}{order}"
@@ -244,7 +257,8 @@ def build_parser() -> Parser:
         _add_record(made[name])
     for name in ("on", "off", "wait"):
         _add_wait(made[name], name)
-    made["forget"].add_argument("ids", metavar="ID", nargs="*", help="an ID from `maintenance fleet`, or its beginning")
+    help_ = "an ID from `maintenance fleet`, or its beginning"
+    made["forget"].add_argument("ids", metavar="ID", nargs="*", type=parse_id, help=help_)
     help_ = "all processes that have not reported for this long: 1h"
     made["forget"].add_argument("--silent", metavar="TIME", type=parse_duration, help=help_)
     return top

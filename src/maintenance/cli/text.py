@@ -3,7 +3,6 @@
 import contextlib
 import datetime as dt
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -11,17 +10,10 @@ from typing import Final
 from maintenance.base.values import Instance, Mode, Snapshot
 from maintenance.proof.membership import HEARTBEAT
 
-_PASSWORDS: Final = re.compile(r":(?!//)\S*@|(password=)(?:'[^']*'|[^\s&]+)", re.IGNORECASE)
-
 _JOINERS: Final = "\u200c\u200d"
 """Parts of Persian words and of emoji. They are not printable, but harmless in a terminal."""
 
 _MODES: Final[dict[Mode, str]] = {"full": "all requests are refused", "read_only": "GET, HEAD and OPTIONS pass"}
-
-
-def hide_passwords(text: str) -> str:
-    """Replace the passwords of all URLs in a text."""
-    return _PASSWORDS.sub(lambda found: f"{found[1]}***" if found[1] else ":***@", text)
 
 
 def escape(text: str) -> str:
@@ -30,9 +22,9 @@ def escape(text: str) -> str:
 
 
 def print_error(text: object, *, label: str = "maintenance") -> None:
-    """Print one line to stderr, without passwords, after everything that stdout has."""
+    """Print one line to stderr, after everything that stdout has."""
     sys.stdout.flush()
-    print(f"{label}: {escape(hide_passwords(str(text)))}", file=sys.stderr, flush=True)
+    print(f"{label}: {escape(str(text))}", file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 from maintenance.base.log import log
 from maintenance.base.options import check_bool, check_function
+from maintenance.base.quoting import quote
 from maintenance.base.runtime import REAL
 from maintenance.base.values import Snapshot
 from maintenance.errors import ConfigurationError
@@ -223,7 +224,7 @@ class Admission:
         now = clock(*arguments)
         if now >= self._silent_until.get(id(function), now):
             self._silent_until[id(function)] = now + LOG_INTERVAL
-            log(logging.ERROR, "%s (logged once in %g s): %r", event, LOG_INTERVAL, function, exc=exc)
+            log(logging.ERROR, "%s (logged once in %g s): %s", event, LOG_INTERVAL, quote(function), exc=exc)
 
     def _build_request(self, target: Target) -> Request:
         method, path, raw = target

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from maintenance.base.quoting import quote
 from maintenance.base.values import Mode
 from maintenance.errors import ConfigurationError
 
@@ -36,10 +37,8 @@ class Rules:
         Raises:
             ConfigurationError: A rule is wrong. The message shows how to write it.
         """
-        if isinstance(exempt, str | bytes):
-            raise ConfigurationError(f"exempt is {exempt!r}: use a tuple, such as ({exempt!r},)")
-        if not isinstance(exempt, Iterable):
-            raise ConfigurationError(f"exempt is {exempt!r}: use a tuple, such as ('/metrics',)")
+        if isinstance(exempt, str | bytes) or not isinstance(exempt, Iterable):
+            raise ConfigurationError(f"exempt is {quote(exempt)}: use a tuple, such as ('/metrics',)")
         rules = [_parse_rule(rule) for rule in ((*DEFAULT_EXEMPT, *exempt) if default_exempt else exempt)]
         self._any = tuple(prefix for method, prefix in rules if method is None)
         # A rule without a method also opens the methods that have rules of their own.
@@ -64,15 +63,17 @@ class Rules:
 def _parse_rule(rule: object) -> tuple[str | None, str]:
     """Return a rule as (method or None, prefix that ends in a slash)."""
     if not isinstance(rule, str):
-        raise ConfigurationError(f"exempt holds {rule!r}: use str, such as '/metrics' or 'GET /status'")
+        raise ConfigurationError(f"exempt holds {quote(rule)}: use str, such as '/metrics' or 'GET /status'")
     match = _RULE.fullmatch(rule)
     if not match:
-        raise ConfigurationError(f"exempt holds {rule!r}: use a path or METHOD /path, such as 'GET /status'")
+        raise ConfigurationError(f"exempt holds {quote(rule)}: use a path or METHOD /path, such as 'GET /status'")
     path = match["path"].rstrip("/")
     if not path:
-        raise ConfigurationError(f"exempt holds {rule!r}, which would exempt every path: name the paths to exempt")
+        raise ConfigurationError(f"exempt holds {quote(rule)}, which would exempt every path: name the paths to exempt")
     if _AMBIGUOUS.search(path):
-        raise ConfigurationError(f"exempt holds {rule!r}: use a decoded path without %, \\, ;, //, . and .. segments")
+        raise ConfigurationError(
+            f"exempt holds {quote(rule)}: use a decoded path without %, \\, ;, //, . and .. segments"
+        )
     return match["method"], f"{path}/"
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from maintenance.base.options import Settings
+from maintenance.base.quoting import quote
 from maintenance.base.runtime import Runtime
 from maintenance.base.values import Snapshot
 from maintenance.errors import ConfigurationError
@@ -202,5 +203,7 @@ def fallback(environment: str | None) -> Snapshot:
         return Snapshot(enabled=False, source="default")
     word = environment.strip().lower()
     if word not in _ON | _OFF:
-        raise ConfigurationError(f"MAINTENANCE_MODE is {environment!r}: use 1, true, yes or on, or 0, false, no or off")
+        raise ConfigurationError(
+            f"MAINTENANCE_MODE is {quote(environment)}: use 1, true, yes or on, or 0, false, no or off"
+        )
     return Snapshot(enabled=word in _ON, source="environment")

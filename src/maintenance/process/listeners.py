@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from maintenance.base.log import log
+from maintenance.base.quoting import quote
 from maintenance.base.values import Snapshot
 from maintenance.process.in_flight import Sources
 from maintenance.process.lease import Lease
@@ -85,4 +86,4 @@ def _call_one(callback: Callable[[Snapshot], object], known: Snapshot) -> None:
     try:
         callback(known)
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - the next one is called all the same
-        log(logging.ERROR, "an on_change callback failed: %r", callback, exc=exc)
+        log(logging.ERROR, "an on_change callback failed: %s", quote(callback), exc=exc)

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from maintenance.base.options import Settings, check_function
+from maintenance.base.quoting import quote
 from maintenance.base.runtime import REAL, Runtime, is_importing
 from maintenance.base.values import Change, Details, Fleet, Mode, Snapshot, WhenStale
 from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
@@ -266,7 +267,7 @@ class MaintenanceState:
             StoreError: The store cannot be reached.
         """
         if not isinstance(instance, str):
-            raise TypeError(f"instance is {instance!r}: use its id, as in fleet().instances")
+            raise TypeError(f"instance is {quote(instance)}: use its id, as in fleet().instances")
         with contextlib.suppress(ValueError):
             instance = UUID(instance).hex
         with self._converse(WRITE_LIMIT) as session:
@@ -378,7 +379,7 @@ def _parse_uuid(value: UUID | str | None) -> UUID | None:
     try:
         return UUID(value)
     except ValueError:
-        raise ValueError(f"updated_by is {value!r}: use a UUID, or None") from None
+        raise ValueError(f"updated_by is {quote(value)}: use a UUID, or None") from None
 
 
 _states: weakref.WeakSet[MaintenanceState] = weakref.WeakSet()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from maintenance.base.quoting import quote
 from maintenance.base.values import Fleet, Instance, Row
 
 CLOCK_RATE: Final = 0.01
@@ -49,11 +50,11 @@ class Question:
             TypeError, ValueError: `expect` or `presume_dead` is wrong.
         """
         if not isinstance(self.drain, bool):
-            raise TypeError(f"drain is {self.drain!r}: use True or False")
+            raise TypeError(f"drain is {quote(self.drain)}: use True or False")
         if self.drain and not self.enabled:
             raise ValueError("drain is True and the flag is off, which refuses nothing: use drain=False")
         if self.expect is not None and not isinstance(self.expect, int):
-            raise TypeError(f"expect is {self.expect!r}: use the number of instances, as an int, or None")
+            raise TypeError(f"expect is {quote(self.expect)}: use the number of instances, as an int, or None")
         check_number("expect", self.expect, least=0)
         check_number("presume_dead", self.presume_dead, least=LEAST_SILENCE)
 
@@ -67,9 +68,9 @@ def check_number(name: str, value: object, *, least: int) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is {value!r}: use a number, or None")
+        raise TypeError(f"{name} is {quote(value)}: use a number, or None")
     if not value >= least:  # a NaN fails it too
-        raise ValueError(f"{name} is {value!r}: use {least} or more, or None")
+        raise ValueError(f"{name} is {quote(value)}: use {least} or more, or None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

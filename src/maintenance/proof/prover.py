@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
+from maintenance.base.quoting import quote
 from maintenance.base.runtime import Runtime, boot_id
 from maintenance.base.values import SENTINEL, Instance, Snapshot
 from maintenance.errors import RegistrationError, StoreError
@@ -46,9 +47,9 @@ def prove(
 ) -> Proof:
     """Wait until every instance has provably followed a flip; see `MaintenanceState.prove`."""
     if not isinstance(snapshot, Snapshot):
-        raise TypeError(f"snapshot is {snapshot!r}: use prove(state.set(...)) or prove(state.refresh())")
+        raise TypeError(f"snapshot is {quote(snapshot)}: use prove(state.set(...)) or prove(state.refresh())")
     if not callable(progress):
-        raise TypeError(f"progress is {progress!r}: use a function of one Proof")
+        raise TypeError(f"progress is {quote(progress)}: use a function of one Proof")
     if snapshot.source != "store":
         raise ValueError("the snapshot was never in a store: use prove(state.set(...)) or prove(state.refresh())")
     host, boot = hostname(), boot_id()

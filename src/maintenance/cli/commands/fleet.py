@@ -109,7 +109,7 @@ def _choose_instances(args: argparse.Namespace, instances: Sequence[Instance]) -
         return [instance for instance in instances if instance.silent_for >= args.silent]
     chosen: dict[str, Instance] = {}
     for given in args.ids:
-        found = [it for it in instances if it.id.startswith(given.replace("-", "").lower() or "none")]
+        found = [it for it in instances if it.id.startswith(given)]
         if not found:
             raise MaintenanceError(f"no process has the ID {given!r}: copy one from `maintenance fleet`")
         if len(found) > 1:

@@ -101,10 +101,10 @@ def _wait(state: MaintenanceState, snapshot: Snapshot, args: argparse.Namespace)
             )
     except KeyboardInterrupt:
         interrupted = True
-    return _conclude(standings, args, interrupted=interrupted)
+    return _conclude(standings, args, state.store.name, interrupted=interrupted)
 
 
-def _conclude(standings: Standings, args: argparse.Namespace, *, interrupted: bool) -> int:
+def _conclude(standings: Standings, args: argparse.Namespace, store: str, *, interrupted: bool) -> int:
     """Print the end of a wait, and return the exit status."""
     proof = standings.proof
     proven = bool(proof) and not interrupted
@@ -113,7 +113,7 @@ def _conclude(standings: Standings, args: argparse.Namespace, *, interrupted: bo
     elif proven:
         print(standings.summarize("proven"), flush=True)
     elif not proof.final:
-        print("\n".join(_list_steps(standings, args)), flush=True)
+        print("\n".join(_list_steps(standings, args, store)), flush=True)
     if proven:
         if not proof.confirmed and not proof.fenced:
             text.warn(
@@ -125,9 +125,10 @@ def _conclude(standings: Standings, args: argparse.Namespace, *, interrupted: bo
     return INTERRUPTED if interrupted else NOT_PROVEN
 
 
-def _list_steps(standings: Standings, args: argparse.Namespace) -> Iterator[str]:
+def _list_steps(standings: Standings, args: argparse.Namespace, store: str) -> Iterator[str]:
     """Yield the processes that are not accounted for, and what the operator can do."""
-    database = "" if args.database is None else f" --database {shlex.quote(text.hide_passwords(args.database))}"
+    # The store's name, not what was typed, because that may hold a password.
+    database = "" if args.database is None else f" --database {shlex.quote(store)}"
     yield from (f"  {standings.describe(standing)}" for standing in standings.waiting)
     yield "Next steps:"
     for instance in (standing.instance for standing in standings.waiting):

@@ -32,6 +32,10 @@ _DEFAULTS: Final = {
 _NUMBERS: Final = {*_DEFAULTS, "port", "keepalives"} - {"application_name", "client_encoding"}
 """The parameters that are whole numbers."""
 
+_PIECES: Final = ":.*@|="
+_MISPLACED: Final = {"user": "[:=]", "host": _PIECES, "hostaddr": _PIECES, "dbname": _PIECES}
+"""The parameters that names and errors show, and what they hold if a password was written into them."""
+
 # psycopg's own, whatever the application registered in `psycopg.adapters` for its connections.
 _ADAPTERS: Final = AdaptersMap(types=psycopg.adapters.types)
 register_default_adapters(_ADAPTERS)
@@ -47,15 +51,22 @@ def parse_url(url: str) -> dict[str, str]:
         ConfigurationError: libpq cannot parse the URL, or a number in it is wrong.
     """
     found = None
-    with contextlib.suppress(psycopg.Error):
+    with contextlib.suppress(psycopg.Error, UnicodeError):
         found = conninfo_to_dict(url)
-    # Raised outside of the block: libpq's message, even as this error's context, may quote a piece of a password.
+    # Raised outside of the block: the message, even as this error's context, may quote a piece of a password. From here
+    # on, libpq gets each value under its name, and quotes no password.
     if found is None:
         raise ConfigurationError(
             "the database URL cannot be parsed: use postgresql://user@host:port/database, after a ? libpq's own "
             "parameters only, such as sslmode=require, and %-encode special characters, such as %26 for each &"
         )
     given = {name: str(value) for name, value in found.items() if value is not None}
+    for name, signs in _MISPLACED.items():
+        if re.search(signs, given.get(name, ""), re.DOTALL):
+            raise ConfigurationError(
+                f"the database URL has signs of a password in its {name}: use "
+                "postgresql://user:password@host:port/database, and %-encode neither the : nor the @ between these"
+            )
     for name in _NUMBERS & given.keys():
         # libpq refuses a number that is out of range, at each connect. psycopg reads connect_timeout, and takes 2.5.
         if not re.fullmatch(r"[0-9\s,.+-]*", given[name]):
@@ -66,7 +77,7 @@ def parse_url(url: str) -> dict[str, str]:
 def _primary(given: dict[str, str]) -> dict[str, str]:
     """The parameter that has libpq choose the primary, if the URL or the environment names several servers."""
     options = psycopg.pq.Conninfo.get_defaults()
-    usual = {option.keyword.decode(): (option.val or b"").decode() for option in options}
+    usual = {option.keyword.decode(): (option.val or b"").decode(errors="replace") for option in options}
     named = usual | given
     several = "," in named["host"] or "," in named["hostaddr"]
     # libpq's own default is "any". Another default comes from the environment, and stays.

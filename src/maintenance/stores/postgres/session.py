@@ -27,7 +27,6 @@ LOCK_TIMEOUT: Final = 5.0
 """Seconds that a migration waits for a lock on a table, while readers queue behind it."""
 
 _SQL: Final = load_statements("maintenance.stores.postgres")
-_SHORT: Final = 4
 _LATE: Final = (pg.ConnectionTimeout, pg.LockNotAvailable, pg.QueryCanceled, GivenUpError)
 # By a word of the server's message. The empty word is in every message.
 _GRANTS: Final = {
@@ -57,7 +56,6 @@ class PostgresSession(Session):
     def __init__(self, name: str, parameters: dict[str, Any], *, listen: bool, statement_timeout: float) -> None:
         """Connect, and LISTEN if the server supports it."""
         self._name = name
-        self._secrets = [parameters[key] for key in ("password", "sslpassword") if parameters.get(key)]
         self._milliseconds = int(statement_timeout * 1000) or 1
         self._notified_of_flag = False
         with self._wrapped():
@@ -245,18 +243,14 @@ class PostgresSession(Session):
             yield
         except (psycopg.Error, OSError, UnicodeError) as exc:  # a surrogate cannot be sent
             kind = LateError if isinstance(exc, _LATE) else StoreError
-            raise kind(f"{self._name}: {self._without_secrets(exc)}{_next_step(exc)}") from exc
+            raise kind(f"{self._name}: {_describe(exc)}{_next_step(exc)}") from exc
 
-    def _without_secrets(self, exc: Exception) -> str:
-        # Without the line of the statement that the server adds, because the statement is the library's own.
-        message = getattr(getattr(exc, "diag", None), "message_primary", None) or str(exc)
-        for secret in self._secrets:
-            # A short password is a part of many words: masked in them, it could be guessed from what is left.
-            if len(secret) < _SHORT and secret in message:
-                kind = f"{type(exc).__name__} {getattr(exc, 'sqlstate', None) or ''}".rstrip()
-                return f"{kind} (the message is hidden, because it contains the password)"
-            message = message.replace(secret, "***")
-        return " ".join(message.split()) or type(exc).__name__
+
+def _describe(exc: Exception) -> str:
+    """The message in one line. It holds no password: libpq quotes one only if it cannot parse it, see `parse_url`."""
+    # Without the line of the statement that the server adds, because the statement is the library's own.
+    message = getattr(getattr(exc, "diag", None), "message_primary", None) or str(exc)
+    return " ".join(message.split()) or type(exc).__name__
 
 
 def _next_step(exc: BaseException) -> str:

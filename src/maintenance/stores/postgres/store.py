@@ -5,6 +5,7 @@ from contextlib import closing
 from importlib import import_module
 from itertools import cycle
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from maintenance.base.options import check_bool, check_seconds
 from maintenance.errors import ConfigurationError
@@ -92,8 +93,10 @@ def _check(url: str) -> None:
 
 
 def _without_password(parameters: dict[str, str]) -> str:
-    user = f"{parameters['user']}@" if parameters.get("user") else ""
-    hosts, ports = parameters.get("host", "").split(","), parameters.get("port", "").split(",")
-    names = [f"[{host}]" if ":" in host else host for host in hosts]
+    """A URL that names the same database."""
+    user = f"{quote(parameters['user'], safe='')}@" if parameters.get("user") else ""
+    given = parameters.get("host") or parameters.get("hostaddr", "")
+    hosts, ports = given.split(","), parameters.get("port", "").split(",")
+    names = [f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="") for host in hosts]
     places = [f"{name}:{port}" if port else name for name, port in zip(names, cycle(ports), strict=False)]
-    return f"postgresql://{user}{','.join(places)}/{parameters.get('dbname', '')}"
+    return f"postgresql://{user}{','.join(places)}/{quote(parameters.get('dbname', ''), safe='')}"

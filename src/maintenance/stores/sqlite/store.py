@@ -73,6 +73,10 @@ def _path(url: str) -> str:
         )
     if not rest.startswith("/"):
         raise ConfigurationError("the database URL names a host: use sqlite:///path, with three slashes")
+    if re.search(r":.*@", rest, re.DOTALL):  # the path is in the store's name, which errors show
+        raise ConfigurationError(
+            "the database URL has a user and password, and SQLite has neither: use sqlite:///path, with %40 for each @"
+        )
     if found := re.search(r"[?#\x00]|%00", rest):
         held = found[0].replace("\0", "a NUL character")
         raise ConfigurationError(
