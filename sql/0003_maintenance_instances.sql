@@ -99,14 +99,28 @@ $$;
 
 DO $$
 BEGIN
-    IF NOT EXISTS (
+    IF EXISTS (
         SELECT FROM pg_trigger
-        WHERE tgrelid = 'public.maintenance_instances'::regclass::oid AND tgname = 'maintenance_instances_guard'
+        WHERE tgrelid = 'public.maintenance_instances'::regclass::oid AND tgname = 'maintenance_instances_guard_delete'
     ) THEN
-        CREATE TRIGGER maintenance_instances_guard
-            BEFORE INSERT OR UPDATE OR DELETE ON public.maintenance_instances
-            FOR EACH ROW EXECUTE FUNCTION public.maintenance_instances_guard();
+        RETURN;
     END IF;
+    -- The conditions spare a process the call of a function, which would double the cost of an acknowledgement.
+    CREATE TRIGGER maintenance_instances_guard_insert
+        BEFORE INSERT ON public.maintenance_instances FOR EACH ROW
+        WHEN (NEW.registered_by IS DISTINCT FROM current_user OR NEW.id = '00000000-0000-0000-0000-000000000000'::uuid)
+        EXECUTE FUNCTION public.maintenance_instances_guard();
+    CREATE TRIGGER maintenance_instances_guard_update
+        BEFORE UPDATE ON public.maintenance_instances FOR EACH ROW
+        WHEN (
+            OLD.registered_by IS DISTINCT FROM current_user OR NEW.registered_by IS DISTINCT FROM current_user
+            OR NEW.id IS DISTINCT FROM OLD.id
+        )
+        EXECUTE FUNCTION public.maintenance_instances_guard();
+    CREATE TRIGGER maintenance_instances_guard_delete
+        BEFORE DELETE ON public.maintenance_instances FOR EACH ROW
+        WHEN (OLD.registered_by IS DISTINCT FROM current_user)
+        EXECUTE FUNCTION public.maintenance_instances_guard();
 END
 $$;
 

@@ -8,8 +8,10 @@ from contextlib import closing
 
 import pytest
 
+from maintenance.proof.judge import lease_end
 from maintenance.stores import open_store
-from tests.support.command import Cli
+from tests.stores.helpers import run_sql
+from tests.support.command import Cli, instance, operator
 from tests.support.loose import WRONG, Loose
 
 
@@ -55,3 +57,43 @@ def test_huge_texts_are_cut_before_they_are_sent(loose: Loose, cli: Cli) -> None
     assert (done.status, len(done.out) < 10_000) == (4, True)
     [laggard] = done.json[-1]["laggards"]
     assert cli("forget", laggard["id"]).status == 0
+
+
+@pytest.fixture
+def thousand(each_url: str) -> str:
+    """A store with the rows of 1,000 processes that died long ago, with a lease of a second."""
+    with closing(open_store(each_url).connect()) as session:
+        session.report(instance(ttl=1.0, when_stale="block"))
+    sqlite = each_url.startswith("sqlite")
+    key = "lower(hex(randomblob(16)))" if sqlite else "gen_random_uuid()"
+    earlier = "seen_at - 7200" if sqlite else "seen_at - interval '2 h'"
+    numbers = (
+        "(WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT i FROM n) AS n"
+        if sqlite
+        else "generate_series(1, 1000)"
+    )
+    names = "host, boot, pid, program, version, when_stale, ttl, websockets, oldest, oldest_age"
+    run_sql(
+        each_url,
+        f"INSERT INTO maintenance_instances (id, {names}, seen_at) SELECT {key}, {names}, {earlier} "
+        f"FROM maintenance_instances, {numbers} WHERE pid <> 0",
+    )
+    return each_url
+
+
+def test_a_thousand_silent_rows_are_forgotten_in_one_step(thousand: str, cli: Cli, monkeypatch):
+    session_type = type(open_store(thousand).connect())
+    remove, removals = session_type.remove, []
+    monkeypatch.setattr(session_type, "remove", lambda self, *ids: removals.append(len(ids)) or remove(self, *ids))
+    begun = time.monotonic()
+    done = cli("forget", "--silent", "1h")
+    assert (done.status, removals) == (0, [1000])
+    assert time.monotonic() - begun < 3.0
+    assert len(operator(thousand).fleet().instances) == 1
+
+
+def test_a_thousand_dead_processes_are_fenced_after_one_lease(thousand: str, cli: Cli):
+    lease = lease_end(1.0)
+    [result] = [it for it in cli("on", "--wait", "--json").json if it["event"] == "result"]
+    assert (result["proven"], result["fenced"]) == (True, 1001)
+    assert lease <= result["elapsed"] < lease + 1.0

@@ -22,6 +22,8 @@ from tests.stores.helpers import LONG, ON, flip, instance
 from tests.support.postgres import Server, installations
 
 GRANTS = "docs/reference/sql.md"
+IMPATIENT = tuple((name, sql.replace("'30s'", "'200ms'")) for name, sql in migrations())
+"""The migrations, with less time for the lock."""
 
 
 @contextmanager
@@ -150,9 +152,9 @@ def test_a_row_of_an_earlier_version_belongs_to_the_role_that_writes_it_next(rol
     web, worker = roles.make("web", "serve"), roles.make("worker", "serve")
     with session_of(web) as serving, session_of(worker) as other, psql(roles.owner) as owner:
         serving.report(found := instance())
-        owner.execute("ALTER TABLE maintenance_instances DISABLE TRIGGER maintenance_instances_guard")
+        owner.execute("ALTER TABLE maintenance_instances DISABLE TRIGGER USER")
         owner.execute("UPDATE maintenance_instances SET registered_by = NULL")
-        owner.execute("ALTER TABLE maintenance_instances ENABLE TRIGGER maintenance_instances_guard")
+        owner.execute("ALTER TABLE maintenance_instances ENABLE TRIGGER USER")
         serving.report(found)
         with pytest.raises(RegistrationError, match="only web"):
             other.report(found)
@@ -215,6 +217,15 @@ def test_the_locks_that_any_role_can_take_hold_up_no_migration_and_no_flip(roles
             assert session.write(ON).value_bool
 
 
+def test_the_first_migration_names_the_session_that_holds_it_up(roles: Roles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maintenance.stores.postgres.store.migrations", lambda: IMPATIENT)
+    with psql(roles.make("stranger")) as stranger, psql(roles.owner) as owner:
+        owner.execute("DROP TABLE platform_settings, maintenance_instances")
+        stranger.execute("SELECT pg_advisory_lock(hashtextextended('maintenance migrate', 0))")
+        with pytest.raises(StoreError, match=rf"pg_terminate_backend\({stranger.info.backend_pid}\)"):
+            PostgresStore(roles.owner).migrate()
+
+
 def test_a_role_that_reads_sees_everything_and_changes_nothing(roles: Roles) -> None:
     viewer = roles.make("viewer", "look")
     with session_of(viewer) as session:
@@ -224,6 +235,10 @@ def test_a_role_that_reads_sees_everything_and_changes_nothing(roles: Roles) -> 
         assert refused(viewer, f"BEGIN; LOCK TABLE {table} IN ROW SHARE MODE; LOCK TABLE {table} IN EXCLUSIVE MODE")
         # As pg_dump does. With row level security, this fails for every role but the owner.
         assert not refused(viewer, f"SET row_security = off; SELECT * FROM {table}")
+    with psycopg.connect(viewer) as reading, session_of(roles.owner) as session:
+        reading.execute("LOCK TABLE platform_settings, maintenance_instances IN ACCESS SHARE MODE")
+        assert session.write(ON).value_bool
+        PostgresStore(roles.owner).migrate()
 
 
 def test_a_role_that_serves_can_lock_the_instances_and_no_setting(roles: Roles) -> None:
@@ -241,8 +256,7 @@ def test_a_role_that_serves_can_lock_the_instances_and_no_setting(roles: Roles) 
 def test_a_role_that_flips_can_lock_the_settings_and_the_wait_names_its_session(
     roles: Roles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = tuple((name, sql.replace("'30s'", "'200ms'")) for name, sql in migrations())
-    monkeypatch.setattr("maintenance.stores.postgres.store.migrations", lambda: impatient)
+    monkeypatch.setattr("maintenance.stores.postgres.store.migrations", lambda: IMPATIENT)
     admin = roles.make("admin", "flip")
     assert refused(admin, "ALTER TABLE platform_settings DISABLE TRIGGER USER")
     with psycopg.connect(admin) as locking:

@@ -102,21 +102,23 @@ RETURNING true;
 -- name: instances
 -- A restore or a program may fill a table that has no constraints. So texts are cut here, no conversion can fail, and
 -- `maintenance.stores.rows` checks each value.
--- Texts as bytes, because a database in SQL_ASCII may hold bytes that are no text, which the server refuses to send.
 -- Times as numeric: a role's extra_float_digits may round a float8, and a shorter TTL would prove too much.
 SELECT coalesce(pg_catalog.replace(i.id::text, '-', ''), 'null'),
-    pg_catalog.convert_to(pg_catalog.substr(i.host, 1, 1001), 'SQL_ASCII'),
-    pg_catalog.convert_to(pg_catalog.substr(i.boot, 1, 1001), 'SQL_ASCII'), i.pid,
-    pg_catalog.convert_to(pg_catalog.substr(i.program, 1, 1001), 'SQL_ASCII'),
-    pg_catalog.convert_to(pg_catalog.substr(i.version, 1, 1001), 'SQL_ASCII'),
-    pg_catalog.convert_to(pg_catalog.substr(i.when_stale, 1, 1001), 'SQL_ASCII'),
+    pg_catalog.substr(i.host, 1, 1001), pg_catalog.substr(i.boot, 1, 1001), i.pid,
+    pg_catalog.substr(i.program, 1, 1001), pg_catalog.substr(i.version, 1, 1001),
+    pg_catalog.substr(i.when_stale, 1, 1001),
     CASE WHEN i.ttl > 0::float8 AND i.ttl <= 1000000::float8 THEN i.ttl::numeric END,
-    i.revision, i.in_flight, i.websockets,
-    pg_catalog.convert_to(pg_catalog.substr(i.oldest, 1, 1001), 'SQL_ASCII'), i.oldest_age,
+    i.revision, i.in_flight, i.websockets, pg_catalog.substr(i.oldest, 1, 1001), i.oldest_age,
     CASE WHEN pg_catalog.isfinite(i.seen_at)
         THEN extract(epoch FROM pg_catalog.clock_timestamp() - i.seen_at)::numeric END
 FROM public.maintenance_instances i
 WHERE pg_catalog.starts_with(coalesce(pg_catalog.replace(i.id::text, '-', ''), 'null'), %(beginning)s)
+
+-- name: any_bytes
+SET client_encoding TO LATIN1;
+
+-- name: no_bytes
+SET client_encoding TO UTF8;
 
 -- name: fleet
 SELECT s.key IS NOT NULL, s.value_bool,

@@ -12,7 +12,6 @@ from uuid import UUID
 import psycopg
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
-from psycopg.types.string import ByteaLoader
 
 from maintenance.base.runtime import Waker
 from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
@@ -49,13 +48,6 @@ _NEXT_STEPS: Final[dict[type[Exception], str]] = {
 }
 
 
-class _TextLoader(ByteaLoader):
-    """Loads the bytes of a text that may be no text."""
-
-    def load(self, data: Any) -> Any:
-        return bytes(super().load(bytes(data))).decode(errors="backslashreplace")
-
-
 class PostgresSession(Session):
     """A connection to PostgreSQL."""
 
@@ -69,7 +61,6 @@ class PostgresSession(Session):
         self._notified_of_flag = False
         with self._wrapped():
             self._connection = Connection.open(parameters)
-        self._connection.adapters.register_loader("bytea", _TextLoader)
         # Kept, because a cursor learns how to adapt its statement's values. With a new cursor for each statement, a
         # fleet takes a quarter longer to follow a flip.
         self._cursors = defaultdict[str, psycopg.Cursor[Any]](functools.partial(psycopg.Cursor, self._connection))
@@ -159,10 +150,24 @@ class PostgresSession(Session):
             raise RegistrationError(f"instances cannot be removed: {exc}") from exc.__cause__
 
     def fleet(self) -> Fleet:
-        return make_fleet(self._run({"key": KEY, "beginning": ""}, "fleet"), store=self._name)
+        return make_fleet(self._run_with_texts({"key": KEY, "beginning": ""}, "fleet"), store=self._name)
 
     def find(self, beginning: str) -> tuple[Instance, ...]:
-        return make_instances(self._run({"beginning": beginning}, "instances"))
+        return make_instances(self._run_with_texts({"beginning": beginning}, "instances"))
+
+    def _run_with_texts(self, values: dict[str, Any], name: str) -> list[tuple[Any, ...]]:
+        """Run a statement, even if a database in SQL_ASCII returns bytes that are no text."""
+        try:
+            return self._run(values, name)
+        except StoreError as exc:
+            if not isinstance(exc.__cause__, pg.CharacterNotInRepertoire):
+                raise
+        # In LATIN1, each byte is a character. It lasts until the rows are fetched.
+        self._run(None, "any_bytes")
+        try:
+            return self._run(values, name)
+        finally:
+            self._run(None, "no_bytes")
 
     def ask_drain(self, revision: int) -> None:
         self._run({"key": KEY, "revision": revision}, "ask_drain")
