@@ -3,8 +3,44 @@
 -- Every function is named with its schema, or called with exactly matching types. Otherwise a function that another role
 -- created in the schema public could be called instead of PostgreSQL's own.
 
--- If several transactions migrate at the same time, the first takes this lock and the others wait.
-DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;
+-- If several transactions migrate at the same time, the first takes this lock and the others wait. A role without a
+-- grant cannot take the table's lock. Until the table exists there is only an advisory lock, which any role can take.
+DO $$
+DECLARE
+    before text := pg_catalog.current_setting('lock_timeout');
+    holders text;
+BEGIN
+    -- Many processes may begin at the same time. Each takes a fraction of a second.
+    PERFORM pg_catalog.set_config('lock_timeout', '30s', true);
+    IF pg_catalog.to_regclass('public.platform_settings') IS NULL THEN
+        PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0));
+    END IF;
+    IF pg_catalog.to_regclass('public.platform_settings') IS NOT NULL THEN
+        LOCK TABLE public.platform_settings IN SHARE UPDATE EXCLUSIVE MODE;
+    END IF;
+    PERFORM pg_catalog.set_config('lock_timeout', before, true);
+EXCEPTION
+    WHEN lock_not_available THEN
+        SELECT pg_catalog.string_agg(DISTINCT pid::text, ', ') INTO holders
+        FROM pg_catalog.pg_locks
+        WHERE granted
+          AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+          AND CASE locktype
+              WHEN 'relation' THEN
+                  relation = pg_catalog.to_regclass('public.platform_settings')::oid
+                  AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+              WHEN 'advisory' THEN
+                  objsubid = 1::smallint AND (classid::bigint << 32) | objid::bigint
+                      = pg_catalog.hashtextextended('maintenance migrate', 0)
+          END;
+        RAISE EXCEPTION USING
+            ERRCODE = 'object_in_use',
+            MESSAGE = pg_catalog.concat(
+                'another migration, or a transaction that holds its lock, has not ended in time: try again, or end it ',
+                'with SELECT pg_terminate_backend(', holders, ')'
+            );
+END
+$$;
 
 CREATE TABLE IF NOT EXISTS public.platform_settings (
     id          serial      PRIMARY KEY,

@@ -2,7 +2,7 @@
 -- Safe to run again: each step checks whether it is needed before it takes a lock.
 
 -- If several transactions migrate at the same time, the first takes this lock and the others wait.
-DO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0)); END $$;
+DO $$ BEGIN LOCK TABLE public.platform_settings IN SHARE UPDATE EXCLUSIVE MODE; END $$;
 
 -- If the settings table is recreated while old instance rows remain, a revision that they have acknowledged must never
 -- be used again.
@@ -14,7 +14,9 @@ BEGIN
         RETURN;
     END IF;
     IF pg_catalog.to_regclass('public.maintenance_instances') IS NOT NULL THEN
-        SELECT coalesce(max(revision), 0) INTO acknowledged FROM public.maintenance_instances;
+        -- A revision that only a broken row can hold would leave no numbers for later ones.
+        SELECT coalesce(max(revision), 0) INTO acknowledged
+        FROM public.maintenance_instances WHERE revision <= 4611686018427387904;
     END IF;
     EXECUTE pg_catalog.concat(
         'CREATE SEQUENCE public.platform_settings_revision_seq AS bigint START WITH ', acknowledged + 1
@@ -55,6 +57,14 @@ BEGIN
         WHERE attrelid = 'public.platform_settings'::regclass::oid AND attname = 'revision' AND atthasdef
     ) THEN
         ALTER TABLE public.platform_settings ALTER COLUMN revision DROP DEFAULT;
+    END IF;
+    -- Every process reads the details again and again.
+    IF NOT EXISTS (
+        SELECT FROM pg_constraint
+        WHERE conrelid = 'public.platform_settings'::regclass::oid AND conname = 'platform_settings_details_bounded'
+    ) THEN
+        ALTER TABLE public.platform_settings ADD CONSTRAINT platform_settings_details_bounded
+            CHECK (pg_catalog.pg_column_size(details) <= 262144) NOT VALID;
     END IF;
 END
 $$;

@@ -81,7 +81,7 @@ VALUES = {
     ),
     "Instance": (
         "*, id, host, boot, pid, program, version, when_stale, ttl, revision=None, in_flight=None, websockets=0, "
-        "oldest=None, oldest_age=None, silent_for=0.0"
+        "oldest=None, oldest_age=None, silent_for=0.0, problem=None"
     ),
     "Fleet": "reading, instances, intact",
     "Proof": (
@@ -99,7 +99,8 @@ STATE_METHODS = {
     "prove": "snapshot, *, drain=False, timeout=None, expect=None, presume_dead=None, progress=...",
     "aprove": "snapshot, **options",
     "fleet": "",
-    "forget": "instance",
+    "find": "beginning",
+    "forget": "*instances",
     "status": "",
     "on_change": "callback",
     "start": "",
@@ -111,8 +112,9 @@ SESSION_METHODS = {
     "read": "instance=None",
     "write": "change",
     "report": "instance",
-    "remove": "instance",
+    "remove": "*instances",
     "fleet": "",
+    "find": "beginning",
     "ask_drain": "revision",
     "wait": "timeout, waker",
     "within": "seconds",

@@ -84,5 +84,15 @@ def test_each_guarantee_is_proven_by_tests_that_exist() -> None:
             assert test in functions(path), f"the page of guarantees names {proof}"
 
 
+def test_each_row_about_a_role_is_proven_by_tests_that_exist() -> None:
+    page = text("docs/explanation/security.md")
+    roles = re.findall(r"^\| (.+ role .+|a role .+|the owner .+) \|.*\|.*\|$", page, re.MULTILINE)
+    proofs = re.findall(r"^tests/.+$", page, re.MULTILINE)
+    assert len(roles) == len(proofs) > 0
+    for proof in " ".join(proofs).split():
+        path, _, test = proof.partition("::")
+        assert test in functions(path), f"the page of security names {proof}"
+
+
 def functions(path: str) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(text(path))) if isinstance(node, ast.FunctionDef)}

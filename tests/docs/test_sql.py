@@ -135,6 +135,9 @@ def test_a_fence_in_the_tables_waits_for_what_was_let_in_and_refuses_what_wakes_
         psycopg.connect(orders) as paused,
     ):
         execute(operator, marked(PROOF, "fence: install"))
+        # No role but the owner can take the fence's lock, not even in the weakest mode.
+        with psycopg.connect(orders) as app, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            execute(app, "LOCK TABLE maintenance_fence IN ACCESS SHARE MODE")
         execute(paused, "SELECT 1")  # its transaction has begun, and it has not written yet
         execute(let_in, "INSERT INTO orders VALUES (1)")
         state.set(True)
@@ -159,5 +162,5 @@ def test_a_fence_in_the_tables_waits_for_what_was_let_in_and_refuses_what_wakes_
 
 def waits_for_a_lock(url: str) -> bool:
     with psycopg.connect(url) as connection:
-        sql = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+        sql = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'maintenance_fence'::regclass"
         return execute(connection, sql).fetchone() == (1,)

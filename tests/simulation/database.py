@@ -153,8 +153,8 @@ class Database:
             self.drain = revision
             self.changed()
 
-    def remove(self, instance: str) -> bool:
-        return self.instances.pop(instance, None) is not None
+    def remove(self, instances: tuple[str, ...]) -> int:
+        return sum(self.instances.pop(one, None) is not None for one in instances)
 
 
 class Session:
@@ -253,8 +253,8 @@ class Session:
 
         self._ask(f"report {instance.revision} {instance.in_flight}", statement)
 
-    def remove(self, instance: str) -> bool:
-        return self._ask("remove", self._writing(lambda: self.database.remove(instance)))
+    def remove(self, *instances: str) -> int:
+        return self._ask("remove", self._writing(lambda: self.database.remove(instances)))
 
     def fleet(self) -> Fleet:
         thread = self.world.thread

@@ -628,12 +628,12 @@ def test_each_missing_privilege_is_named(poor_url: str, role: str, psql: Connect
 def test_each_privilege_that_a_migration_lacks_is_named(poor_url: str, role: str, psql: Connection) -> None:
     psql.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     for grant, message in (
-        ("USAGE ON SCHEMA public", "grant this role USAGE there; to migrate, be the tables' owner, or have CREATE"),
-        ("CREATE ON SCHEMA public", "permission denied for table .*; only the tables' owner migrates"),
+        ("USAGE ON SCHEMA public", "permission denied for table .*; only the tables' owner migrates"),
         (
             f"ALL ON ALL TABLES IN SCHEMA public TO {role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public",
-            "must be owner of .*: migrate as the tables' owner",
+            "grant this role USAGE there; to migrate, be the tables' owner, or have CREATE",
         ),
+        ("CREATE ON SCHEMA public", "must be owner of .*: migrate as the tables' owner"),
     ):
         psql.execute(f"GRANT {grant} TO {role}")
         with pytest.raises(StoreError, match=message):

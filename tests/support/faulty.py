@@ -22,6 +22,7 @@ class FaultyStore:
         connects: The number of connections so far.
         reads: The number of reads so far.
         reports: Every report, in order.
+        removals: The ids of every removal, in order.
         limits: The limit in seconds of each block of calls, in order.
         open: How many sessions are open.
     """
@@ -40,6 +41,7 @@ class FaultyStore:
         self.wait_error: Exception | None = None
         self.connects = self.reads = self.open = 0
         self.reports: list[Instance] = []
+        self.removals: list[tuple[str, ...]] = []
         self.limits: list[float] = []
 
     def connect(self, *, listen: bool = False) -> "FaultySession":
@@ -96,9 +98,10 @@ class FaultySession:
         if not self._store.swallows:
             self._inner.report(instance)
 
-    def remove(self, instance: str) -> bool:
+    def remove(self, *instances: str) -> int:
         self._store.fail()
-        return self._inner.remove(instance)
+        self._store.removals.append(instances)
+        return self._inner.remove(*instances)
 
     def fleet(self) -> Fleet:
         self._store.fail()

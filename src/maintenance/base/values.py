@@ -280,6 +280,10 @@ class Reading:
             raise FlagError(f"{self.store}: {exc}") from exc
 
 
+MAX_NAME: Final = 1000
+"""The longest host, program or other text in the row of an instance, in characters."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One process that serves with a state, as it reports itself.
@@ -296,6 +300,7 @@ class Instance:
         revision: The revision that it has installed and acknowledged; None before the first.
         in_flight, websockets, oldest, oldest_age: See `Load`; `in_flight` is None if requests are not tracked.
         silent_for: Seconds since it last wrote, by the store's clock; 0 in a report.
+        problem: Why its row cannot be trusted; None if it can. Each wrong value is replaced by a harmless one.
     """
 
     id: str
@@ -312,6 +317,7 @@ class Instance:
     oldest: str | None = None
     oldest_age: float | None = None
     silent_for: float = 0.0
+    problem: str | None = None
 
     @property
     def oldest_for(self) -> float:

@@ -111,7 +111,8 @@ def _read_digits(text: str) -> int:
 
 def _read_id(text: str) -> str:
     text = text.replace("-", "").lower()
-    if not re.fullmatch(r"[0-9a-f]{1,32}", text):
+    # A row without an ID of its own has the name "null", or "row" and a number.
+    if not re.fullmatch(r"[0-9a-f]{1,32}|null|row[0-9]+", text):
         raise ValueError
     return text
 

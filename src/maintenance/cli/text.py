@@ -132,9 +132,19 @@ def format_process(instance: Instance) -> str:
     return escape(f"{instance.host} pid {instance.pid} ({instance.program}, id {format_id(instance)})")
 
 
+def format_seen(instance: Instance) -> str:
+    """Say how long ago a process last reported."""
+    if instance.problem and not instance.silent_for:
+        return "at an unknown time"
+    return f"{format_span(instance.silent_for)} ago"
+
+
 def is_silent(instance: Instance) -> bool:
-    """Return whether a process has missed a heartbeat. It may write one up to one lease late."""
-    return instance.silent_for > HEARTBEAT + instance.ttl
+    """Return whether a process has missed a heartbeat. It may write one up to one lease late.
+
+    A row that cannot be trusted shows no heartbeat.
+    """
+    return bool(instance.problem) or instance.silent_for > HEARTBEAT + instance.ttl
 
 
 def compute_answer_age(instance: Instance) -> float | None:
@@ -142,14 +152,14 @@ def compute_answer_age(instance: Instance) -> float | None:
 
     The copy was at most one lease old when the process last reported. A process that blocks never uses an older one.
     """
-    if instance.revision is None:
+    if instance.revision is None or instance.problem:
         return None
     return instance.ttl if instance.when_stale == "block" else instance.ttl + max(instance.silent_for, 0.0)
 
 
 def describe_report(instance: Instance, *, work: bool = True) -> str:
     """Say when a process last reported and, with `work`, what it was doing then."""
-    seen = f"last seen {format_span(instance.silent_for)} ago"
+    seen = f"last seen {format_seen(instance)}"
     if not work:
         return seen
     revision = "no revision yet" if instance.revision is None else f"revision {instance.revision}"

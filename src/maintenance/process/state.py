@@ -13,7 +13,7 @@ from uuid import UUID
 from maintenance.base.options import Settings, check_function
 from maintenance.base.quoting import quote
 from maintenance.base.runtime import REAL, Runtime, is_importing
-from maintenance.base.values import Change, Details, Fleet, Mode, Snapshot, WhenStale
+from maintenance.base.values import Change, Details, Fleet, Instance, Mode, Snapshot, WhenStale
 from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
 from maintenance.process.in_flight import EVERYTHING, InFlightSource, Sources
 from maintenance.process.lease import LAGGING, Answer, Lease, fallback
@@ -253,25 +253,31 @@ class MaintenanceState:
         with self._converse(WRITE_LIMIT) as session:
             return session.fleet()
 
-    def forget(self, instance: str) -> bool:
-        """Remove an instance's row. The caller must know that its process has ended.
+    def find(self, beginning: str) -> tuple[Instance, ...]:
+        """The registered instances whose `id` begins with a text. No other row is read.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        with self._converse(WRITE_LIMIT) as session:
+            return session.find(beginning)
+
+    def forget(self, *instances: str) -> bool:
+        """Remove the rows of instances, in one step. The caller must know that their processes have ended.
 
         Args:
-            instance: The `id` of one of `fleet`.
+            *instances: The `id` of each, as in `fleet`.
 
         Returns:
             False if there was none.
 
         Raises:
-            TypeError: It is not a str; nothing was asked.
-            StoreError: The store cannot be reached.
+            TypeError: One is not a str; nothing was asked.
+            StoreError: The store cannot be reached, or this role may not remove one of them; none was removed.
         """
-        if not isinstance(instance, str):
-            raise TypeError(f"instance is {quote(instance)}: use its id, as in fleet().instances")
-        with contextlib.suppress(ValueError):
-            instance = UUID(instance).hex
+        keys = [_parse_id(instance) for instance in instances]
         with self._converse(WRITE_LIMIT) as session:
-            return session.remove(instance)
+            return session.remove(*keys) > 0
 
     def status(self) -> Status:
         """How this process and its store get on; reads memory only."""
@@ -370,6 +376,14 @@ def _check_store(value: Store) -> Store:
         raise ConfigurationError(
             f"store is a {type(value).__name__}: use a Store, or a URL such as postgresql://user@host/database"
         )
+    return value
+
+
+def _parse_id(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"instance is {quote(value)}: use its id, as in fleet().instances")
+    with contextlib.suppress(ValueError):
+        return UUID(value).hex
     return value
 
 

@@ -147,6 +147,8 @@ def judge(fleet: Fleet, question: Question, *, elapsed: float) -> Proof:
 
 def _account(instance: Instance, question: Question, elapsed: float) -> tuple[str, str]:
     """How an instance is accounted for, or why it is not."""
+    if instance.problem:
+        return "", f"its row cannot be trusted: {instance.problem}. Remove it: maintenance forget {instance.id}"
     why = _missing(instance, question, elapsed)
     if not why:
         return "confirmed", ""

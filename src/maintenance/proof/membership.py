@@ -13,7 +13,7 @@ from maintenance._version import __version__
 from maintenance.base.log import log
 from maintenance.base.options import Settings
 from maintenance.base.runtime import Runtime, boot_id
-from maintenance.base.values import Instance, Load
+from maintenance.base.values import MAX_NAME, Instance, Load
 from maintenance.errors import LateError, RegistrationError, StoreError
 from maintenance.stores import Session
 
@@ -179,4 +179,4 @@ def _program() -> str:
 
 def _storable(text: str) -> str:
     # ASCII fits every encoding of a database. Bytes that the locale cannot decode arrive as surrogates.
-    return text.encode("ascii", "backslashreplace").decode("ascii").replace("\0", "?")
+    return text.encode("ascii", "backslashreplace").decode("ascii").replace("\0", "?")[:MAX_NAME]

@@ -1,5 +1,6 @@
 """The loop that reads the fleet again and again until a flip is proven or the time is over."""
 
+import contextlib
 from dataclasses import replace
 from typing import Final
 
@@ -14,6 +15,9 @@ from maintenance.stores.conversation import Conversation
 
 MARGIN: Final = 5.0
 """Seconds of the default time-out above the longest lease."""
+
+LONGEST_WAIT: Final = 600.0
+"""The default time-out in seconds, without that for requests, however long a lease is that a row claims."""
 
 DRAIN_MARGIN: Final = 30.0
 """Seconds of the default time-out for requests to end: as long as gunicorn lets one run."""
@@ -79,7 +83,7 @@ class Prover:
         """Wait.
 
         Args:
-            timeout: Seconds; None for a time above the longest lease.
+            timeout: Seconds; None for a time above the longest lease, but for at most `LONGEST_WAIT`.
             progress: Called with each new judgement.
 
         Returns:
@@ -110,7 +114,7 @@ class Prover:
     def _limit(self, timeout: float | None) -> float:
         if timeout is not None:
             return timeout
-        return lease_end(self._longest) + MARGIN + (DRAIN_MARGIN if self._question.drain else 0.0)
+        return min(lease_end(self._longest) + MARGIN, LONGEST_WAIT) + (DRAIN_MARGIN if self._question.drain else 0.0)
 
     def _look(self, left: float) -> None:
         try:
@@ -131,8 +135,10 @@ class Prover:
         # The next look does not find the rows that are removed here. A row that it finds again has come back.
         self._gone = {key: it for key, it in self._gone.items() if key not in present}
         self._gone |= {it.id: it for it in proof.gone}
-        for instance in proof.gone:
-            session.remove(instance.id)
+        if proof.gone:
+            # A row that this role may not remove stays, and its process is gone all the same.
+            with contextlib.suppress(RegistrationError):
+                session.remove(*(it.id for it in proof.gone))
         if proof.proven and not fleet.intact:
             _mark_whole(session)
         return replace(proof, gone=tuple(self._gone.values()))

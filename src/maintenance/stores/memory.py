@@ -111,9 +111,9 @@ class MemorySession(Session):
         with self._table.lock:
             self._table.instances[instance.id] = instance, self._table.clock()
 
-    def remove(self, instance: str) -> bool:
+    def remove(self, *instances: str) -> int:
         with self._table.lock:
-            return self._table.instances.pop(instance, None) is not None
+            return sum(self._table.instances.pop(one, None) is not None for one in instances)
 
     def fleet(self) -> Fleet:
         # Always intact, because nothing else can empty this process's memory.
@@ -122,6 +122,9 @@ class MemorySession(Session):
             found = [replace(one, silent_for=now - seen_at) for one, seen_at in self._table.instances.values()]
             reading = self._reading()
         return Fleet(reading, tuple(sorted(found, key=lambda one: (one.host, one.pid, one.id))), intact=True)
+
+    def find(self, beginning: str) -> tuple[Instance, ...]:
+        return tuple(one for one in self.fleet().instances if one.id.startswith(beginning))
 
     def ask_drain(self, revision: int) -> None:
         with self._table.lock:

@@ -31,11 +31,18 @@ class Session(Protocol):
             RegistrationError: The table is missing, or the role may not write there.
         """
 
-    def remove(self, instance: str) -> bool:
-        """Remove an instance's row; False if there is none."""
+    def remove(self, *instances: str) -> int:
+        """Remove the rows of instances in one step; return how many there were.
+
+        Raises:
+            RegistrationError: The role may not remove one of them, and none was removed.
+        """
 
     def fleet(self) -> Fleet:
         """Read the flag and every instance in one statement."""
+
+    def find(self, beginning: str) -> tuple[Instance, ...]:
+        """Read the instances whose id begins with a text, and nothing else."""
 
     def ask_drain(self, revision: int) -> None:
         """Ask each instance to report again once nothing that `revision` refuses is in flight."""

@@ -10,6 +10,7 @@ from maintenance.cli import text
 from maintenance.cli.store import connect_state, open_state
 from maintenance.errors import ConfigurationError, MaintenanceError
 from maintenance.process.lease import LAGGING
+from maintenance.process.state import MaintenanceState
 
 EMPTIED: Final = (
     "The process table was emptied (a restore, or by hand), so this list may be incomplete. Running processes "
@@ -41,6 +42,9 @@ def fleet(args: argparse.Namespace) -> int:
     if found.instances:
         print(text.format_table([_build_row(instance, snapshot) for instance in found.instances]))
         print(_summarize(found, snapshot))
+    for instance in found.instances:
+        if instance.problem:
+            text.warn(f"The row {instance.id} cannot be trusted ({instance.problem}): maintenance forget {instance.id}")
     if not found.intact:
         text.warn(EMPTIED)
     elif not found.instances:
@@ -66,7 +70,7 @@ def _build_row(instance: Instance, snapshot: Snapshot) -> dict[str, str]:
         "ANSWER AGE": "none" if age is None else f"at most {text.format_span(age)}",
         "IN FLIGHT": "unknown" if instance.in_flight is None else str(instance.in_flight),
         "WEBSOCKETS": str(instance.websockets),
-        "LAST SEEN": f"{text.format_span(instance.silent_for)} ago{' SILENT' if text.is_silent(instance) else ''}",
+        "LAST SEEN": f"{text.format_seen(instance)}{' SILENT' if text.is_silent(instance) else ''}",
     }
 
 
@@ -83,8 +87,8 @@ def _summarize(found: Fleet, snapshot: Snapshot) -> str:
 def forget(args: argparse.Namespace) -> int:
     """Remove processes from the fleet that the operator knows to be dead."""
     with connect_state(args) as state:
-        chosen = _choose_instances(args, state.fleet().instances)
-        forgotten = [instance for instance in chosen if state.forget(instance.id)]
+        forgotten = _choose_by_id(args.ids, state) if args.ids else _choose_silent(args.silent, state)
+        state.forget(*(instance.id for instance in forgotten))
     if args.json:
         text.print_json({"forgotten": [build_instance_json(it) for it in forgotten], "store": state.store.name})
     elif forgotten:
@@ -98,18 +102,21 @@ def forget(args: argparse.Namespace) -> int:
     for instance in forgotten:
         if not text.is_silent(instance):
             text.warn(
-                f"{text.format_id(instance)} reported {text.format_span(instance.silent_for)} ago. "
+                f"{text.format_id(instance)} reported {text.format_seen(instance)}. "
                 "If it is still running, it registers again."
             )
     return 0
 
 
-def _choose_instances(args: argparse.Namespace, instances: Sequence[Instance]) -> list[Instance]:
-    if not args.ids:
-        return [instance for instance in instances if instance.silent_for >= args.silent]
+def _choose_silent(silent: float, state: MaintenanceState) -> list[Instance]:
+    return [instance for instance in state.fleet().instances if instance.silent_for >= silent]
+
+
+def _choose_by_id(ids: Sequence[str], state: MaintenanceState) -> list[Instance]:
     chosen: dict[str, Instance] = {}
-    for given in args.ids:
-        found = [it for it in instances if it.id.startswith(given)]
+    for given in ids:
+        by_id = {it.id: it for it in state.find(given)}
+        found = [by_id[given]] if given in by_id else list(by_id.values())
         if not found:
             raise MaintenanceError(f"no process has the ID {given!r}: copy one from `maintenance fleet`")
         if len(found) > 1:

@@ -132,6 +132,9 @@ def _list_steps(standings: Standings, args: argparse.Namespace, store: str) -> I
     yield from (f"  {standings.describe(standing)}" for standing in standings.waiting)
     yield "Next steps:"
     for instance in (standing.instance for standing in standings.waiting):
+        if instance.problem:
+            yield f"  If no process uses this row, run: maintenance forget {instance.id}{database}"
+            continue
         yield f"  If it hangs, restart it: {text.format_process(instance)}"
         yield f"  If you are sure it is dead, run: maintenance forget {text.format_id(instance)}{database}"
     again = "Then check again" if standings.waiting else "Check again"

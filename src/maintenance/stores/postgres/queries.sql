@@ -29,7 +29,9 @@ WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');
 -- name: read
 -- The time as text of a fixed form: psycopg parses no other DateStyle than ISO, and extra_float_digits may round a
 -- number. Only infinity has no such form.
-SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision,
+-- Details that are too large are not sent to every process. Their size is known without a look at them.
+SELECT s.key IS NOT NULL, s.value_bool,
+    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
     coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
     s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(),
     EXISTS (SELECT FROM public.maintenance_instances WHERE id = %(instance)s)
@@ -37,7 +39,8 @@ FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s
 
 -- name: read_flag
 -- The same without the instances, whose table may be missing, locked or not granted.
-SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision,
+SELECT s.key IS NOT NULL, s.value_bool,
+    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
     coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
     s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false
 FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s;
@@ -92,20 +95,36 @@ RETURNING true;
 
 -- name: remove
 DELETE FROM public.maintenance_instances
-WHERE id = %(id)s AND id <> '00000000-0000-0000-0000-000000000000'
+WHERE (id = ANY (%(ids)s::uuid[]) OR id IS NULL AND %(null)s)
+    AND id IS DISTINCT FROM '00000000-0000-0000-0000-000000000000'::uuid
 RETURNING true;
 
--- name: fleet
+-- name: instances
+-- A restore or a program may fill a table that has no constraints. So texts are cut here, no conversion can fail, and
+-- `maintenance.stores.rows` checks each value.
 -- Times as numeric: a role's extra_float_digits may round a float8, and a shorter TTL would prove too much.
-SELECT s.key IS NOT NULL, s.value_bool, s.details::text, s.revision,
+SELECT coalesce(pg_catalog.replace(i.id::text, '-', ''), 'null'),
+    pg_catalog.substr(i.host, 1, 1001), pg_catalog.substr(i.boot, 1, 1001), i.pid,
+    pg_catalog.substr(i.program, 1, 1001), pg_catalog.substr(i.version, 1, 1001),
+    pg_catalog.substr(i.when_stale, 1, 1001),
+    CASE WHEN i.ttl > 0::float8 AND i.ttl <= 1000000::float8 THEN i.ttl::numeric END,
+    i.revision, i.in_flight, i.websockets, pg_catalog.substr(i.oldest, 1, 1001), i.oldest_age,
+    CASE WHEN pg_catalog.isfinite(i.seen_at)
+        THEN extract(epoch FROM pg_catalog.clock_timestamp() - i.seen_at)::numeric END
+FROM public.maintenance_instances i
+WHERE pg_catalog.starts_with(coalesce(pg_catalog.replace(i.id::text, '-', ''), 'null'), %(beginning)s)
+
+-- name: any_bytes
+SET client_encoding TO LATIN1;
+
+-- name: no_bytes
+SET client_encoding TO UTF8;
+
+-- name: fleet
+SELECT s.key IS NOT NULL, s.value_bool,
+    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
     coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
     s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false,
-    pg_catalog.replace(i.id::text, '-', ''), i.host, i.boot, i.pid, i.program, i.version, i.when_stale, i.ttl::numeric,
-    i.revision, i.in_flight, i.websockets, i.oldest, i.oldest_age,
-    extract(epoch FROM pg_catalog.clock_timestamp() - i.seen_at)::numeric
+    i.*
 FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s
-LEFT JOIN public.maintenance_instances i ON true
-ORDER BY i.host, i.pid, i.id;
-
--- name: lock_migrations
-SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('maintenance migrate', 0));
+LEFT JOIN ({instances}) AS i ON true;

@@ -5,7 +5,7 @@ import functools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,10 +18,7 @@ from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import LateError, LateRegistrationError, RegistrationError, StoreError
 from maintenance.stores.postgres.connection import Connection, GivenUpError
 from maintenance.stores.protocol import Session
-from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_reading, make_row
-
-MIGRATE_TIMEOUT: Final = 30.0
-"""Seconds that a migration waits for those that began before it; each takes a fraction of a second."""
+from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_instances, make_reading, make_row
 
 LOCK_TIMEOUT: Final = 5.0
 """Seconds that a migration waits for a lock on a table, while readers queue behind it."""
@@ -31,6 +28,8 @@ _LATE: Final = (pg.ConnectionTimeout, pg.LockNotAvailable, pg.QueryCanceled, Giv
 # By a word of the server's message. The empty word is in every message.
 _GRANTS: Final = {
     "must be owner": ": migrate as the tables' owner",
+    "may change the row": ": grant that role to this one, or connect as one of them",
+    "as complete": ": connect as a role that flips",
     "sequence": ": grant this role USAGE on that sequence",
     "schema": ": grant this role USAGE there; to migrate, be the tables' owner, or have CREATE to make new ones",
     "maintenance_instances": ": grant this role SELECT there, and INSERT, UPDATE and DELETE too if it serves",
@@ -138,16 +137,35 @@ class PostgresSession(Session):
             kind = LateRegistrationError if isinstance(exc, LateError) else RegistrationError
             raise kind(f"instances cannot register: {exc}") from exc.__cause__
 
-    def remove(self, instance: str) -> bool:
+    def remove(self, *instances: str) -> int:
+        values = {"ids": list(_uuids(instances)), "null": "null" in instances}
         try:
-            values = {"id": UUID(instance)}
-        except ValueError:
-            return False
-        # A process that ends can wait for a lock: the row that it leaves behind would hold up every proof.
-        return bool(self._run(values, "no_lock_timeout", "durable", "remove"))
+            # A process that ends can wait for a lock: the row that it leaves behind would hold up every proof.
+            return len(self._run(values, "no_lock_timeout", "durable", "remove"))
+        except StoreError as exc:
+            if not isinstance(exc.__cause__, pg.InsufficientPrivilege):
+                raise
+            raise RegistrationError(f"instances cannot be removed: {exc}") from exc.__cause__
 
     def fleet(self) -> Fleet:
-        return make_fleet(self._run({"key": KEY}, "fleet"), store=self._name)
+        return make_fleet(self._run_with_texts({"key": KEY, "beginning": ""}, "fleet"), store=self._name)
+
+    def find(self, beginning: str) -> tuple[Instance, ...]:
+        return make_instances(self._run_with_texts({"beginning": beginning}, "instances"))
+
+    def _run_with_texts(self, values: dict[str, Any], name: str) -> list[tuple[Any, ...]]:
+        """Run a statement, even if a database in SQL_ASCII returns bytes that are no text."""
+        try:
+            return self._run(values, name)
+        except StoreError as exc:
+            if not isinstance(exc.__cause__, pg.CharacterNotInRepertoire):
+                raise
+        # In LATIN1, each byte is a character. It lasts until the rows are fetched.
+        self._run(None, "any_bytes")
+        try:
+            return self._run(values, name)
+        finally:
+            self._run(None, "no_bytes")
 
     def ask_drain(self, revision: int) -> None:
         self._run({"key": KEY, "revision": revision}, "ask_drain")
@@ -181,21 +199,10 @@ class PostgresSession(Session):
     def migrate(self, migrations: tuple[tuple[str, str], ...]) -> None:
         """Apply SQL files in one transaction. A second migration waits, and then changes nothing."""
         with self._wrapped(), self._connection.transaction():
-            self._lock_migrations()
             # An ALTER that queues behind a long transaction would hold up every reader behind it.
             self._connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}")
             for _, sql in migrations:
                 self._connection.execute(sql)
-
-    def _lock_migrations(self) -> None:
-        """Take the lock that the files take too, with more time, because many processes may begin at once."""
-        try:
-            timeout = f"SET LOCAL lock_timeout = {MIGRATE_TIMEOUT * 1000:.0f};"
-            self._connection.execute(timeout + _SQL["lock_migrations"])
-        except pg.LockNotAvailable as exc:
-            raise StoreError(
-                f"{self._name}: another migration has not ended within {MIGRATE_TIMEOUT:g} s: end it, or try again"
-            ) from exc
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
@@ -251,6 +258,12 @@ def _describe(exc: Exception) -> str:
     # Without the line of the statement that the server adds, because the statement is the library's own.
     message = getattr(getattr(exc, "diag", None), "message_primary", None) or str(exc)
     return " ".join(message.split()) or type(exc).__name__
+
+
+def _uuids(texts: Sequence[str]) -> Iterator[UUID]:
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            yield UUID(text)
 
 
 def _next_step(exc: BaseException) -> str:

@@ -8,14 +8,16 @@ SELECT 1 FROM sqlite_master WHERE name = 'platform_settings_revise';
 SELECT 1 FROM sqlite_master WHERE name = 'maintenance_instances';
 
 -- name: read
--- The time in UTC; as it is if SQLite cannot parse it.
-SELECT s.key IS NOT NULL, s.value_bool, s.details, s.revision,
+-- The time in UTC; as it is if SQLite cannot parse it. The length as bytes, because that of a text ends at a NUL.
+SELECT s.key IS NOT NULL, s.value_bool,
+    CASE WHEN length(CAST(s.details AS blob)) > 262144 THEN '"larger than 262144 bytes"' ELSE s.details END, s.revision,
     coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at), s.updated_at), s.updated_by, s.drain_revision IS s.revision, false,
     EXISTS (SELECT 1 FROM maintenance_instances WHERE id = :instance)
 FROM (SELECT 1) LEFT JOIN platform_settings s ON s.key = :key;
 
 -- name: read_flag
-SELECT s.key IS NOT NULL, s.value_bool, s.details, s.revision,
+SELECT s.key IS NOT NULL, s.value_bool,
+    CASE WHEN length(CAST(s.details AS blob)) > 262144 THEN '"larger than 262144 bytes"' ELSE s.details END, s.revision,
     coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at), s.updated_at), s.updated_by, s.drain_revision IS s.revision, false, false
 FROM (SELECT 1) LEFT JOIN platform_settings s ON s.key = :key;
 
@@ -48,14 +50,33 @@ ON CONFLICT (id) DO UPDATE SET
     oldest_age = excluded.oldest_age,
     seen_at = excluded.seen_at;
 
+-- name: key
+-- The id, or the number of a row whose id is not one.
+CASE WHEN typeof(id) = 'text' AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*' THEN id ELSE 'row' || rowid END
+
 -- name: remove
-DELETE FROM maintenance_instances WHERE id = :id AND id <> '00000000000000000000000000000000';
+DELETE FROM maintenance_instances
+WHERE {key} IN (SELECT value FROM json_each(:ids)) AND id IS NOT '00000000000000000000000000000000';
+
+-- name: instances
+-- Another program may write values of any type into a file without the constraints. So each is cut here, and
+-- `maintenance.stores.rows` checks it.
+SELECT {key}, substr(host, 1, 1001), substr(boot, 1, 1001),
+    CASE WHEN typeof(pid) IN ('text', 'blob') THEN '' ELSE pid END,
+    substr(program, 1, 1001), substr(version, 1, 1001), substr(when_stale, 1, 1001),
+    CASE WHEN typeof(ttl) IN ('text', 'blob') THEN '' ELSE ttl END,
+    CASE WHEN typeof(revision) IN ('text', 'blob') THEN '' ELSE revision END,
+    CASE WHEN typeof(in_flight) IN ('text', 'blob') THEN '' ELSE in_flight END,
+    CASE WHEN typeof(websockets) IN ('text', 'blob') THEN '' ELSE websockets END,
+    substr(oldest, 1, 1001),
+    CASE WHEN typeof(oldest_age) IN ('text', 'blob') THEN '' ELSE oldest_age END,
+    CASE WHEN typeof(seen_at) IN ('integer', 'real') THEN (julianday('now') - 2440587.5) * 86400.0 - seen_at END
+FROM maintenance_instances
+WHERE substr({key}, 1, length(:beginning)) = :beginning
 
 -- name: fleet
-SELECT s.key IS NOT NULL, s.value_bool, s.details, s.revision,
+SELECT s.key IS NOT NULL, s.value_bool,
+    CASE WHEN length(CAST(s.details AS blob)) > 262144 THEN '"larger than 262144 bytes"' ELSE s.details END, s.revision,
     coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at), s.updated_at), s.updated_by, s.drain_revision IS s.revision, false, false,
-    i.id, i.host, i.boot, i.pid, i.program, i.version, i.when_stale, i.ttl,
-    i.revision, i.in_flight, i.websockets, i.oldest, i.oldest_age,
-    (julianday('now') - 2440587.5) * 86400.0 - i.seen_at
-FROM (SELECT 1) LEFT JOIN platform_settings s ON s.key = :key LEFT JOIN maintenance_instances i ON true
-ORDER BY i.host, i.pid, i.id;
+    i.*
+FROM (SELECT 1) LEFT JOIN platform_settings s ON s.key = :key LEFT JOIN ({instances}) i ON true;

@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS platform_settings (
                    CHECK (typeof(updated_at) = 'text' AND ifnull(datetime(updated_at), '') > '1'),
     updated_by     text
                    CHECK (length(replace(updated_by, '-', '')) = 32 AND updated_by NOT GLOB '*[^-0-9a-fA-F]*'),
-    details        text    NOT NULL DEFAULT '{}',
+    details        text    NOT NULL DEFAULT '{}' CHECK (length(CAST(details AS blob)) <= 262144),
     revision       integer NOT NULL DEFAULT 0 CHECK (typeof(revision) = 'integer'),
     drain_revision integer
 );
@@ -21,20 +21,22 @@ CREATE TEMP TABLE new_file AS
 SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM main.sqlite_master WHERE name = 'platform_settings_revision');
 
 CREATE TABLE IF NOT EXISTS maintenance_instances (
-    id         text    PRIMARY KEY NOT NULL,
-    host       text    NOT NULL,
-    boot       text    NOT NULL,
-    pid        integer NOT NULL,
-    program    text    NOT NULL,
-    version    text    NOT NULL,
+    id         text    PRIMARY KEY NOT NULL
+               CHECK (typeof(id) = 'text' AND length(id) = 32 AND id NOT GLOB '*[^0-9a-f]*'),
+    host       text    NOT NULL CHECK (typeof(host) = 'text' AND length(host) <= 1000),
+    boot       text    NOT NULL CHECK (typeof(boot) = 'text' AND length(boot) <= 1000),
+    pid        integer NOT NULL CHECK (typeof(pid) = 'integer' AND pid BETWEEN 0 AND 2147483647),
+    program    text    NOT NULL CHECK (typeof(program) = 'text' AND length(program) <= 1000),
+    version    text    NOT NULL CHECK (typeof(version) = 'text' AND length(version) <= 1000),
     when_stale text    NOT NULL CHECK (when_stale IN ('serve', 'block')),
-    ttl        real    NOT NULL CHECK (ttl > 0 AND ttl < 9e999),
-    revision   integer,
-    in_flight  integer,
-    websockets integer NOT NULL DEFAULT 0,
-    oldest     text,
-    oldest_age real    CHECK (oldest_age < 9e999),
+    ttl        real    NOT NULL CHECK (typeof(ttl) = 'real' AND ttl > 0 AND ttl <= 1000000),
+    revision   integer CHECK (revision IS NULL OR typeof(revision) = 'integer' AND revision BETWEEN 0 AND 4611686018427387904),
+    in_flight  integer CHECK (in_flight IS NULL OR typeof(in_flight) = 'integer' AND in_flight BETWEEN 0 AND 2147483647),
+    websockets integer NOT NULL DEFAULT 0 CHECK (typeof(websockets) = 'integer' AND websockets BETWEEN 0 AND 2147483647),
+    oldest     text    CHECK (oldest IS NULL OR typeof(oldest) = 'text' AND length(oldest) <= 1000),
+    oldest_age real    CHECK (oldest_age IS NULL OR typeof(oldest_age) = 'real' AND oldest_age BETWEEN -60 AND 1e10),
     seen_at    real    NOT NULL DEFAULT ((julianday('now') - 2440587.5) * 86400.0)
+               CHECK (typeof(seen_at) = 'real' AND abs(seen_at) <= 1e10)
 );
 
 INSERT OR IGNORE INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl)
@@ -50,7 +52,9 @@ CREATE TABLE IF NOT EXISTS platform_settings_revision (
 
 INSERT OR IGNORE INTO platform_settings_revision
 SELECT 1, coalesce(max(revision), 0)
-FROM (SELECT revision FROM platform_settings UNION ALL SELECT revision FROM maintenance_instances);
+FROM (SELECT revision FROM platform_settings UNION ALL SELECT revision FROM maintenance_instances)
+-- A revision that only a broken row can hold would leave no numbers for later ones.
+WHERE typeof(revision) = 'integer' AND revision <= 4611686018427387904;
 
 CREATE TRIGGER IF NOT EXISTS platform_settings_insert AFTER INSERT ON platform_settings
 BEGIN

@@ -16,7 +16,7 @@ from maintenance.base.runtime import REAL, Waker
 from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import LateError, RegistrationError, StoreError
 from maintenance.stores.protocol import Session
-from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_reading, make_row
+from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_instances, make_reading, make_row
 
 POLL: Final = 0.1
 """Seconds between two looks at the file while waiting for a change."""
@@ -78,6 +78,8 @@ class SQLiteSession(Session):
             # An operator's terminal may write another encoding. Its flip counts all the same.
             self._connection.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
             self._connection.set_progress_handler(_is_over(deadline), STEPS)
+            # Another program may have written bytes that are no text.
+            self._connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
         try:
             self._set_up(prepare=prepare)
             if listen:
@@ -145,12 +147,16 @@ class SQLiteSession(Session):
                 raise RegistrationError(f"instances cannot register: {exc}") from exc.__cause__
             raise
 
-    def remove(self, instance: str) -> bool:
-        return self._run(_SQL["remove"], {"id": instance}) > 0
+    def remove(self, *instances: str) -> int:
+        return self._run(_SQL["remove"], {"ids": json.dumps(instances)})
 
     def fleet(self) -> Fleet:
         with self._conversation() as execute:
-            return make_fleet(execute(_SQL["fleet"], {"key": KEY}).fetchall(), store=self._name)
+            return make_fleet(execute(_SQL["fleet"], {"key": KEY, "beginning": ""}).fetchall(), store=self._name)
+
+    def find(self, beginning: str) -> tuple[Instance, ...]:
+        with self._conversation() as execute:
+            return make_instances(execute(_SQL["instances"], {"beginning": beginning}).fetchall())
 
     def ask_drain(self, revision: int) -> None:
         self._run(_SQL["ask_drain"], {"key": KEY, "revision": revision})
