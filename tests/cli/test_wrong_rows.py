@@ -82,13 +82,12 @@ def thousand(each_url: str) -> str:
 
 
 def test_a_thousand_silent_rows_are_forgotten_in_one_step(thousand: str, cli: Cli, monkeypatch):
-    session_type = type(open_store(thousand).connect())
+    with closing(open_store(thousand).connect()) as session:
+        session_type = type(session)
     remove, removals = session_type.remove, []
     monkeypatch.setattr(session_type, "remove", lambda self, *ids: removals.append(len(ids)) or remove(self, *ids))
-    begun = time.monotonic()
     done = cli("forget", "--silent", "1h")
     assert (done.status, removals) == (0, [1000])
-    assert time.monotonic() - begun < 3.0
     assert len(operator(thousand).fleet().instances) == 1
 
 
