@@ -22,8 +22,9 @@ from maintenance.http.refusal import DEFAULT_RETRY_AFTER
 from maintenance.process import api, lifecycle, waiting, watcher
 from maintenance.process.state import WRITE_LIMIT
 from maintenance.proof.membership import HEARTBEAT
-from maintenance.proof.prover import DRAIN_MARGIN
+from maintenance.proof.prover import DRAIN_MARGIN, LONGEST_WAIT, MARGIN
 from maintenance.stores import PostgresStore, SQLiteStore
+from maintenance.stores.migrations import migrations
 from maintenance.stores.postgres import connection as postgres_connection
 from maintenance.stores.postgres import session as postgres_session
 from maintenance.stores.sqlite import session as sqlite_session
@@ -122,6 +123,7 @@ def default(function: Callable[..., Any], option: str) -> Any:
     return inspect.signature(function).parameters[option].default
 
 
+MIGRATE_TIMEOUT = float(re.findall(r"'(\d+)s'", migrations()[0][1])[0])
 BOOT_TIMEOUT = default(MaintenanceState, "boot_timeout")
 CONNECT_TIMEOUT = float(postgres_connection.parse_url("postgresql://")["connect_timeout"])
 READ_LOCK = int(postgres_session._SQL["short_lock_timeout"].partition("lock_timeout = ")[2].rstrip(";")) / 1000
@@ -146,13 +148,17 @@ LIMIT = Settings(ttl=1e3, when_stale="serve", register=True).limit
         ("docs/explanation/costs.md", "looks at the file {:g} times a second", 1 / sqlite_session.POLL),
         ("docs/how-to/pgbouncer-and-standbys.md", "gives up after {:g} s", WRITE_LIMIT),
         ("docs/how-to/pgbouncer-and-standbys.md", "`connect_timeout` is {:g} s", CONNECT_TIMEOUT),
-        ("docs/how-to/migrations.md", "up to {:g} s for another migration", postgres_session.MIGRATE_TIMEOUT),
+        ("docs/how-to/migrations.md", "up to {:g} s for another migration", MIGRATE_TIMEOUT),
         ("docs/how-to/migrations.md", "up to {:g} s for a transaction", postgres_session.LOCK_TIMEOUT),
         ("docs/how-to/bypass.md", "up to {:g} times a second", 1 / watcher.LOOK),
         ("docs/how-to/playbook.md", "with `--drain` {:g} s more", DRAIN_MARGIN),
         ("docs/how-to/playbook.md", "at least once every {:g} s plus its TTL", HEARTBEAT),
         ("docs/reference/command-line.md", "with `--drain` {:g} s more", DRAIN_MARGIN),
         ("docs/reference/python.md", "with `drain` {:g} s more", DRAIN_MARGIN),
+        ("docs/reference/python.md", "at most {:g} minutes", LONGEST_WAIT / 60),
+        ("docs/reference/command-line.md", "at most {:g} minutes", LONGEST_WAIT / 60),
+        ("docs/how-to/playbook.md", "at most {:g} minutes", LONGEST_WAIT / 60),
+        ("docs/explanation/proof.md", "ends {:g} s after the longest lease", MARGIN),
         ("docs/reference/python.md", "the store can be reached | `{:.1f}`", default(MaintenanceState, "ttl")),
         ("docs/reference/python.md", "#before-the-first-read) | `{:.1f}`", BOOT_TIMEOUT),
         ("docs/reference/python.md", "statement_timeout={:.1f}", default(PostgresStore, "statement_timeout")),

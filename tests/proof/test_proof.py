@@ -13,7 +13,7 @@ from maintenance.base.runtime import Runtime
 from maintenance.base.values import Change, Details, Fleet, Instance, Reading, Row
 from maintenance.errors import RegistrationError
 from maintenance.proof.judge import Proof, Question, judge, lease_end
-from maintenance.proof.prover import DRAIN_MARGIN, LATE, MARGIN, Prover
+from maintenance.proof.prover import DRAIN_MARGIN, LATE, LONGEST_WAIT, MARGIN, Prover
 from maintenance.stores.conversation import Conversation
 from tests.support.clock import Clock, refuse, runtime
 from tests.support.faulty import FaultySession, FaultyStore
@@ -327,6 +327,19 @@ def test_a_silent_instance_is_fenced_as_soon_as_its_lease_ends(wait: Wait) -> No
     assert lease_end(TTL) <= proof.elapsed <= lease_end(TTL) + 2 * LATE  # a look is due then, at any pause
 
 
+def test_a_thousand_silent_instances_are_fenced_as_soon_as_one(wait: Wait) -> None:
+    for number in range(1000):
+        wait.register(id=f"{number}", revision=1, when_stale="block")
+    proof = wait.run()
+    assert (len(proof.fenced), proof.proven) == (1000, True)
+    assert lease_end(TTL) <= proof.elapsed <= lease_end(TTL) + 2 * LATE
+
+
+def test_no_row_makes_the_default_time_out_endless(wait: Wait) -> None:
+    wait.register(revision=1, ttl=1e6)
+    assert wait.run().elapsed == pytest.approx(LONGEST_WAIT, abs=0.6)
+
+
 def test_a_lease_must_end_before_the_question_is_sent(wait: Wait) -> None:
     wait.register(revision=1, when_stale="block")
     session = wait.store.connect()
@@ -393,12 +406,34 @@ def test_the_last_judgement_names_all_that_were_gone_and_did_not_come_back(wait:
     assert sorted(it.id for it in proof.confirmed) == ["back", "slow"]
 
 
-def test_a_wait_removes_the_rows_of_the_gone_and_no_others(wait: Wait) -> None:
-    wait.register(id="dead", pid=1, revision=1)
+def test_a_wait_removes_the_rows_of_the_gone_in_one_step_and_no_others(wait: Wait) -> None:
+    for number in range(3):
+        wait.register(id=f"dead {number}", pid=1, revision=1)
     wait.register(id="mute", pid=2, revision=1)
     proof = wait.run(timeout=0, is_gone=lambda it: it.pid == 1)
-    assert [it.id for it in proof.gone] == ["dead"]
+    assert [it.id for it in proof.gone] == ["dead 0", "dead 1", "dead 2"]
+    assert wait.store.removals == [("dead 0", "dead 1", "dead 2")]
     assert wait.registered == ["mute"]
+
+
+def test_a_row_that_may_not_be_removed_spoils_no_proof(wait: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_removal(*_: object) -> int:
+        raise RegistrationError("permission denied")
+
+    monkeypatch.setattr(FaultySession, "remove", refuse_removal)
+    wait.register(pid=1, revision=1)
+    proof = wait.run(timeout=0, is_gone=lambda it: it.pid == 1)
+    assert (bool(proof), len(proof.gone), proof.problem) == (True, 1, None)
+
+
+def test_a_row_that_cannot_be_trusted_is_a_laggard_whatever_it_claims() -> None:
+    claims = one(revision=7, in_flight=0, when_stale="block", silent_for=1e6, problem="ttl is not a number")
+    generous = replace(ON, presume_dead=1, is_gone=lambda _: True)
+    proof = judge(fleet(claims), generous, elapsed=1e9)
+    assert not proof
+    assert reasons(proof) == [
+        f"its row cannot be trusted: ttl is not a number. Remove it: maintenance forget {'a' * 32}"
+    ]
 
 
 def test_a_drain_is_asked_for_once(wait: Wait, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Rows of instances that no process of this library wrote: a restore, another program or an attacker did."""
 
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -90,10 +89,8 @@ def test_huge_details_are_refused_and_read_as_a_wrong_row(
         run_sql(url, "ALTER TABLE platform_settings DROP CONSTRAINT platform_settings_details_bounded")
         run_sql(url, update)
     with closing(open_store(url).connect()) as session:
-        begun = time.monotonic()
         with pytest.raises(StoreError, match="details is 'larger than 262144 .*': use a JSON object"):
             session.read().snapshot(read_at=0.0)
-        assert time.monotonic() - begun < 1.0
         assert flip(session)
         assert snapshot(session).enabled
 
