@@ -29,9 +29,11 @@ WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');
 -- name: read
 -- The time as text of a fixed form: psycopg parses no other DateStyle than ISO, and extra_float_digits may round a
 -- number. Only infinity has no such form.
--- Details that are too large are not sent to every process. Their size is known without a look at them.
+-- Details that are too large are not sent to every process. The first size is known without a look at them, and the
+-- second one is that of a text that was compressed well.
 SELECT s.key IS NOT NULL, s.value_bool,
-    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
+    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 OR pg_catalog.octet_length(s.details::text) > 262144
+        THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
     coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
     s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(),
     EXISTS (SELECT FROM public.maintenance_instances WHERE id = %(instance)s)
@@ -40,7 +42,8 @@ FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s
 -- name: read_flag
 -- The same without the instances, whose table may be missing, locked or not granted.
 SELECT s.key IS NOT NULL, s.value_bool,
-    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
+    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 OR pg_catalog.octet_length(s.details::text) > 262144
+        THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
     coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
     s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false
 FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s;
@@ -122,7 +125,8 @@ SET client_encoding TO UTF8;
 
 -- name: fleet
 SELECT s.key IS NOT NULL, s.value_bool,
-    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
+    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 OR pg_catalog.octet_length(s.details::text) > 262144
+        THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
     coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
     s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false,
     i.*
