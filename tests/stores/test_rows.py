@@ -7,8 +7,9 @@ from contextlib import closing
 import psycopg
 import pytest
 
+from maintenance.base.values import MAX_NAME
 from maintenance.errors import StoreError
-from maintenance.stores import PostgresStore, open_store
+from maintenance.stores import PostgresStore, open_store, rows
 from maintenance.stores.rows import MAX_REVISION
 from tests.stores.helpers import flip, instance, path_of, run_sql, snapshot
 from tests.support.loose import LATER, WRONG, Loose, find_wrong
@@ -66,6 +67,17 @@ def test_a_time_that_a_clock_set_back_explains_is_trusted(loose: Loose) -> None:
     loose.insert(seen_at=soon if loose.url.startswith("sqlite") else "now() + interval '30 s'")
     [one] = [it for it in loose.session.fleet().instances if it.host == "bad"]
     assert (one.problem, one.silent_for) == (None, 0.0)
+
+
+def test_each_text_is_cut_before_it_is_sent(loose: Loose, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    make = rows._make_instance
+    measure = lambda *columns: sent.extend(len(it) for it in columns if isinstance(it, str)) or make(*columns)  # noqa: E731
+    monkeypatch.setattr(rows, "_make_instance", measure)
+    huge = f"'{'x' * 1_000_000}'"
+    loose.insert(**dict.fromkeys(("host", "boot", "program", "version", "when_stale", "oldest"), huge))
+    assert len(loose.session.fleet().instances) == 2
+    assert max(sent) == MAX_NAME + 1
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
@@ -139,5 +151,5 @@ def test_a_table_of_an_earlier_version_gets_the_rules_and_keeps_its_rows(databas
         assert {it.host for it in session.fleet().instances} == {"good", "bad", "before"}
         session.report(instance(host="after"))
         with psycopg.connect(database_url) as psql:
-            rows = psql.execute("SELECT host, registered_by FROM maintenance_instances").fetchall()
-        assert dict(rows) == {"": None, "good": None, "bad": None, "before": None, "after": "tester"}
+            found = psql.execute("SELECT host, registered_by FROM maintenance_instances").fetchall()
+        assert dict(found) == {"": None, "good": None, "bad": None, "before": None, "after": "tester"}
