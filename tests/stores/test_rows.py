@@ -8,7 +8,6 @@ import psycopg
 import pytest
 
 from maintenance.base.values import MAX_NAME
-from maintenance.errors import StoreError
 from maintenance.stores import PostgresStore, open_store, rows
 from maintenance.stores.rows import MAX_REVISION
 from tests.stores.helpers import flip, instance, path_of, run_sql, snapshot
@@ -81,7 +80,7 @@ def test_each_text_is_cut_before_it_is_sent(loose: Loose, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
-def test_huge_details_are_refused_and_read_as_a_wrong_row(
+def test_huge_details_are_refused_and_never_sent_to_a_process(
     kind: str, request: pytest.FixtureRequest, sqlite_url: str
 ) -> None:
     size = 20_000_000
@@ -101,10 +100,10 @@ def test_huge_details_are_refused_and_read_as_a_wrong_row(
         run_sql(url, "ALTER TABLE platform_settings DROP CONSTRAINT platform_settings_details_bounded")
         run_sql(url, update)
     with closing(open_store(url).connect()) as session:
-        with pytest.raises(StoreError, match="details is 'larger than 262144 .*': use a JSON object"):
-            session.read().snapshot(read_at=0.0)
+        found = snapshot(session)
+        assert found.problems == ("details is 'larger than 262144 bytes': use a JSON object, such as {}",)
         assert flip(session)
-        assert snapshot(session).enabled
+        assert snapshot(session).problems == ()
 
 
 def test_bytes_that_are_no_text_hide_no_other_row(postgres: Server) -> None:

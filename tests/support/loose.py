@@ -43,7 +43,13 @@ def find_wrong(url: str) -> dict[str, tuple[str, ...]]:
 
 def _wrong_in_sqlite(column: str) -> tuple[str, ...]:
     if column in OF_TEXT:
-        return ("x'ff00'", "zeroblob(5000)", LONG_TEXT, *(("NULL",) if column != "oldest" else ()))
+        return (
+            "x'ff00'",
+            "CAST(x'ff' AS TEXT)",
+            "zeroblob(5000)",
+            LONG_TEXT,
+            *(("NULL",) if column != "oldest" else ()),
+        )
     wrong = (*UNTYPED, LONG_TEXT, *(("NULL",) if column in ("id", "pid", "ttl", "websockets", "seen_at") else ()))
     return (*wrong, LATER) if column == "seen_at" else wrong
 

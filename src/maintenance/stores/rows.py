@@ -96,6 +96,10 @@ _NUMBERS: Final = (int, float, Decimal)
 """A tuple, because a union takes three times as long to check."""
 
 
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
+"""They stand for bytes that are no text."""
+
+
 class _Rule(NamedTuple):
     """What a column must hold, and what stands for it if it holds something else."""
 
@@ -105,7 +109,7 @@ class _Rule(NamedTuple):
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_NAME
+    return isinstance(value, str) and len(value) <= MAX_NAME and (value.isascii() or not _SURROGATES.search(value))
 
 
 def _between(least: float, most: float) -> Callable[[Any], bool]:

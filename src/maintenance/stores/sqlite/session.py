@@ -78,8 +78,6 @@ class SQLiteSession(Session):
             # An operator's terminal may write another encoding. Its flip counts all the same.
             self._connection.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
             self._connection.set_progress_handler(_is_over(deadline), STEPS)
-            # Another program may have written bytes that are no text.
-            self._connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
         try:
             self._set_up(prepare=prepare)
             if listen:
