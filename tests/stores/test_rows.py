@@ -11,11 +11,11 @@ from maintenance.base.values import MAX_NAME
 from maintenance.stores import PostgresStore, open_store, rows
 from maintenance.stores.rows import MAX_REVISION
 from tests.stores.helpers import flip, instance, path_of, run_sql, snapshot
-from tests.support.loose import LATER, WRONG, Loose, find_wrong
+from tests.support.loose import LATER, NO_UTF8, WRONG, Loose, find_wrong
 from tests.support.postgres import Server
 
-IN_NO_CONSTRAINT = {LATER, "now() + interval '1 day'", "'294276-12-31'", "'4713-01-01 BC'"}
-"""Times. A constraint cannot know which one it is."""
+IN_NO_CONSTRAINT = {LATER, "now() + interval '1 day'", "'294276-12-31'", "'4713-01-01 BC'", NO_UTF8}
+"""A constraint cannot know the time, and SQLite checks no encoding."""
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ WRONG = {
 }
 """For PostgreSQL, whose columns have types: each column, and what no process writes there."""
 
-UNTYPED = ("x'ff00'", "CAST(x'ff' AS TEXT)", "zeroblob(5000)", "9e999", "-9e999", "-1e308", "1e308")
+NO_UTF8 = "CAST(x'ff' AS TEXT)"
+UNTYPED = ("x'ff00'", NO_UTF8, "zeroblob(5000)", "9e999", "-9e999", "-1e308", "1e308")
 """For SQLite, whose columns hold any type."""
 
 OF_TEXT = {"host", "boot", "program", "version", "oldest"}
@@ -43,13 +44,8 @@ def find_wrong(url: str) -> dict[str, tuple[str, ...]]:
 
 def _wrong_in_sqlite(column: str) -> tuple[str, ...]:
     if column in OF_TEXT:
-        return (
-            "x'ff00'",
-            "CAST(x'ff' AS TEXT)",
-            "zeroblob(5000)",
-            LONG_TEXT,
-            *(("NULL",) if column != "oldest" else ()),
-        )
+        null = () if column == "oldest" else ("NULL",)
+        return ("x'ff00'", NO_UTF8, "zeroblob(5000)", LONG_TEXT, *null)
     wrong = (*UNTYPED, LONG_TEXT, *(("NULL",) if column in ("id", "pid", "ttl", "websockets", "seen_at") else ()))
     return (*wrong, LATER) if column == "seen_at" else wrong
 
