@@ -107,7 +107,7 @@ STATE_METHODS = {
     "leave": "",
     "close": "",
 }
-STORE_METHODS = {"connect": "*, listen=False", "migrate": ""}
+STORE_METHODS = {"connect": "*, listen=False, limit=None", "migrate": ""}
 SESSION_METHODS = {
     "read": "instance=None",
     "write": "change",

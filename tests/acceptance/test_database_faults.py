@@ -4,16 +4,18 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
 from maintenance import MaintenanceState, StoreError
 from maintenance.stores import PostgresStore, SQLiteStore
 from tests.support.clients import keep_asking
+from tests.support.life import watcher_of
 from tests.support.ports import free_port
 from tests.support.postgres import Server
 from tests.support.relay import Relay
@@ -85,6 +87,54 @@ def test_while_it_is_away_one_request_waits_and_all_others_are_answered_at_once(
     assert (went_stale, came_back) == (2, 0), "one line for each process"
     # On a busy machine a read may fail once more, so there may be more than two lines here.
     assert caplog.text.count("fresh again") >= 2
+
+
+@dataclass(frozen=True, slots=True)
+class Freezer:
+    """Stops the server's end of single connections, as a bug or a full disk does. The server itself is healthy."""
+
+    frozen: dict[MaintenanceState, int]
+
+    def backend(self, state: MaintenanceState) -> int | None:
+        """The server's process that a state reads from; None while it connects."""
+        session: Any = watcher_of(state).reader.session
+        return session and session._connection.info.backend_pid
+
+    def freeze(self, state: MaintenanceState) -> None:
+        self.frozen[state] = pid = eventually(lambda: self.backend(state))
+        psutil.Process(pid).suspend()
+
+    def has_replaced(self, state: MaintenanceState) -> bool:
+        """Whether a state has read over another connection."""
+        return self.backend(state) not in (None, self.frozen[state]) and not state.lease.failing
+
+
+@pytest.fixture
+def freezer(shaky: Server) -> Iterator[Freezer]:
+    yield Freezer({})
+    for child in psutil.Process(shaky.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            child.resume()
+
+
+@pytest.mark.parametrize(("ttl", "listen"), [(2.0, True), (2.0, False), (5.0, True)])
+def test_under_block_no_request_is_refused_while_one_connection_after_the_other_freezes(
+    ttl: float, listen: bool, shaky_url: str, freezer: Freezer
+) -> None:
+    with ExitStack() as stack:
+        store = PostgresStore(shaky_url, listen=listen)
+        sites = [stack.enter_context(site(store, ttl=ttl, when_stale="block")) for _ in range(4)]
+        for one in sites:
+            stack.enter_context(keep_asking(one, clients=1, pause=0.05))
+        eventually(lambda: {one.condition for one in sites} == {"fresh"})
+        for _ in range(2):
+            for one in sites:
+                freezer.freeze(one.state)
+                time.sleep(ttl / 20)
+            for one in sites:
+                eventually(lambda one=one: freezer.has_replaced(one.state), what="another connection")
+        eventually(lambda: {one.condition for one in sites} == {"fresh"})
+        assert {seen.status for one in sites for seen in one.since(0.0)} == {200}
 
 
 @pytest.mark.parametrize(

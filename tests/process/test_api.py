@@ -181,7 +181,7 @@ class SlowWrite:
         self.state = MaintenanceState(store)
         connect = store.connect
 
-        def connect_slowly(*, listen: bool = False) -> Any:
+        def connect_slowly(*, listen: bool = False, limit: float | None = None) -> Any:
             self.begun.set()
             assert self.go_on.wait(10)
             return connect(listen=listen)

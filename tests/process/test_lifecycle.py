@@ -319,6 +319,20 @@ def test_the_first_request_past_each_ttl_reads_and_waits_for_no_thread(
     assert [instance.revision for instance in faulty.reports] == [None, 1, 2]
 
 
+def test_a_request_connects_again_if_the_kept_connection_is_lost(
+    unthreaded: MaintenanceState, faulty: FaultyStore, clock: Clock
+) -> None:
+    def lose(_: object) -> Any:
+        raise AWAY
+
+    unthreaded.wait_for_answer()
+    switch_on(faulty)
+    clock.now = unthreaded.lease.until
+    watcher_of(unthreaded).reader.session.read = lose  # type: ignore[method-assign,union-attr]
+    assert not is_open(unthreaded.wait_for_answer())
+    assert (faulty.connects, unthreaded.lease.running) == (2, True)
+
+
 def test_the_first_request_reads_although_the_process_was_paused_as_it_began(
     unthreaded: MaintenanceState, faulty: FaultyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

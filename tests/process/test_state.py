@@ -322,7 +322,7 @@ def test_a_later_flip_that_is_read_before_the_own_write_returns_stays(
         return row
 
     monkeypatch.setattr(session, "write", return_late)
-    monkeypatch.setattr(faulty, "connect", lambda: session)
+    monkeypatch.setattr(faulty, "connect", lambda **_: session)
     threadless.set(True)
     assert (threadless.lease.known.enabled, threadless.lease.known.message) == (False, "later")
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from maintenance.base.values import Load, Row, Snapshot
-from maintenance.errors import LateRegistrationError, RegistrationError, StoreError
+from maintenance.errors import LateError, LateRegistrationError, RegistrationError, StoreError
 from maintenance.process.lease import LAGGING
 from maintenance.process.life import Thread
-from maintenance.process.watcher import IDLE_LOOK, LOOK
+from maintenance.process.watcher import CALM, IDLE_LOOK, LOOK
 from maintenance.proof.membership import HEARTBEAT
 from maintenance.proof.membership import Row as Registration
 from tests.support.clock import Queue, refuse, runtime
@@ -180,7 +180,7 @@ def test_a_life_removes_its_row_at_its_end_if_it_may_have_written_one(life: Life
 
 
 def test_a_write_that_a_lock_holds_up_is_repeated_soon(life: Life) -> None:
-    soon, later = life.settings.limit, 0.6 * TTL
+    soon, later = life.settings.limit, 0.4 * TTL
     life.store.report_error = LATE
     life.attempt()  # a registration
     assert life.rest() <= soon < later
@@ -259,7 +259,7 @@ def test_reads_precede_the_end_of_the_lease_and_retries_stay_within_its_bounds(t
     life = Life(ttl=ttl)
     life.high = high
     life.attempt()
-    assert life.rest() == pytest.approx(ttl * (0.8 if high else 0.6))
+    assert life.rest() == pytest.approx(ttl * (0.5 if high else 0.4))
     limit = max(min(ttl, 5.0) / 2, 0.2)
     assert life.settings.limit == limit
     life.store.away()
@@ -287,6 +287,69 @@ def test_the_pause_stays_the_same_through_days_and_counts_from_the_begin_of_a_tr
     assert life.clock.now == began + 4.0  # the next one is due
 
 
+HANG = LateError("no answer")
+NOTICED = 0.1
+"""Seconds after a limit at which psycopg looks at the clock at the latest."""
+
+
+@pytest.mark.parametrize("ttl", [1.0, 2.0, 5.0, 10.0, 60.0])
+@pytest.mark.parametrize("call", ["read", "report"])
+def test_a_call_that_hangs_leaves_time_for_another_connection(ttl: float, call: str) -> None:
+    life = Life(ttl=ttl, when_stale="block")
+
+    def hang() -> None:
+        life.store.meanwhile = life.store.at_report = lambda: None
+        life.clock.now += life.store.limits[-1] + NOTICED
+        raise HANG
+
+    life.load = Load(in_flight=1)
+    life.attempt()
+    if call == "read":
+        life.rest()
+        life.store.meanwhile = hang
+        life.attempt()
+        assert life.lease.failing
+    else:
+        life.clock.now += 0.5 * ttl - 0.001
+        life.load = Load()
+        life.store.at_report = hang
+    life.watcher._rest(1000.0)
+    left = life.lease.until - life.clock.now
+    assert left >= 0.1 * ttl
+    life.attempt()
+    assert life.store.connect_limits == [None, pytest.approx(left)]
+    assert life.store.limits[-1] == life.settings.limit
+    assert not life.lease.failing
+
+
+def test_a_connect_after_the_lease_has_the_limit_of_the_store(life: Life) -> None:
+    life.attempt()
+    life.clock.now = life.lease.until - 0.01  # too little for any connect
+    life.watcher.reader.hang_up()
+    life.attempt()
+    life.clock.now = life.lease.until
+    life.watcher.reader.hang_up()
+    life.attempt()
+    assert life.store.connect_limits == [None] * 3
+
+
+def test_a_store_that_is_always_slow_has_more_time_for_each_read(life: Life) -> None:
+    quick, long = life.settings.quick_limit, life.settings.limit
+    took = [0.0, 0.55 * quick, quick, 0.0, 0.0]
+    for seconds in took:
+        life.store.meanwhile = lambda seconds=seconds: setattr(life.clock, "now", life.clock.now + seconds)  # type: ignore[misc]
+        life.attempt()
+    assert life.store.limits == pytest.approx([long, quick, 1.1 * quick, long, quick])
+
+
+def test_an_idle_process_writes_once_a_minute_however_often_it_reads(life: Life) -> None:
+    while life.clock.now < 1000.0 + 10 * HEARTBEAT:
+        life.attempt()
+        life.rest()
+    assert life.store.reads > 100
+    assert len(life.store.reports) <= 2 + 10
+
+
 def test_no_try_report_or_removal_lasts_longer_than_half_of_five_seconds(life: Life) -> None:
     life.load = Load(in_flight=1)
     life.ask_drain()
@@ -296,7 +359,7 @@ def test_no_try_report_or_removal_lasts_longer_than_half_of_five_seconds(life: L
     assert life.store.reports[-1].in_flight == 0
     life.watcher._leave()
     assert not life.registered
-    assert life.store.limits == [2.5] * 3
+    assert life.store.limits == [2.5, 2.0, 2.5]
 
 
 @pytest.mark.parametrize("error", [StoreError("terminated"), RuntimeError("dictionary changed size")], ids=repr)
@@ -325,6 +388,44 @@ def test_a_flip_or_a_wake_ends_a_rest(life: Life) -> None:
     assert life.rest() == 0.0
 
 
+@pytest.mark.parametrize(("high", "calm"), [(0.0, CALM[0]), (1.0, CALM[1])])
+def test_the_first_notification_is_followed_at_once_and_those_after_it_by_one_read(
+    life: Life, high: float, calm: float
+) -> None:
+    life.high = high
+    for turn in "abc":
+        life.attempt()
+        life.waker.meanwhile = lambda turn=turn: life.flip(turn)  # type: ignore[misc]
+        assert life.rest() == 0.0
+        began, reads = life.clock.now, life.store.reads
+        life.attempt()
+        for number in range(10):
+            life.flip(f"{turn}{number}")
+        life.waker.meanwhile = lambda: life.flip("during the pause")
+        assert life.rest() == pytest.approx(calm)
+        last = life.flip(f"{turn} last")
+        life.attempt()
+        assert (life.lease.known.revision, life.store.reads) == (last, reads + 2)
+        life.waker.meanwhile = lambda: None
+        life.rest()
+        assert life.clock.now > began + 0.4 * TTL, "no notification is followed twice"
+
+
+def test_neither_a_request_that_waits_nor_an_own_flip_waits_for_notifications(life: Life) -> None:
+    def flip_here() -> None:
+        life.waker.meanwhile = life.watcher.wake
+        life.flip_here()
+        life.watcher.wake(read=False)
+
+    life.attempt()
+    life.waker.meanwhile = lambda: life.store.inner.connect().ask_drain(1)
+    life.rest()
+    life.attempt()
+    life.waker.meanwhile = flip_here
+    assert life.rest() == 0.0
+    assert life.reported == [None, 1, 2]
+
+
 def test_a_drain_is_watched_closely_until_the_last_request_has_ended(life: Life) -> None:
     life.load = Load(in_flight=2, websockets=1, oldest="GET /slow", oldest_age=4.0)
     life.ask_drain()
@@ -333,7 +434,7 @@ def test_a_drain_is_watched_closely_until_the_last_request_has_ended(life: Life)
     assert (last.in_flight, last.websockets, last.oldest, last.oldest_age) == (2, 1, "GET /slow", 4.0)
     life.waker.meanwhile = lambda: setattr(life, "load", Load()) if len(life.waker.slept) == 3 else None
     life.rest()
-    assert life.waker.slept == [LOOK] * 3 + [pytest.approx(0.8 * TTL - 3 * LOOK)]
+    assert life.waker.slept == [LOOK] * 3 + [pytest.approx(0.5 * TTL - 3 * LOOK)]
     assert life.store.reports[-1].in_flight == 0
 
 
@@ -376,7 +477,7 @@ def test_the_thread_tries_again_until_the_life_is_over(life: Life) -> None:
     life.after_try = leave_at_the_third
     life.watcher._run()
     assert threads == [Thread.RUNNING] * 3
-    assert life.clock.now == pytest.approx(1000.0 + 2 * 0.8 * TTL)
+    assert life.clock.now == pytest.approx(1000.0 + 2 * 0.5 * TTL)
     assert life.ended
 
 
@@ -423,6 +524,7 @@ def test_a_row_is_removed_over_another_connection_if_the_first_is_lost(life: Lif
     life.load = Load()
     life.watcher._run()
     assert life.ended
+    assert noticed or life.store.connect_limits[-1] == life.settings.limit
 
 
 @pytest.mark.parametrize("away", [False, True])

@@ -262,7 +262,7 @@ class Wait:
     def run(self, *, timeout: float | None = None, **question: Any) -> Proof:
         revision: Any = self.row.revision
         asked = Question(**{"revision": revision, "enabled": True, **question})
-        with closing(Conversation(self.store)) as conversation:
+        with closing(Conversation(self.store, clock=self.clock)) as conversation:
             prover = Prover(conversation, asked, runtime=self.machine)
             return prover.run(timeout=timeout, progress=self.seen.append)
 
@@ -350,7 +350,7 @@ def test_a_lease_must_end_before_the_question_is_sent(wait: Wait) -> None:
         return slow_answer()
 
     session.fleet = slow  # type: ignore[method-assign]
-    wait.store.connect = lambda *, listen=False: session  # type: ignore[method-assign,misc]
+    wait.store.connect = lambda **_: session  # type: ignore[method-assign]
     assert not wait.run(timeout=0)
 
 

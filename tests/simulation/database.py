@@ -61,10 +61,10 @@ class Database:
 
     # What the library calls.
 
-    def connect(self, *, listen: bool = False) -> "Session":
+    def connect(self, *, listen: bool = False, limit: float | None = None) -> "Session":
         world, process = self.world, self.world.process
         world.step()
-        way, patience = 2 * self.way(), CONNECT_TIMEOUT / process.rate
+        way, patience = 2 * self.way(), min(CONNECT_TIMEOUT, limit or CONNECT_TIMEOUT) / process.rate
         world.sleep(min(way, patience))
         if way > patience or process.cut_until > world.now:
             world.sleep(max(patience - way, 0.0))

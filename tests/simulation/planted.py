@@ -70,7 +70,7 @@ def _reads_the_clock_after_the_answer(self: Any, session: Any) -> Any:
 
 def _registers_after_admitting(self: Any, session: Any) -> Iterator[None]:
     now, until = self._lease.runtime.clock(), self._lease.until
-    if self.membership.row is Row.ABSENT and until - self._settings.ttl / 2 < now < until:
+    if self.membership.row is Row.ABSENT and until - self._settings.ttl * 0.7 < now < until:
         self.membership.register(session)
     read = self._ask(session)
     self.membership.confirm(registered=read.reading.registered)

@@ -24,6 +24,7 @@ class FaultyStore:
         reports: Every report, in order.
         removals: The ids of every removal, in order.
         limits: The limit in seconds of each block of calls, in order.
+        connect_limits: The same of each connect.
         open: How many sessions are open.
     """
 
@@ -43,9 +44,11 @@ class FaultyStore:
         self.reports: list[Instance] = []
         self.removals: list[tuple[str, ...]] = []
         self.limits: list[float] = []
+        self.connect_limits: list[float | None] = []
 
-    def connect(self, *, listen: bool = False) -> "FaultySession":
+    def connect(self, *, listen: bool = False, limit: float | None = None) -> "FaultySession":
         self.connects += 1
+        self.connect_limits.append(limit)
         self.fail()
         self.open += 1
         return FaultySession(self, self.inner.connect(listen=listen))

@@ -98,9 +98,9 @@ class Life:
 
     # The store
 
-    def flip(self) -> int:
+    def flip(self, message: str | None = None) -> int:
         """Switch on, over another connection."""
-        row = self.store.inner.connect().write(ON)
+        row = self.store.inner.connect().write(Change(enabled=True, details=Details(message=message)))
         assert isinstance(row.revision, int)
         return row.revision
 

@@ -383,7 +383,7 @@ class OwnStore:
 
     name = "own"
 
-    def connect(self, *, listen: bool = False) -> Session:
+    def connect(self, *, listen: bool = False, limit: float | None = None) -> Session:
         raise LateError(f"it is late: {listen}")
 
     def migrate(self) -> None: ...

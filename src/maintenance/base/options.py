@@ -53,6 +53,15 @@ class Settings:
         """
         return max(min(self.ttl, 5.0) / 2, 0.2)
 
+    @property
+    def quick_limit(self) -> float:
+        """Seconds for a try over a kept connection, if the store is not slow.
+
+        A steady read comes at half of the TTL at the latest. If it hangs, enough of the lease is left for another
+        connection.
+        """
+        return min(max(self.ttl / 5, 0.2), self.limit)
+
 
 def check_bool(name: str, value: object) -> None:
     """Refuse anything but True and False.

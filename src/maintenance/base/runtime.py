@@ -48,6 +48,16 @@ def _lock() -> contextlib.AbstractContextManager[Any]:
     return lock
 
 
+def find_addresses(host: str, port: str) -> list[str]:
+    """The addresses of a host name, in the resolver's order. It blocks this thread for as long as the resolver takes.
+
+    Raises:
+        OSError, UnicodeError: There is none.
+    """
+    found = _native("socket", "getaddrinfo")(host, port, proto=socket.IPPROTO_TCP, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(address for *_, (address, *_) in found))
+
+
 class Waker(Protocol):
     """Ends the wait of the background thread, from any thread, green ones included."""
 

@@ -41,6 +41,7 @@ class Reader:
         self.membership = Membership(lease.settings, runtime=lease.runtime)
         self.epoch = lease.life.epoch
         self.answered = self.incomplete = False
+        self._took = 0.0
         self.session: Session | None = None
 
     @property
@@ -50,7 +51,7 @@ class Reader:
         return session is not None and session.listening
 
     def read(self) -> Iterator[None]:
-        """Try once, within the limit of `Settings`.
+        """Try once, within a limit of `Settings`.
 
         Yields:
             After an answer that came ahead of the end, so that requests which wait for it can go on.
@@ -59,11 +60,23 @@ class Reader:
             FlagError: The store answers, and the flag's row is wrong.
             StoreError: The store cannot be reached.
         """
+        limit = self._limit if self.session else self._settings.limit
         if self.session is None:
-            self.session = self._store.connect(listen=True)
-            self.membership.report_again()
-        with self.session.within(self._settings.limit):
+            self.session = self._connect()
+        with self.session.within(limit):
             yield from self._cycle(self.session)
+
+    def _connect(self) -> Session:
+        # The addresses of the server share what is left of the lease, because one of them may not answer.
+        left = self._lease.until - self._lease.runtime.clock()
+        session = self._store.connect(listen=True, limit=left if left > self._settings.quick_limit / 2 else None)
+        self.membership.report_again()
+        return session
+
+    @property
+    def _limit(self) -> float:
+        """Seconds for calls over the kept connection: twice those of the last read, because the store may be slow."""
+        return min(max(2 * self._took, self._settings.quick_limit), self._settings.limit)
 
     def _cycle(self, session: Session) -> Iterator[None]:
         membership, row = self.membership, self.membership.row
@@ -87,9 +100,11 @@ class Reader:
             self.hang_up()  # the address may lead to a primary next time
 
     def _ask(self, session: Session) -> _Read:
-        ticket = self._lease.ticket()
+        clock, ticket = self._lease.runtime.clock, self._lease.ticket()
         # The clock before the question: the answer may lack what is committed after this moment.
-        return _Read(self._lease.runtime.clock(), ticket, session.read(self.membership.instance.id))
+        read = _Read(clock(), ticket, session.read(self.membership.instance.id))
+        self._took = clock() - read.sent
+        return read
 
     def _install(self, read: _Read) -> None:
         lagging = not read.reading.primary
@@ -123,7 +138,8 @@ class Reader:
         known = self._lease.known
         load = self._sources.measure(known)
         if self.membership.owes(known.revision, load):
-            self.membership.follow_up(self.session, known.revision, load)
+            with self.session.within(self._limit):
+                self.membership.follow_up(self.session, known.revision, load)
 
     def hang_up(self) -> None:
         """End the conversation, whether it works or not."""
@@ -137,7 +153,7 @@ class Reader:
         for _ in range(1 if self.session is None else 2):
             try:
                 if self.membership.may_exist:
-                    self.session = self.session or self._store.connect()
+                    self.session = self.session or self._store.connect(limit=self._settings.limit)
                     self.membership.remove(self.session)
                 break
             except StoreError as exc:

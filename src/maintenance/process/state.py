@@ -340,7 +340,7 @@ class MaintenanceState:
     @contextlib.contextmanager
     def keep_connection(self) -> Iterator[None]:
         """Use one session for all calls of a block, for a program that makes several and has one thread."""
-        with contextlib.closing(Conversation(self.store)) as conversation:
+        with contextlib.closing(Conversation(self.store, clock=self.clock)) as conversation:
             self._kept = conversation
             try:
                 yield
@@ -352,7 +352,7 @@ class MaintenanceState:
         if self._kept is not None:
             yield self._kept
             return
-        with contextlib.closing(Conversation(self.store)) as conversation:
+        with contextlib.closing(Conversation(self.store, clock=self.clock)) as conversation:
             yield conversation
 
     @contextlib.contextmanager

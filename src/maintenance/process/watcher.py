@@ -18,6 +18,13 @@ from maintenance.stores import Session, Store
 LOOK: Final = 0.02
 """Seconds between two looks at the requests in flight while an operator, or `leave`, waits for their end."""
 
+STEADY: Final = (0.4, 0.5)
+"""When the next read comes, as a part of the TTL. If it hangs, another connection must still renew the lease."""
+
+CALM: Final = (0.02, 0.05)
+"""Seconds after a notification in which others are collected, to be followed by one read. Any role can send thousands a
+second. The fleet must not read in step, so each process draws another time."""
+
 IDLE_LOOK: Final = 1.0
 """The same while the row shows requests in flight, so that an idle process brings them to 0 soon. Also the pause before
 a report is repeated that a lock held up."""
@@ -61,7 +68,7 @@ class Watcher:
         self._waker: Waker = NOBODY
         self._ended = runtime.event()
         self._read_now = False
-        self._next_here = float("-inf")
+        self._next_here = self._calm_until = float("-inf")
 
     @property
     def over(self) -> bool:
@@ -124,8 +131,7 @@ class Watcher:
         if not self._claim():
             return False
         try:
-            if not self.running:
-                self._try()
+            self._try_for_request()
         except Exception as exc:  # noqa: BLE001 - the request gets what is known
             self._fail(exc)
         finally:
@@ -133,6 +139,15 @@ class Watcher:
             self.wake()  # a thread that has started since
         self._next_here = self._runtime.clock() + (self._pause() if self._lease.failing else 0.0)
         return True
+
+    def _try_for_request(self) -> None:
+        """Try, and try again if the kept connection is lost: the store may well be there, and no thread finds out."""
+        kept = self.reader.session
+        if not self.running:
+            self._try()
+        is_lost = kept is not None and self.reader.session is None
+        if is_lost and not self.running and not self.over and self._claim():
+            self._try()
 
     def _claim(self) -> bool:
         """Take the reader for this thread alone; False if another thread has it."""
@@ -233,7 +248,11 @@ class Watcher:
             left = min(left, LOOK)
         elif membership.shows_requests or membership.late:
             left = min(left, IDLE_LOOK)
-        if session.wait(left, self._waker):
+        now = self._runtime.clock()
+        if now < self._calm_until:
+            self._waker.wait(min(left, self._calm_until - now))
+        elif session.wait(left, self._waker):
+            self._calm_until = self._runtime.clock() + self._runtime.uniform(*CALM)
             return True
         self.reader.follow_up()
         return False
@@ -244,7 +263,7 @@ class Watcher:
             return self._backoff.pause()
         if self._lease.failing or self.reader.membership.late:
             return self._settings.limit * self._runtime.uniform(0.5, 1.0)
-        return self._settings.ttl * self._runtime.uniform(0.6, 0.8)
+        return self._settings.ttl * self._runtime.uniform(*STEADY)
 
     def _leave(self) -> None:
         self.reader.leave()

@@ -106,8 +106,7 @@ class Membership:
 
     def follow_up(self, session: Session, revision: int, load: Load | None) -> None:
         """Report what the row owes, between two reads."""
-        with session.within(self._settings.limit):
-            self._report(session, revision, load)
+        self._report(session, revision, load)
         self.draining = self.draining and load is not None and load.in_flight > 0
 
     @property

@@ -47,7 +47,7 @@ class MemoryStore(Store):
                 self._table.revision = max(self._table.revision, row.revision)
             self._table.put(row)
 
-    def connect(self, *, listen: bool = False) -> "MemorySession":
+    def connect(self, *, listen: bool = False, limit: float | None = None) -> "MemorySession":  # noqa: ARG002
         return MemorySession(self._table, listen=listen)
 
     def migrate(self) -> None:

@@ -70,11 +70,12 @@ class Store(Protocol):
 
     name: str
 
-    def connect(self, *, listen: bool = False) -> Session:
+    def connect(self, *, listen: bool = False, limit: float | None = None) -> Session:
         """Open a session of its own, bounded in time.
 
         Args:
             listen: Whether a change shall end `Session.wait` immediately, if the store supports that.
+            limit: Seconds that it may take; None for the store's own limit.
 
         Raises:
             StoreError: The store cannot be reached.

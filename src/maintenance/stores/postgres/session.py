@@ -16,15 +16,18 @@ from psycopg.types.json import Jsonb
 from maintenance.base.runtime import Waker
 from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
 from maintenance.errors import LateError, LateRegistrationError, RegistrationError, StoreError
-from maintenance.stores.postgres.connection import Connection, GivenUpError
+from maintenance.stores.postgres.connection import Connection, GivenUpError, UnresolvedError
 from maintenance.stores.protocol import Session
 from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_instances, make_reading, make_row
 
 LOCK_TIMEOUT: Final = 5.0
 """Seconds that a migration waits for a lock on a table, while readers queue behind it."""
 
+BATCH: Final = 0.02
+"""Seconds in which notifications of other keys are collected. Any role can send thousands a second."""
+
 _SQL: Final = load_statements("maintenance.stores.postgres")
-_LATE: Final = (pg.ConnectionTimeout, pg.LockNotAvailable, pg.QueryCanceled, GivenUpError)
+_LATE: Final = (pg.ConnectionTimeout, pg.LockNotAvailable, pg.QueryCanceled, GivenUpError, UnresolvedError)
 # By a word of the server's message. The empty word is in every message.
 _GRANTS: Final = {
     "must be owner": ": migrate as the tables' owner",
@@ -40,6 +43,7 @@ _NEXT_STEPS: Final[dict[type[Exception], str]] = {
     pg.UndefinedColumn: ": run `maintenance migrate`",
     pg.InvalidSchemaName: ": run `maintenance migrate`",
     pg.ConnectionTimeout: ": check the host, the port and the firewall",
+    UnresolvedError: ": check the name, and this machine's name servers",
     pg.LockNotAvailable: ": end the transaction that holds the lock, or try again",
     pg.QueryCanceled: ": another transaction may hold the row, or the server is slow: end that, or try again",
     pg.ForeignKeyViolation: ": use an updated_by that is in public.users, or leave it out",
@@ -52,19 +56,22 @@ class PostgresSession(Session):
 
     listening = False
 
-    def __init__(self, name: str, parameters: dict[str, Any], *, listen: bool, statement_timeout: float) -> None:
-        """Connect, and LISTEN if the server supports it."""
+    def __init__(
+        self, name: str, parameters: dict[str, Any], *, listen: bool, statement_timeout: float, limit: float
+    ) -> None:
+        """Connect, and LISTEN if the server supports it, within `limit` seconds."""
+        end = time.monotonic() + limit
         self._name = name
         self._milliseconds = int(statement_timeout * 1000) or 1
         self._notified_of_flag = False
         with self._wrapped():
-            self._connection = Connection.open(parameters)
+            self._connection = Connection.open(parameters, deadline=end)
         # Kept, because a cursor learns how to adapt its statement's values. With a new cursor for each statement, a
         # fleet takes a quarter longer to follow a flip.
         self._cursors = defaultdict[str, psycopg.Cursor[Any]](functools.partial(psycopg.Cursor, self._connection))
         try:
             # `connect_timeout` ends with the login: a server that hangs after it would keep this waiting forever.
-            with self.within(statement_timeout):
+            with self.within(max(min(statement_timeout, end - time.monotonic()), 0.0)):
                 direct = self._probe()
                 if listen and direct:
                     self.listening = self._try_listen()
@@ -175,10 +182,12 @@ class PostgresSession(Session):
         with self._wrapped():
             fd = self._connection.fileno() if self.listening else None
         # Checked before each wait, because a notification that arrived during a query leaves nothing to read.
+        pausing = False
         while not self._notified():
             left = end - time.monotonic()
-            if left <= 0 or waker.wait(left, fd=fd):
+            if left <= 0 or waker.wait(min(left, BATCH) if pausing else left, fd=None if pausing else fd):
                 return False
+            pausing = not pausing  # what arrived is about other keys; more of that must not wake the thread each time
         return True
 
     def _notified(self) -> bool:

@@ -4,6 +4,7 @@ import re
 from contextlib import closing
 from importlib import import_module
 from itertools import cycle
+from math import inf
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -55,9 +56,13 @@ class PostgresStore(Store):
         self._timeout = statement_timeout
         self.name = _without_password(self._parameters)
 
-    def connect(self, *, listen: bool = False) -> "PostgresSession":
+    def connect(self, *, listen: bool = False, limit: float | None = None) -> "PostgresSession":
         return self._session_type(
-            self.name, self._parameters, listen=listen and self._listen, statement_timeout=self._timeout
+            self.name,
+            self._parameters,
+            listen=listen and self._listen,
+            statement_timeout=self._timeout,
+            limit=inf if limit is None else limit,
         )
 
     def migrate(self) -> None:

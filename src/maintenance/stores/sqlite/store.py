@@ -45,8 +45,8 @@ class SQLiteStore(Store):
         self._session_type: type[SQLiteSession] = import_module(f"{__package__}.session").SQLiteSession
         self.name = f"sqlite:///{quote(os.fsencode(self.path))}"
 
-    def connect(self, *, listen: bool = False) -> "SQLiteSession":
-        """Open a session; see `Store.connect`.
+    def connect(self, *, listen: bool = False, limit: float | None = None) -> "SQLiteSession":  # noqa: ARG002
+        """Open a session; see `Store.connect`. `BUSY_TIMEOUT` bounds it.
 
         With `create`, the first connection creates the file and its tables if they are missing. A later one does not:
         a file that is missing by then is a fault, and a new file in its place would silently switch the flag off.
