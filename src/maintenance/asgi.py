@@ -5,18 +5,8 @@ from collections.abc import Iterable
 from maintenance.base.options import check_bool
 from maintenance.base.values import WEBSOCKET
 from maintenance.http.admission import Bypass, Middleware, Respond
-from maintenance.http.asgi_io import (
-    WIRE,
-    App,
-    Receive,
-    Scope,
-    Send,
-    build_messages,
-    find_answer,
-    refuse_websocket,
-    run_lifespan,
-)
-from maintenance.http.websocket import Closer
+from maintenance.http.asgi_io import WIRE, App, Receive, Scope, Send, build_messages, find_answer, run_lifespan
+from maintenance.http.websocket import Closer, refuse_websocket
 from maintenance.process.state import MaintenanceState
 
 

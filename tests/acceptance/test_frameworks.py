@@ -15,6 +15,7 @@ from django.test import override_settings
 from fastapi import FastAPI
 from flask import Flask
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
@@ -89,6 +90,21 @@ def test_starlette_with_a_mounted_app_of_which_only_that_part_is_under_maintenan
     assert statuses(get_asgi(app, *expected)) == expected
 
 
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated")
+def test_a_mount_point_that_fastapi_adds_itself_opens_nothing(state: MaintenanceState) -> None:
+    def make() -> FastAPI:
+        app = FastAPI(root_path="/admin")
+        app.add_route("/{path:path}", page)
+        return app
+
+    inside = make()
+    inside.add_middleware(ASGIMiddleware, state=state)
+    state.set(True)
+    expected = {"/orders": 503, "/health": 200, "/admin/orders": 503, "/admin/health": 200, "/admin/admin": 200}
+    for app in (inside, ASGIMiddleware(make(), state), ASGIMiddleware(CORSMiddleware(make()), state)):
+        assert statuses(get_asgi(app, *expected)) == expected
+
+
 @each_backend
 def test_a_streaming_response_is_in_flight_until_its_end(backend: str, state: MaintenanceState) -> None:
     async def parts() -> AsyncIterator[bytes]:
@@ -149,6 +165,18 @@ def test_django(middleware: Any, make: Any, get: Any, django_project: None, stat
 def test_django_below_a_mount_point_gets_its_script_name(django_project: None, state: MaintenanceState) -> None:
     application = WSGIMiddleware(get_wsgi_application(), state)
     assert call_wsgi(application, "/", root="/site").headers["x-script"] == "/site"
+
+
+def test_a_mount_point_that_django_is_told_opens_nothing_once_the_middleware_is_told_too(
+    django_project: None, state: MaintenanceState
+) -> None:
+    state.set(True)
+    with override_settings(FORCE_SCRIPT_NAME="/admin"):
+        assert call_wsgi(WSGIMiddleware(get_wsgi_application(), state), "/stream").status == 503
+        application: Any = get_asgi_application()
+        application.root_path = "/admin"
+        expected = {"/stream": 503, "/admin/stream": 503, "/admin/health": 200}
+        assert statuses(get_asgi(ASGIMiddleware(application, state), *expected)) == expected
 
 
 def test_django_refuses_lifespan_as_it_does_without_the_middleware(

@@ -294,6 +294,7 @@ def test_a_websocket_is_refused_with_a_503_that_says_when_to_come_back(site: Sit
         check_echo(before, "without close_websockets it stays open")
         with open_websocket(site.running, "/admin/ws") as exempt:
             check_echo(exempt, "in")
+    assert "ERROR" not in site.running.log
 
 
 def test_open_websockets_are_closed_when_the_flip_arrives_and_exempt_ones_stay(

@@ -1,6 +1,8 @@
 """The path rules: how they are written, and what they open over both adapters against a model of ten lines."""
 
 import asyncio
+import sys
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,7 @@ from maintenance import MaintenanceState
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
 from maintenance.base.values import WEBSOCKET
 from maintenance.errors import ConfigurationError
-from maintenance.http.rules import DEFAULT_EXEMPT, PASSES, Rules, strip_mount
+from maintenance.http.rules import DEFAULT_EXEMPT, PASSES, PROBES, Rules, strip_mount
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.support.clients import acall_asgi, call_wsgi
 from tests.support.plain_apps import asgi, wsgi
@@ -47,7 +49,8 @@ def test_a_wrong_rule_is_refused_with_what_to_write(exempt: Any, message: str) -
 @pytest.mark.parametrize(
     ("exempt", "method", "path", "opens"),
     [
-        *[((), "DELETE", f"{path}/x", True) for path in DEFAULT_EXEMPT],
+        *[((), method, f"{path}/x", method != "POST") for path in PROBES for method in ("GET", "HEAD", "POST")],
+        ((), "DELETE", "/admin/x", True),
         (["/metrics"], "POST", "/metrics", True),
         (["/metrics/"], "GET", "/metrics", True),  # a slash at the end changes nothing
         (["GET /status"], "GET", "/status/now", True),
@@ -61,9 +64,23 @@ def test_a_rule_opens_its_path_for_its_method(exempt: Any, method: str, path: st
     assert Rules(iter(exempt)).exempts(method, path, path) is opens
 
 
-@pytest.mark.parametrize("path", DEFAULT_EXEMPT)
+@pytest.mark.parametrize("path", [*PROBES, "/admin"])
 def test_the_default_rules_can_be_removed(path: str) -> None:
     assert not Rules(default_exempt=False).exempts("GET", path, path)
+
+
+def is_ambiguous(character: str) -> bool:
+    """Whether another program may read a part of a path's syntax, or nothing, where it stands."""
+    normal = unicodedata.normalize("NFKC", character)
+    hidden = {unicodedata.category(it) for it in normal} & {"Cc", "Cs"}
+    look_alike = character in "⁄∕∖⧵⧸⧹�" or (character != "." and set("./") & set(normal))
+    return bool(hidden or look_alike or set("%\\;?#") & set(normal))
+
+
+def test_no_ambiguous_character_opens_anything() -> None:
+    """Of all that Unicode has, as this Python knows it."""
+    found = [it for it in map(chr, range(sys.maxunicode + 1)) if not Rules().exempts("GET", *[f"/admin/a{it}b"] * 2)]
+    assert found == [it for it in map(chr, range(sys.maxunicode + 1)) if it != "/" and is_ambiguous(it)]
 
 
 def test_the_mount_point_can_make_a_path_ambiguous() -> None:
@@ -103,13 +120,35 @@ def test_the_mount_point_is_stripped_from_a_path(path: str, root: str, below: st
 # Both adapters against the model
 
 WORDS = ["health", "healthz", "admin", "Admin", "administrator", "status", "a", "x", "é", "維持", "a b", "..."]
-TRAPS = ["", ".", "..", "%2e", "%2F", "%", "a;b", ";", "\\", "a\\..", "\0", "a\0", ". ", "‥", "／"]
+TRAPS = [
+    "",
+    ".",
+    "..",
+    "%2e",
+    "%2F",
+    "%",
+    "a;b",
+    ";",
+    "\\",
+    "a\\..",
+    "\0",
+    "a\0",
+    ". ",
+    "‥",
+    "／",
+    "a?",
+    "#",
+    " a",
+    "a　",
+]
 
 
 def passes(rules: list[str], method: str, mount: str, path: str) -> bool:
     """The contract in other words: whole segments below the mount, and no path that two readers read differently."""
     segments = f"{mount.rstrip('/')}{path}".split("/")[1:]
-    if any(segment in (".", "..") or set(segment) & set("%\\;\0") for segment in segments) or "" in segments[:-1]:
+    if any(it in (".", "..") or it != it.strip() or any(map(is_ambiguous, it)) for it in segments):
+        return False
+    if "" in segments[:-1]:
         return False
     for rule in rules:
         wanted, _, prefix = rule.rpartition(" ")
@@ -119,11 +158,10 @@ def passes(rules: list[str], method: str, mount: str, path: str) -> bool:
     return False
 
 
-@pytest.fixture(scope="module")
-def closed() -> Iterator[MaintenanceState]:
+@pytest.fixture(scope="module", params=["full", "read_only"])
+def closed(request: pytest.FixtureRequest) -> Iterator[MaintenanceState]:
     state = MaintenanceState("memory://", ttl=1000.0)
-    state.set(True)
-    assert state.enabled
+    state.set(True, mode=request.param)
     yield state
     state.close()
 
@@ -148,16 +186,20 @@ class Case:
     method: str
     mount: str
     path: str
+    override: str = ""
+    query: str = ""
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     given_rules, default = draw(rules), draw(st.booleans())
+    methods = st.sampled_from(["GET", "POST"])
     path = draw(paths)
-    known = [rule.rpartition(" ")[2].rstrip("/") for rule in given_rules] + (list(DEFAULT_EXEMPT) if default else [])
+    known = [rule.rpartition(" ")[2].rstrip("/") for rule in given_rules] + ([*PROBES, "/admin"] if default else [])
     if known and draw(st.booleans()):
         path = draw(st.sampled_from(known)) + path  # near a rule, where the mistakes are
-    return Case(given_rules, default, draw(st.sampled_from(["GET", "POST"])), draw(mounts), path)
+    override, query = (draw(st.one_of(st.just(""), methods)) for _ in range(2))
+    return Case(given_rules, default, draw(methods), draw(mounts), path, override, query)
 
 
 def examples(function: Any) -> Any:
@@ -176,8 +218,12 @@ def examples(function: Any) -> Any:
 def test_both_adapters_agree_with_the_model(closed: MaintenanceState, case: Case) -> None:
     options: dict[str, Any] = {"exempt": case.rules, "default_exempt": case.default}
     asked: dict[str, Any] = {"method": case.method, "root": case.mount}
+    asked["headers"] = {"X-HTTP-Method-Override": case.override} if case.override else {}
+    asked["query"] = f"a=b&_method={case.query}" if case.query else ""
     all_rules = [*(DEFAULT_EXEMPT if case.default else ()), *case.rules]
-    expected = 200 if passes(all_rules, case.method, case.mount, case.path) else 503
+    methods = set(filter(None, (case.method, case.override, case.query)))
+    exempt = all(passes(all_rules, method, case.mount, case.path) for method in methods)
+    expected = 200 if exempt or methods <= PASSES[closed.snapshot().mode] else 503
     event(str(expected))
     through_wsgi = call_wsgi(WSGIMiddleware(wsgi, closed, **options), case.path, **asked)
     through_asgi = asyncio.run(acall_asgi(ASGIMiddleware(asgi, closed, **options), case.path, **asked))

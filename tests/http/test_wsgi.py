@@ -61,10 +61,18 @@ class Wrapped:
 # What is read and sent
 
 
+HANDSHAKE = {
+    "path": "/live",
+    "HTTP_CONNECTION": "keep-alive, Upgrade",
+    "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
+    "HTTP_SEC_WEBSOCKET_VERSION": "13",
+}
+
+
 @pytest.mark.parametrize("upgrade", ["websocket", "WebSocket", "h2c, websocket"])
 def test_the_handshake_of_a_websocket_is_not_a_get(state: MaintenanceState, upgrade: str) -> None:
     state.set(True, mode="read_only")
-    handshake = {"path": "/live", "HTTP_UPGRADE": upgrade, "HTTP_CONNECTION": "Upgrade"}
+    handshake = {**HANDSHAKE, "HTTP_UPGRADE": upgrade}
     for options in ({}, {"in_flight": False}):
         wrapped = Wrapped(state, [b"page"], exempt=("GET /live",), **options)
         wrapped(**handshake)
@@ -77,6 +85,28 @@ def test_the_handshake_of_a_websocket_is_not_a_get(state: MaintenanceState, upgr
     assert counted is not None
     assert [entry.method for entry in counted.entries()] == [WEBSOCKET]
     body.close()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"REQUEST_METHOD": method} for method in ("POST", "DELETE", "get", WEBSOCKET)),
+        *({key: "" for key in HANDSHAKE if key == gone} for gone in HANDSHAKE if gone != "path"),
+        {"HTTP_UPGRADE": "websocket2"},
+        {"HTTP_CONNECTION": "close"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_part_of_a_handshake_is_opened_by_no_rule_for_websockets_or_gets(
+    state: MaintenanceState, changed: dict[str, str], *, in_flight: bool
+) -> None:
+    """An app may take it for a WebSocket, and another for an ordinary request."""
+    state.set(True, mode="read_only")
+    for exempt, status in [(["WEBSOCKET /live"], "503"), (["GET /live"], "503"), (["/live"], "200")]:
+        wrapped = Wrapped(state, [b""], exempt=exempt, in_flight=in_flight)
+        wrapped(**{"HTTP_UPGRADE": "websocket", **HANDSHAKE, **changed})
+        assert wrapped.statuses[0][:3] == status
 
 
 def test_an_environ_may_leave_out_its_paths(state: MaintenanceState) -> None:

@@ -29,13 +29,20 @@ class Answer:
 
 
 def call_wsgi(
-    app: Any, path: str = "/", *, method: str = "GET", root: str = "", headers: Mapping[str, str] | None = None
+    app: Any,
+    path: str = "/",
+    *,
+    method: str = "GET",
+    root: str = "",
+    query: str = "",
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Ask a WSGI app in this process, as a server does: PATH_INFO is the UTF-8 of `path` read as Latin-1."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "SCRIPT_NAME": _as_latin(root),
         "PATH_INFO": _as_latin(path),
+        "QUERY_STRING": query,
         "REMOTE_ADDR": "192.0.2.1",
         "wsgi.input": io.BytesIO(),
         **{_key(name): value for name, value in (headers or {}).items()},
@@ -65,7 +72,7 @@ def _as_latin(path: str) -> str:
     return path.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
-def http_scope(path: str = "/", *, method: str = "GET", root: str = "", **more: Any) -> dict[str, Any]:
+def http_scope(path: str = "/", *, method: str = "GET", root: str = "", query: str = "", **more: Any) -> dict[str, Any]:
     """An ASGI scope as uvicorn makes it: its path is whole, the mount point in front."""
     whole = f"{root.rstrip('/')}{path}"
     return {
@@ -76,7 +83,7 @@ def http_scope(path: str = "/", *, method: str = "GET", root: str = "", **more: 
         "scheme": "http",
         "path": whole,
         "raw_path": whole.encode("utf-8", "surrogatepass"),
-        "query_string": b"",
+        "query_string": query.encode(),
         "root_path": root,
         "headers": [],
         "client": ("192.0.2.1", 50_000),

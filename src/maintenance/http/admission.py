@@ -12,11 +12,11 @@ from maintenance.base.log import log
 from maintenance.base.options import check_bool, check_function
 from maintenance.base.quoting import quote
 from maintenance.base.runtime import REAL
-from maintenance.base.values import Snapshot
+from maintenance.base.values import WEBSOCKET, Snapshot
 from maintenance.errors import ConfigurationError
 from maintenance.http.refusal import Refusals, Response, complete_response
-from maintenance.http.request import Request, Target
-from maintenance.http.rules import PASSES, READS, Rules
+from maintenance.http.request import NOT_A_WEBSOCKET, Request, Target
+from maintenance.http.rules import PASSES, READS, Rules, strip_mount
 from maintenance.http.wire import Wire
 from maintenance.process import api
 from maintenance.process.in_flight import Entry, InFlight
@@ -52,7 +52,7 @@ class Middleware:
             app: The app.
             state: The state to ask. None for the process's default state, which the first request looks up.
             exempt: Requests to admit by path, or by method and path: ``"/metrics"``, or ``"GET /status"``.
-            default_exempt: Whether /health, /healthz, /livez, /readyz and /admin are exempt too.
+            default_exempt: Whether /admin is exempt too, and GET and HEAD of /health, /healthz, /livez and /readyz.
             bypass: One plain function that takes a `Request` and returns true to admit it, or several.
             respond: A function that takes a `Snapshot` and a `Request` and returns the response to send instead of
                 the standard one.
@@ -71,7 +71,10 @@ class Middleware:
         rules = Rules(exempt, default_exempt=default_exempt)
         bypasses, flight = _list_bypasses(bypass), InFlight() if in_flight else None
         self._app = app
-        self._admission = Admission(state, self._wire, rules, bypasses=bypasses, respond=respond, in_flight=flight)
+        roots = self._wire.find_roots(app)
+        self._admission = Admission(
+            state, self._wire, rules, roots=roots, bypasses=bypasses, respond=respond, in_flight=flight
+        )
 
 
 class _NoLease:
@@ -97,12 +100,14 @@ class Admission:
         wire: Wire,
         rules: Rules,
         *,
+        roots: tuple[str, ...],
         bypasses: tuple[Bypass, ...],
         respond: Respond | None,
         in_flight: InFlight | None,
     ) -> None:
         """Follow the state, if one is given. The arguments have been checked."""
         self._given, self._wire, self._rules = state, wire, rules
+        self._roots = roots
         self._split_path, self._read_accept = wire.split_path, wire.read_accept  # one look-up less for each refusal
         self._bypasses, self._respond = bypasses, respond
         self._silent_until: dict[int, float] = {}
@@ -173,13 +178,27 @@ class Admission:
         """Return what a request asks for, or None if it is exempt."""
         # Most paths have no mount point and no character to decode.
         below, whole = self._split_path(path, root) if root or not path.isascii() else (path, path)
-        return None if self._rules.exempts(method, below, whole) else (method, below, raw)
+        if method == WEBSOCKET and not self._wire.is_websocket(raw):
+            method = NOT_A_WEBSOCKET
+        exempt = self._rules.exempts(method, below, whole) and self._stays_exempt(method, below, whole, raw)
+        return None if exempt else (method, below, raw)
+
+    def _stays_exempt(self, method: str, below: str, whole: str, raw: Any) -> bool:
+        """Return whether a request is exempt in each way in which the app may read it."""
+        paths = [below, *(strip_mount(whole, root) for root in self._roots)]
+        methods = [method, *self._wire.read_overrides(raw)]
+        return all(self._rules.exempts(method, path, whole) for method in methods for path in paths)
 
     def find_refusal(self, target: Target, answer: Answer) -> Response | None:
         """Return the refusal, or None if the request is admitted."""
         snapshot = answer.snapshot
         # The same as `refuses`, without its call.
-        if not snapshot.enabled or target[0] in PASSES[snapshot.mode] or (self._bypasses and self._is_bypassed(target)):
+        passes = PASSES[snapshot.mode]
+        if (
+            not snapshot.enabled
+            or (target[0] in passes and passes.issuperset(self._wire.read_overrides(target[2])))
+            or (self._bypasses and self._is_bypassed(target))
+        ):
             return None
         refusals = self._refusals
         if refusals.snapshot is not snapshot:
@@ -190,7 +209,12 @@ class Admission:
 
     def refuses(self, target: Target, snapshot: Snapshot) -> bool:
         """Return whether a flag refuses a request that is not exempt."""
-        return snapshot.enabled and target[0] not in PASSES[snapshot.mode] and not self._is_bypassed(target)
+        if not snapshot.enabled:
+            return False
+        passes = PASSES[snapshot.mode]
+        # The mode must also admit each method that the request asks for instead.
+        is_read = target[0] in passes and passes.issuperset(self._wire.read_overrides(target[2]))
+        return not is_read and not self._is_bypassed(target)
 
     def counts(self, entry: Entry, snapshot: Snapshot) -> bool:
         """Return whether a running request counts: if the flag refuses it, or if the flag is off."""

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from maintenance.base.threads import run_for_request
 from maintenance.http.admission import Admission
+from maintenance.http.overrides import HEADERS, find_overrides
 from maintenance.http.refusal import Response
 from maintenance.http.rules import strip_mount
 from maintenance.http.wire import Wire
@@ -16,8 +17,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-TRY_AGAIN_LATER: Final = 1013
-"""The close code of a refusal (IANA WebSocket Close Code Number Registry)."""
+
+_OVERRIDES: Final = frozenset(name.encode() for name in HEADERS)
+
+_MAX_DEPTH: Final = 100
+"""How many middlewares around an app are looked into. An `app` attribute may lead in a circle."""
 
 
 def _read_headers(scope: Any) -> dict[str, str]:
@@ -38,11 +42,35 @@ def _read_accept(scope: Any) -> str | None:
     return accept.decode("latin-1") if accept else None
 
 
+def _read_overrides(scope: Any) -> list[str]:
+    # A WSGI app inside does not see whether a name has dashes or underscores.
+    headers = [
+        value.decode("latin-1")
+        for name, value in scope.get("headers") or ()
+        if name.lower().replace(b"_", b"-") in _OVERRIDES
+    ]
+    return find_overrides(headers, (scope.get("query_string") or b"").decode("latin-1"))
+
+
+def _find_roots(app: Any) -> tuple[str, ...]:
+    """Return each `root_path` that an app, or an app in the middlewares around it, sets in the scope."""
+    roots: list[str] = []
+    for _ in range(_MAX_DEPTH):
+        root = getattr(app, "root_path", None)
+        if isinstance(root, str):
+            roots.append(root)
+        app = getattr(app, "app", None)
+    return tuple(filter(None, roots))
+
+
 WIRE: Final = Wire(
     split_path=lambda path, root: (strip_mount(path, root), path),
     read_accept=_read_accept,
     read_headers=_read_headers,
     read_client=lambda scope: (scope.get("client") or [None])[0] or None,
+    read_overrides=_read_overrides,
+    is_websocket=lambda scope: scope.get("type") == "websocket",
+    find_roots=_find_roots,
     copy=lambda scope: {**scope, "headers": list(scope["headers"])},
 )
 
@@ -89,13 +117,3 @@ async def run_lifespan(app: App, admission: Admission, scope: Scope, receive: Re
     finally:
         # The app may end without a message. Not awaited: the server ends the loop at the next step.
         leave()
-
-
-async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a WebSocket before it is accepted: with the response if the server can, else with a close code."""
-    await receive()  # websocket.connect
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "maintenance"})
-        return
-    for message in build_messages(response, False):
-        await send({**message, "type": f"websocket.{message['type']}"})

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 Target = tuple[str, str, Any]
 """(method, path below the mount point, raw request). `WEBSOCKET` counts as a method.
 
 A plain tuple: a named one would add 0.35 us to the 2.5 us of a refused request.
 """
+
+
+NOT_A_WEBSOCKET: Final = "websocket"
+"""Stands for the method of an ordinary request that is sent as `WEBSOCKET`. Rules and modes know no such method."""
 
 
 class Headers(Mapping[str, str]):

@@ -8,8 +8,13 @@ from maintenance.base.quoting import quote
 from maintenance.base.values import Mode
 from maintenance.errors import ConfigurationError
 
-DEFAULT_EXEMPT: Final = ("/health", "/healthz", "/livez", "/readyz", "/admin")
-"""Probes must not restart pods during maintenance, and operators must reach the off switch."""
+PROBES: Final = ("/health", "/healthz", "/livez", "/readyz")
+
+DEFAULT_EXEMPT: Final = (*(f"{method} {path}" for path in PROBES for method in ("GET", "HEAD")), "/admin")
+"""Probes must not restart pods during maintenance, and operators must reach the off switch.
+
+A probe only reads. Other methods stay closed, because an app may have a tenant that is called `health`.
+"""
 
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """The methods that change nothing in a well-behaved app (RFC 9110, section 9.2.1)."""
@@ -18,7 +23,18 @@ PASSES: Final[dict[Mode, frozenset[str]]] = {"full": frozenset(), "read_only": R
 """The methods that each mode admits. A WebSocket can write, so no mode admits it."""
 
 # Two readers of such a path can disagree about its meaning, so no rule matches it.
-_AMBIGUOUS: Final = re.compile(r"[%\\;\x00]|//|(?:^|/)\.\.?(?:/|$)")
+# U+FFFD stands for bytes that are no UTF-8. The second row holds slashes that no normalization changes. NFKC turns the
+# characters of the other rows into one of the first row, a slash or a dot.
+_AMBIGUOUS: Final = re.compile(
+    "["
+    r"%\\;?#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd"
+    r"\u2044\u2215\u2216\u29f5\u29f8\u29f9"
+    r"\u037e\u2024-\u2026\u2047-\u2049\u2100\u2101\u2105\u2106\u2488-\u249b\u33c2\u33c7\u33d8\ufe14\ufe16\ufe19\ufe30"
+    r"\ufe52\ufe54\ufe56\ufe5f\ufe68\ufe6a\uff03\uff05\uff0e\uff0f\uff1b\uff1f\uff3c\U0001f100"
+    r"]|//|(?:^|/)(?:\s|\.\.?(?:/|$))|\s(?:/|$)"
+)
+
+_AMBIGUOUS_WORDS: Final = "%, \\, ;, //, control characters, look-alikes of these, . and .. segments"
 
 _RULE: Final = re.compile(r"(?:(?P<method>[A-Z]+) )?(?P<path>/[^\s?#]*)")
 
@@ -71,9 +87,7 @@ def _parse_rule(rule: object) -> tuple[str | None, str]:
     if not path:
         raise ConfigurationError(f"exempt holds {quote(rule)}, which would exempt every path: name the paths to exempt")
     if _AMBIGUOUS.search(path):
-        raise ConfigurationError(
-            f"exempt holds {quote(rule)}: use a decoded path without %, \\, ;, //, . and .. segments"
-        )
+        raise ConfigurationError(f"exempt holds {quote(rule)}: use a decoded path without {_AMBIGUOUS_WORDS}")
     return match["method"], f"{path}/"
 
 

@@ -1,4 +1,4 @@
-"""The open WebSockets of an ASGI middleware, which are closed when a flip refuses them."""
+"""The WebSockets of an ASGI middleware: refused when they come, and closed when a flip refuses them."""
 
 import contextlib
 from typing import Final
@@ -10,14 +10,30 @@ import anyio.lowlevel
 from maintenance.base.runtime import REAL
 from maintenance.base.values import WEBSOCKET, Snapshot
 from maintenance.http.admission import Admission
-from maintenance.http.asgi_io import App, Message, Receive, Scope, Send, refuse_websocket
+from maintenance.http.asgi_io import App, Message, Receive, Scope, Send, build_messages
+from maintenance.http.refusal import Response
 from maintenance.http.request import Target
 
 SERVICE_RESTART: Final = 1012
 """The close code of an open WebSocket that a flip ends (IANA WebSocket Close Code Number Registry)."""
 
+TRY_AGAIN_LATER: Final = 1013
+"""The close code of a refusal (IANA WebSocket Close Code Number Registry)."""
+
 _LAST: Final = ("websocket.close", "websocket.http.response.start")
 """The messages with which an app ends a WebSocket."""
+
+
+async def refuse_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket before it is accepted: with the response if the server can, else with a close code."""
+    await receive()  # websocket.connect
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "maintenance"})
+        return
+    for message in build_messages(response, False):
+        await send({**message, "type": f"websocket.{message['type']}"})
+    # Uvicorn logs an error if the app ends before the connection, which it closes at the event loop's next step.
+    await anyio.lowlevel.checkpoint()
 
 
 class Closer:

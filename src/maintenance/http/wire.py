@@ -15,6 +15,9 @@ class Wire:
         read_accept: Returns the Accept header, or None.
         read_headers: Returns all headers. Several with the same name are joined.
         read_client: Returns the address of the peer, or None.
+        read_overrides: Returns the other methods that the app may take the request for.
+        is_websocket: Returns whether the request is a WebSocket, and not only sent with a method of that name.
+        find_roots: Takes an app. Returns the mount points that it adds after the decision.
         copy: Returns a copy that the app cannot change.
     """
 
@@ -22,4 +25,7 @@ class Wire:
     read_accept: Callable[[Any], str | None]
     read_headers: Callable[[Any], dict[str, str]]
     read_client: Callable[[Any], str | None]
+    read_overrides: Callable[[Any], list[str]]
+    is_websocket: Callable[[Any], bool]
+    find_roots: Callable[[Any], tuple[str, ...]]
     copy: Callable[[Any], Any]

@@ -4,11 +4,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from maintenance.base.values import WEBSOCKET
+from maintenance.http.overrides import HEADERS, find_overrides
 from maintenance.http.refusal import Response
 from maintenance.http.wire import Wire
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_OVERRIDES: Final = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in HEADERS)
 
 _STATUS_LINES: Final = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
 
@@ -30,19 +33,45 @@ def _read_headers(environ: Any) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in named.items()}
 
 
+def _has_token(environ: Any, key: str, token: str) -> bool:
+    return token in (it.strip() for it in environ.get(key, "").lower().split(","))
+
+
+def _is_handshake(environ: Any) -> bool:
+    """Return whether a request is an opening handshake (RFC 6455, section 4.1)."""
+    return (
+        environ.get("REQUEST_METHOD") == "GET"
+        and _has_token(environ, "HTTP_UPGRADE", "websocket")
+        and _has_token(environ, "HTTP_CONNECTION", "upgrade")
+        and bool(environ.get("HTTP_SEC_WEBSOCKET_KEY"))
+        and bool(environ.get("HTTP_SEC_WEBSOCKET_VERSION"))
+    )
+
+
+def _read_overrides(environ: Any) -> list[str]:
+    headers = [environ[key] for key in _OVERRIDES if key in environ]
+    found = find_overrides(headers, environ.get("QUERY_STRING", ""))
+    # Some servers and apps open a WebSocket on less than a whole handshake.
+    upgrades = "websocket" in environ.get("HTTP_UPGRADE", "").lower() or "HTTP_SEC_WEBSOCKET_KEY" in environ
+    return [*found, WEBSOCKET] if upgrades and not _is_handshake(environ) else found
+
+
 WIRE: Final = Wire(
     split_path=_split_path,
     read_accept=lambda environ: environ.get("HTTP_ACCEPT"),
     read_headers=_read_headers,
     read_client=lambda environ: environ.get("REMOTE_ADDR") or None,
+    read_overrides=_read_overrides,
+    is_websocket=_is_handshake,
+    find_roots=lambda _: (),  # no WSGI app looks for its mount point in the path
     copy=dict,
 )
 
 
 def read_method(environ: Any) -> str:
-    """Return the method. An opening handshake, which comes as a GET, is a `WEBSOCKET` (RFC 6455, section 4.1)."""
+    """Return the method. An opening handshake, which comes as a GET, is a `WEBSOCKET`."""
     method: str = environ["REQUEST_METHOD"]
-    return WEBSOCKET if "websocket" in environ.get("HTTP_UPGRADE", "").lower() else method
+    return WEBSOCKET if "HTTP_UPGRADE" in environ and _is_handshake(environ) else method
 
 
 def send_response(response: Response, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
