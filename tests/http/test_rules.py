@@ -79,7 +79,8 @@ def is_ambiguous(character: str) -> bool:
 
 def test_no_ambiguous_character_opens_anything() -> None:
     """Of all that Unicode has, as this Python knows it."""
-    found = [it for it in map(chr, range(sys.maxunicode + 1)) if not Rules().exempts("GET", *[f"/admin/a{it}b"] * 2)]
+    rules = Rules()
+    found = [it for it in map(chr, range(sys.maxunicode + 1)) if not rules.exempts("GET", *[f"/admin/a{it}b"] * 2)]
     assert found == [it for it in map(chr, range(sys.maxunicode + 1)) if it != "/" and is_ambiguous(it)]
 
 
