@@ -92,6 +92,7 @@ def test_the_handshake_of_a_websocket_is_not_a_get(state: MaintenanceState, upgr
     [
         *({"REQUEST_METHOD": method} for method in ("POST", "DELETE", "get", WEBSOCKET)),
         *({key: "" for key in HANDSHAKE if key == gone} for gone in HANDSHAKE if gone != "path"),
+        {"HTTP_UPGRADE": ""},
         {"HTTP_UPGRADE": "websocket2"},
         {"HTTP_CONNECTION": "close"},
     ],

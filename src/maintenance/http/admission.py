@@ -178,16 +178,17 @@ class Admission:
         """Return what a request asks for, or None if it is exempt."""
         # Most paths have no mount point and no character to decode.
         below, whole = self._split_path(path, root) if root or not path.isascii() else (path, path)
-        if method == WEBSOCKET and not self._wire.is_websocket(raw):
-            method = NOT_A_WEBSOCKET
         exempt = self._rules.exempts(method, below, whole) and self._stays_exempt(method, below, whole, raw)
         return None if exempt else (method, below, raw)
 
     def _stays_exempt(self, method: str, below: str, whole: str, raw: Any) -> bool:
         """Return whether a request is exempt in each way in which the app may read it."""
         paths = [below, *(strip_mount(whole, root) for root in self._roots)]
-        methods = [method, *self._wire.read_overrides(raw)]
+        methods = [self._name_method(method, raw), *self._wire.read_overrides(raw)]
         return all(self._rules.exempts(method, path, whole) for method in methods for path in paths)
+
+    def _name_method(self, method: str, raw: Any) -> str:
+        return NOT_A_WEBSOCKET if method == WEBSOCKET and not self._wire.is_websocket(raw) else method
 
     def find_refusal(self, target: Target, answer: Answer) -> Response | None:
         """Return the refusal, or None if the request is admitted."""
@@ -252,7 +253,7 @@ class Admission:
 
     def _build_request(self, target: Target) -> Request:
         method, path, raw = target
-        return Request(method, path, self._wire.read_headers(raw), self._wire.read_client(raw))
+        return Request(self._name_method(method, raw), path, self._wire.read_headers(raw), self._wire.read_client(raw))
 
 
 class _Source:
