@@ -117,9 +117,11 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 # The command line.
 
-COMMANDS = (
+IN_ITS_PLACE = (
     *(f"{command} --database URL" for command in ("status", "fleet", "watch", "migrate", "off", "on --wait")),
     *(f"{command} --database=URL --json" for command in ("status", "wait")),
+)
+MISPLACED = (
     "URL", "URL status", "status URL", "on URL", "sql URL", "forget URL", "--database URL status", "--mesage URL on",
     "status --databse URL", "status --databse=URL", "on --mesage URL", "status --URL", "status -pURL", "status -hURL",
     "status --json=URL", "status --password URL", "on --for URL", "on --until URL", "on --mode URL", "on --mode=URL",
@@ -128,9 +130,10 @@ COMMANDS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("url", FORMS, ids=range(len(FORMS)))
-def test_no_command_prints_a_password(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in COMMANDS:
+@pytest.mark.parametrize(("number", "url"), list(enumerate(FORMS)), ids=range(len(FORMS)))
+def test_no_command_prints_a_password(number: int, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # A value that is out of place is not parsed as a URL, so a few forms are enough.
+    for command in IN_ITS_PLACE if number % 7 else (*IN_ITS_PLACE, *MISPLACED):
         with contextlib.suppress(SystemExit):
             assert main([word.replace("URL", url) for word in shlex.split(command)]) in (1, 2), command
         assert find_pieces(*capsys.readouterr()) == [], command
