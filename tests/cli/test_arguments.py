@@ -67,7 +67,7 @@ def test_a_wrong_value_is_refused_with_what_to_use(kind, says, texts):
 def test_a_time_without_a_time_zone_is_answered_with_the_two_that_may_be_meant():
     with machine_in("CET-1"), pytest.raises(argparse.ArgumentTypeError) as refused:
         options.parse_time("2026-11-22T06:00")
-    assert "use 2026-11-22T06:00:00+01:00 for this machine's time zone, or 2026-11-22T06:00:00Z" in str(refused.value)
+    assert "use 2026-11-22T06:00:00+01:00 in the time zone of this machine, or 2026-11-22T06:00:00Z" in str(refused.value)
 
 
 @pytest.mark.parametrize("zone", ["CET-1", "EST5"])
@@ -96,7 +96,7 @@ def test_the_actor_is_the_user_at_the_host_even_if_the_user_has_no_name(monkeypa
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("on --until 2026-11-22T06:00", "argument --until: no time zone: use"),
+        ("on --until 2026-11-22T06:00", "or 2026-11-22T06:00:00Z for UTC"),
         ("on --for 30", "for example 30m"),
         ("on --for 5m --until 2026-11-22T06:00Z", "not allowed with argument"),
         ("on --retry-after 99999999999", "between 0 and 2147483647"),

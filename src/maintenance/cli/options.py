@@ -165,7 +165,7 @@ def parse_time(text: str) -> dt.datetime:
         return when
     local = ""
     with contextlib.suppress(OverflowError, ValueError):  # this machine's time zone has no such year
-        local = f"{when.astimezone().isoformat()} for this machine's time zone, or "
+        local = f"{when.astimezone().isoformat()} in the time zone of this machine, or "
     raise argparse.ArgumentTypeError(f"no time zone: use {local}{when.isoformat()}Z for UTC")
 
 
