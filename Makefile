@@ -51,7 +51,7 @@ lint: .venv/dev
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 
-PYTEST := pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup
+PYTEST := pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 test: lint
 	$(BIN)/$(PYTEST) --cov --cov-report=term

@@ -7,10 +7,7 @@ import pytest
 from tests.torture.fleet import Process
 from tests.torture.trial import Plan, Tally, Trial, trial
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="a stopped process ends with its parent on Linux only"),
-    pytest.mark.xdist_group("fleet"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a stopped process ends with its parent on Linux only")
 
 
 @pytest.fixture(scope="module")

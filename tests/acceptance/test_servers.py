@@ -23,8 +23,6 @@ from tests.support.servers import Running, alive, gunicorn, uvicorn, uwsgi
 from tests.support.sql import find_instances, flip
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 ASGI = "tests.apps.fleet:asgi"
 WSGI = "tests.apps.fleet:wsgi"
 TTL = 1.0

@@ -206,7 +206,6 @@ def standby_url(standby: Server, migrated_url: str) -> str:
     return url
 
 
-@pytest.mark.xdist_group("standby")
 def test_the_command_line_says_that_a_standby_answered(
     standby_url: str, migrated_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,7 +218,6 @@ def test_the_command_line_says_that_a_standby_answered(
             assert json.loads(capsys.readouterr().out)["problem"] == problem
 
 
-@pytest.mark.xdist_group("standby")
 def test_a_standby_updates_the_answer_and_never_the_lease(standby_url: str, migrated_url: str) -> None:
     with site(standby_url, ttl=TTL) as serve, site(standby_url, ttl=TTL, when_stale="block") as block:
         flip(migrated_url, on=True)

@@ -1,6 +1,7 @@
 """The edge: clocks, native threads, and their wakers."""
 
 import os
+import random
 import resource
 import select
 import subprocess
@@ -169,3 +170,10 @@ def test_sleep_random_numbers_and_pid_are_real() -> None:
     assert time.monotonic() - began >= 0.009
     assert 2.0 <= REAL.uniform(2.0, 3.0) <= 3.0
     assert REAL.pid() == os.getpid()
+
+
+def test_the_background_thread_draws_nothing_from_the_app_s_generator() -> None:
+    random.seed(7)
+    before = random.getstate()
+    REAL.uniform(0.0, 1.0)
+    assert random.getstate() == before

@@ -15,8 +15,6 @@ from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from maintenance.base.values import Snapshot
 from maintenance.http.refusal import render, retry_after
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),

@@ -9,8 +9,6 @@ import pytest
 from tests.simulation.planted import PLANTED, caught, violated
 from tests.simulation.scenario import story, summary
 
-pytestmark = pytest.mark.xdist_group("simulation")
-
 RUNS = 60
 """In six samples, so that a failure says where. `make simulate` runs thousands."""
 

@@ -169,7 +169,8 @@ class Runtime:
     sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds)
     pid: Callable[[], int] = os.getpid
     is_gone: Callable[[int], bool] = is_gone
-    uniform: Callable[[float, float], float] = random.uniform
+    # Not the generator that the app may have seeded, and one that no fork repeats.
+    uniform: Callable[[float, float], float] = random.SystemRandom().uniform
 
 
 REAL: Final = Runtime()
