@@ -23,22 +23,32 @@ BEGIN
         websockets  integer     NOT NULL DEFAULT 0,
         oldest      text,
         oldest_age  float8,
+        service     text        NOT NULL DEFAULT '',
+        drains      jsonb       NOT NULL DEFAULT '{}',  -- scope: requests in flight, if an operator waits for them
         seen_at     timestamptz NOT NULL DEFAULT now(),
         registered_by name      DEFAULT current_user
     ) WITH (fillfactor = 50);              -- room for updates in place, which touch no index
 
     -- This row is created with the first table only. If it is missing, the table was emptied or dropped since, and the
     -- instances that were in it are unknown.
-    IF pg_catalog.obj_description('public.platform_settings_revision_seq'::regclass::oid, 'pg_class') IS NULL THEN
+    IF pg_catalog.obj_description('public.platform_settings_revision'::regclass::oid, 'pg_class') IS NULL THEN
         INSERT INTO public.maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl)
         VALUES ('00000000-0000-0000-0000-000000000000', '', '', 0, 'the table is whole', '', 'block', 1);
     END IF;
 END
 $$;
 
--- A table of an earlier version gets the same rules. Rows that break them stay, and no wait counts them.
+-- A table of an earlier version gets the same columns and rules. Rows that break them stay, and no wait counts them.
 DO $$
 BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = 'public.maintenance_instances'::regclass::oid AND attname = 'drains'
+    ) THEN
+        ALTER TABLE public.maintenance_instances
+            ADD COLUMN IF NOT EXISTS service text NOT NULL DEFAULT '',
+            ADD COLUMN IF NOT EXISTS drains jsonb NOT NULL DEFAULT '{}';
+    END IF;
     IF NOT EXISTS (
         SELECT FROM pg_constraint
         WHERE conrelid = 'public.maintenance_instances'::regclass::oid AND conname = 'maintenance_instances_bounded'
@@ -49,7 +59,8 @@ BEGIN
             AND when_stale IN ('serve', 'block') AND ttl > 0::float8 AND ttl <= 1000000::float8
             AND revision BETWEEN 0 AND 4611686018427387904 AND in_flight >= 0 AND websockets >= 0
             AND pg_catalog.length(oldest) <= 1000 AND oldest_age BETWEEN -60::float8 AND 1e10::float8
-            AND pg_catalog.isfinite(seen_at)
+            AND pg_catalog.isfinite(seen_at) AND pg_catalog.length(service) <= 1000
+            AND pg_catalog.jsonb_typeof(drains) = 'object' AND pg_catalog.pg_column_size(drains) <= 262144
         ) NOT VALID;
     END IF;
     -- Rows from before have no role, so that the processes that run go on.
@@ -125,23 +136,10 @@ END
 $$;
 
 DO $$
-DECLARE
-    highest bigint;
 BEGIN
-    IF pg_catalog.obj_description('public.platform_settings_revision_seq'::regclass::oid, 'pg_class') IS NULL THEN
-        COMMENT ON SEQUENCE public.platform_settings_revision_seq
+    IF pg_catalog.obj_description('public.platform_settings_revision'::regclass::oid, 'pg_class') IS NULL THEN
+        COMMENT ON TABLE public.platform_settings_revision
             IS 'Instances have registered before, so a new table of instances is not complete.';
-    END IF;
-    -- Rows may arrive without the sequence, as by logical replication. No revision may be used twice.
-    SELECT greatest(
-        (SELECT max(revision) FROM public.platform_settings),
-        (SELECT max(revision) FROM public.maintenance_instances WHERE revision <= 4611686018427387904)
-    ) INTO highest;
-    -- A sequence that was never called returns its last_value first.
-    IF highest > (
-        SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM public.platform_settings_revision_seq
-    ) THEN
-        PERFORM pg_catalog.setval('public.platform_settings_revision_seq', highest);
     END IF;
 END
 $$;

@@ -21,6 +21,8 @@ from tests.support.command import run
 
 PUBLIC = [
     "ConfigurationError",
+    "ConflictError",
+    "Entry",
     "Fleet",
     "Instance",
     "MaintenanceError",
@@ -33,10 +35,12 @@ PUBLIC = [
     "StoreError",
     "__version__",
     "aset_maintenance",
+    "aupdate_maintenance",
     "fleet",
     "init_maintenance",
     "maintenance_enabled",
     "set_maintenance",
+    "update_maintenance",
 ]
 PUBLIC_STORES = ["MemoryStore", "PostgresStore", "SQLiteStore", "Session", "Store", "Waker", "open_store"]
 
@@ -45,48 +49,62 @@ ERRORS = {
     "ConfigurationError": ["MaintenanceError", "ValueError"],
     "StoreError": ["MaintenanceError"],
     "LateError": ["StoreError"],
+    "ConflictError": ["StoreError"],
 }
 
-DETAILS = "message=None, until=None, retry_after=None, mode='full', actor=None, updated_by=None, reason=None"
-MIDDLEWARE = "app, state=None, *, exempt=(), default_exempt=True, bypass=None, respond=None, in_flight=True"
+DETAILS = (
+    "scope=None, message=None, starts=None, until=None, auto_off=False, retry_after=None, mode='full', actor=None, "
+    "updated_by=None, reason=None"
+)
+MIDDLEWARE = (
+    "app, state=None, *, exempt=(), default_exempt=True, bypass=None, respond=None, in_flight=True, scope=None, "
+    "status_path=None"
+)
 
 # `...` is a default that is not a literal, such as a clock.
 CALLABLES = {
     "maintenance.init_maintenance": "store=None, **options",
-    "maintenance.maintenance_enabled": "",
-    "maintenance.set_maintenance": f"enabled, *, {DETAILS}, state=None",
+    "maintenance.maintenance_enabled": "scope=None",
+    "maintenance.set_maintenance": f"enabled, *, {DETAILS}, if_revision=None, state=None",
     "maintenance.aset_maintenance": "enabled, **options",
+    "maintenance.update_maintenance": f"*, {DETAILS}, if_revision=None, state=None",
+    "maintenance.aupdate_maintenance": "**options",
     "maintenance.fleet": "state=None",
     "maintenance.MaintenanceState": (
-        "store, *, ttl=10.0, when_stale='serve', boot_timeout=5.0, register=True, runtime=..."
+        "store, *, ttl=10.0, when_stale='serve', boot_timeout=5.0, register=True, service=None, runtime=..."
     ),
     "maintenance.wsgi.MaintenanceMiddleware": MIDDLEWARE,
     "maintenance.asgi.MaintenanceMiddleware": f"{MIDDLEWARE}, close_websockets=False",
     "maintenance.stores.open_store": "url",
-    "maintenance.stores.PostgresStore": "url, *, listen=True, statement_timeout=3.0",
+    "maintenance.stores.PostgresStore": "url, *, listen=True, keep_connection=True, statement_timeout=3.0",
     "maintenance.stores.SQLiteStore": "url, *, create=True",
     "maintenance.stores.MemoryStore": "url='memory://', *, clock=...",
 }
 
 VALUES = {
     "Snapshot": (
-        "*, enabled, mode='full', message=None, until=None, retry_after=None, actor=None, reason=None, revision=0, "
+        "*, enabled, scope=None, mode='full', message=None, starts=None, until=None, auto_off=False, "
+        "retry_after=None, actor=None, reason=None, revision=0, "
         "updated_at=None, updated_by=None, source='store', read_at=0.0, problems=()"
     ),
     "Request": "method, path, headers=..., client=None",
     "Response": "status, headers, body",
     "Status": (
         "*, condition, since, snapshot, last_error, store, ttl, when_stale, listening, instance, registered, "
-        "registration_error, in_flight"
+        "registration_error, in_flight, flags"
     ),
     "Instance": (
         "*, id, host, boot, pid, program, version, when_stale, ttl, revision=None, in_flight=None, websockets=0, "
-        "oldest=None, oldest_age=None, silent_for=0.0, problem=None"
+        "oldest=None, oldest_age=None, drains=..., service='', silent_for=0.0, problem=None"
+    ),
+    "Entry": (
+        "*, at, scope, revision, before, after, details_before, details, updated_by=None, role='', "
+        "application_name='', client_address=None"
     ),
     "Fleet": "reading, instances, intact",
     "Proof": (
         "*, proven, revision, confirmed=(), fenced=(), gone=(), presumed=(), laggards=(), in_flight=0, problem=None, "
-        "final=False, elapsed=0.0"
+        "final=False, elapsed=0.0, limit=None"
     ),
 }
 
@@ -94,11 +112,15 @@ STATE_METHODS = {
     "snapshot": "",
     "prime": "",
     "refresh": "",
-    "set": f"enabled, *, {DETAILS}, drain=False",
+    "set": f"enabled, *, {DETAILS}, if_revision=None, drain=False",
+    "update": "*, scope=None, if_revision=None, **details",
+    "is_enabled": "scope=None",
+    "upcoming": "",
+    "history": "*, scope=None, limit=100",
     "keep_connection": "",
     "prove": "snapshot, *, drain=False, timeout=None, expect=None, presume_dead=None, progress=...",
     "aprove": "snapshot, **options",
-    "fleet": "",
+    "fleet": "*, scope=None",
     "find": "beginning",
     "forget": "*instances",
     "status": "",
@@ -109,36 +131,45 @@ STATE_METHODS = {
 }
 STORE_METHODS = {"connect": "*, listen=False, limit=None", "migrate": ""}
 SESSION_METHODS = {
-    "read": "instance=None",
+    "read": "instance=None, *, known=None",
     "write": "change",
     "report": "instance",
     "remove": "*instances",
-    "fleet": "",
+    "fleet": "scope=None",
     "find": "beginning",
-    "ask_drain": "revision",
+    "ask_drain": "revision, scope=None",
+    "carry_out": "scope, revision, *, enabled",
+    "history": "scope, *, limit",
     "wait": "timeout, waker",
     "within": "seconds",
     "abandon": "",
     "close": "",
 }
 
-STATE_INTERNALS = {"attach", "closed", "fork", "peek", "wait_for_answer"}
+STATE_INTERNALS = {"attach", "closed", "fork", "peek", "wait_for_answer", "write"}
 """What other modules call on a state, and no page documents; there may be fewer."""
 
 COMMON = "--help --database --json"
 PROOF = "--timeout --expect --presume-dead"
+RECORD = "--scope --if-revision --actor --updated-by --reason"
+DETAIL = "--message --until --for --retry-after --mode"
 COMMANDS = {
-    "": "--help --version",
-    "on": f"{COMMON} --message --until --for --retry-after --mode --actor --updated-by --reason --wait --drain {PROOF}",
-    "off": f"{COMMON} --actor --updated-by --reason --wait {PROOF}",
-    "wait": f"{COMMON} --revision --drain {PROOF}",
-    "status": COMMON,
+    "": f"{COMMON} --version",
+    "on": f"{COMMON} {RECORD} {DETAIL} --at --in --auto-off --if-off --wait --drain {PROOF}",
+    "off": f"{COMMON} {RECORD} --wait {PROOF}",
+    "extend": f"{COMMON} {RECORD}",
+    "edit": f"{COMMON} {RECORD} {DETAIL}",
+    "wait": f"{COMMON} --scope --revision --drain {PROOF}",
+    "log": f"{COMMON} --scope --limit",
+    "status": f"{COMMON} --scope",
     "watch": COMMON,
-    "fleet": COMMON,
+    "fleet": f"{COMMON} --check",
     "forget": f"{COMMON} --silent",
     "migrate": COMMON,
     "sql": "--help --json",
     "demo": "--help",
+    "completion": "--help",
+    "help": "--help",
 }
 
 

@@ -6,6 +6,7 @@ from maintenance.base.options import check_bool
 from maintenance.base.values import WEBSOCKET
 from maintenance.http.admission import Bypass, Middleware, Respond
 from maintenance.http.asgi_io import WIRE, App, Receive, Scope, Send, build_messages, find_answer, run_lifespan
+from maintenance.http.scopes import Scope as Scopes
 from maintenance.http.websocket import Closer, refuse_websocket
 from maintenance.process.state import MaintenanceState
 
@@ -26,6 +27,8 @@ class MaintenanceMiddleware(Middleware):
         bypass: Bypass | Iterable[Bypass] | None = None,
         respond: Respond | None = None,
         in_flight: bool = True,
+        scope: Scopes | None = None,
+        status_path: str | None = None,
         close_websockets: bool = False,
     ) -> None:
         """Wrap an app.
@@ -38,6 +41,8 @@ class MaintenanceMiddleware(Middleware):
             bypass: Requests to admit by who sends them.
             respond: Builds another response than the standard one.
             in_flight: Whether to count running requests.
+            scope: The scope of the app, or a mapping from path prefix to scope, or a function of a `Request`.
+            status_path: A path that the middleware answers itself, with what is on and what is planned, as JSON.
             close_websockets: Whether a flip closes the open WebSockets that it refuses, with code 1012.
 
         Raises:
@@ -51,10 +56,12 @@ class MaintenanceMiddleware(Middleware):
             bypass=bypass,
             respond=respond,
             in_flight=in_flight,
+            scope=scope,
+            status_path=status_path,
         )
         check_bool("close_websockets", close_websockets)
         if close_websockets:
-            self._app = Closer(app, self._admission)
+            self._app = Closer(self._app, self._admission)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection. Everything except HTTP, WebSockets and the lifespan passes untouched."""
@@ -83,7 +90,7 @@ class MaintenanceMiddleware(Middleware):
                 if len(table) > flight.room:
                     flight.sweep()
             answer = admission.lease.current
-            if now < answer.open_until:
+            if now < answer.open_until or admission.admits_all(path, root, answer, now):
                 await app(scope, receive, send)
                 return
             refusal, target = None, admission.read_target(method, path, root, scope)

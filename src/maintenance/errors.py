@@ -17,6 +17,14 @@ class LateError(StoreError):
     """The store did not answer in time. It may be slow rather than down."""
 
 
+class BusyError(LateError):
+    """The store is there, and refuses connections for the moment: it starts, ends, or has none left."""
+
+
+class ConflictError(StoreError):
+    """The flag is not at the revision that the caller expected, or is off. Nothing was written."""
+
+
 class FlagError(StoreError):
     """The store answers, but the flag's row is missing or wrong."""
 

@@ -58,8 +58,11 @@ class MaintenanceMiddleware(Middleware):
         return send_response(refusal, environ, start_response)
 
     def _find_refusal(self, environ: "WSGIEnvironment", now: float) -> Response | None:
-        admission, method = self._admission, read_method(environ)
-        target = admission.read_target(method, environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), environ)
+        admission, answer = self._admission, self._admission.lease.current
+        path, root = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", "")
+        if admission.admits_all(path, root, answer, now):
+            return None
+        target = admission.read_target(read_method(environ), path, root, environ)
         if target is None:
             admission.start()
             return None

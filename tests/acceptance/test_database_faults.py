@@ -200,7 +200,18 @@ def cut(relay: Relay) -> Iterator[None]:
     relay.pass_()
 
 
-@pytest.fixture(params=["a locked table", "a silent network", "a locked file"])
+@contextmanager
+def refuse_connections(url: str) -> Iterator[None]:
+    """Let the server refuse new connections for the moment, as while it starts or has none left."""
+    name = url.rpartition("/")[2]
+    other = url.removesuffix(name) + "postgres"
+    with psycopg.connect(other, autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        yield
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+@pytest.fixture(params=["a locked table", "a silent network", "a busy server", "a locked file"])
 def slow(request: pytest.FixtureRequest) -> Iterator[tuple[str, AbstractContextManager[None]]]:
     """A store in which the flag is on, and what makes it slow."""
     if request.param == "a locked file":
@@ -214,6 +225,9 @@ def slow(request: pytest.FixtureRequest) -> Iterator[tuple[str, AbstractContextM
     flip(url, on=True)
     if request.param == "a locked table":
         yield url, lock_table(url)
+        return
+    if request.param == "a busy server":
+        yield url, refuse_connections(url)
         return
     with Relay(request.getfixturevalue("postgres").port) as relay:
         yield change_port(url, relay.port), cut(relay)

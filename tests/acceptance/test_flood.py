@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from maintenance.base.runtime import SocketWaker
-from maintenance.base.values import KEY
+from maintenance.base.scopes import KEY
 from maintenance.stores.postgres.session import PostgresSession
 from tests.support.postgres import Server
 from tests.support.site import Site, site

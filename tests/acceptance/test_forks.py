@@ -103,7 +103,7 @@ def test_both_sides_of_a_fork_read_their_own_answers(migrated_url: str) -> None:
             end, wrong, reads = time.monotonic() + 1.0, 0, 0
             while time.monotonic() < end:
                 get(state)
-                state.lifecycle.wake()
+                state.lifecycle.wake(read=True)
                 status = state.status()
                 # Each process asks whether its own id is registered. An answer to the other says no.
                 wrong += not status.registered or status.last_error is not None

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from maintenance.base.values import MAX_RETRY_AFTER, MAX_TEXT, Change, Details, Reading, Row, Snapshot
+from maintenance.base.flags import Reading
+from maintenance.base.values import MAX_RETRY_AFTER, MAX_TEXT, Change, Details, Row, Snapshot
 from maintenance.errors import FlagError
 
 NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)

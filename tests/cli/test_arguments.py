@@ -25,10 +25,12 @@ PASSWORD = "s3cret"
     [
         *(("duration", *pair) for pair in [
             ("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86_400), ("1.5h", 5400), (" 5m ", 300), ("1h30m", 5400),
+            ("30min", 1800), ("2hours", 7200), ("1 hr 5 minutes", 3900), ("90 sec", 90),
         ]),
         *(("seconds", *pair) for pair in [("30", 30), ("0", 0), ("0.5", 0.5), ("2m", 120)]),
         *(("time", text, dt.datetime(2026, 11, 22, 6, tzinfo=dt.UTC)) for text in [
-            "2026-11-22T06:00:00Z", "2026-11-22T07:00+01:00", "2026-11-22 06:00+00:00",
+            "2026-11-22T06:00:00Z", "2026-11-22T07:00+01:00", "2026-11-22 06:00+00:00", "2026-11-22 06:00 UTC",
+            "2026-11-22 07:00 +01:00",
         ]),
         ("silence", "1s", 1),
         ("count", "012", 12),
@@ -46,15 +48,16 @@ def test_a_value_is_understood(kind, text, value):
     [
         (
             "duration", "not a duration: use a number and a unit (s, m, h or d), for example 30m",
-            ["30", "", "m", "-5m", "5 m", "0m", "0h0m", "1h30", "1w", "٣m", "nan", "inf", "9" * 400 + "d"],
+            ["30", "", "m", "-5m", "5 x", "0m", "0h0m", "1h30", "1w", "5mays", "2dec", "٣m", "nan", "inf",
+             "9" * 400 + "d"],
         ),
         ("seconds", "use 0 or more, for example 30, or 5m", ["-1", "nan", "inf", "soon"]),
         ("silence", "use for example 10m", ["0.5s", "10", "x"]),
-        ("count", "use a whole number from 1", ["0", "-1", "1.5", "many", "", "٣"]),
+        ("count", "use a whole number from 1 to 100000", ["0", "100001", "-1", "1.5", "many", "", "٣"]),
         ("retry_after", "for example 120", ["-1", "2m", "1.5", "", "9" * 19]),
         ("revision", "the number shown by `maintenance on` or", ["last", "-1", "1_0"]),
         ("uuid", "32 hexadecimal digits", ["alice"]),
-        ("end", "use a shorter duration", ["99999999d"]),
+        ("span", "use a shorter duration", ["99999999d"]),
         ("time", "or --for 30m", ["noon", ""]),
     ],
 )  # fmt: skip
@@ -76,6 +79,15 @@ def test_a_time_without_a_time_zone_is_answered_with_the_two_that_may_be_meant()
 def test_a_time_without_a_time_zone_at_the_end_of_all_years_is_answered_too(zone, when):
     with machine_in(zone), pytest.raises(argparse.ArgumentTypeError, match=f"no time zone: use .*{when}Z for UTC"):
         options.parse_time(when)
+
+
+@pytest.mark.parametrize("zone", ["Z", "+14:00", " -12:00", " UTC"])
+def test_a_time_of_day_is_the_next_one_in_its_zone(zone):
+    now = dt.datetime.now(dt.UTC)
+    for hour in (0, 9, 23):
+        when = options.parse_time(f"{hour:02}:30{zone}")
+        assert (when.hour, when.minute) == (hour, 30)
+        assert now < when <= now + dt.timedelta(days=1, seconds=9)
 
 
 def test_the_example_of_a_time_is_one_in_the_future():
@@ -109,8 +121,7 @@ def test_the_actor_is_the_user_at_the_host_even_if_the_user_has_no_name(monkeypa
         ("off --presume-dead 3m", "--presume-dead needs --wait: add it"),
         ("off --drain", "use --wait alone"),
         ("off --message x", "unrecognized arguments"),
-        ("on --mess x", "unrecognized arguments: --mess *** (see `maintenance on --help`)"),
-        ("--json status", "unrecognized arguments: --json: options go after the command (see"),
+        ("on --mess x", "unrecognized arguments: --mess ***. Did you mean --message? (see `maintenance on --help`)"),
         ("wait --drain", "maintenance refuses, and it is off: omit --drain"),
         ("wait --revision last", "argument --revision: not a revision: use the number"),
         ("forget", "--silent 1h"),
@@ -121,13 +132,20 @@ def test_the_actor_is_the_user_at_the_host_even_if_the_user_has_no_name(monkeypa
         ("status --database postgresql+psycopg://h/d", "postgresql://"),
         ("status --database memory://", "no server sees it"),
         ("", "COMMAND"),
-        ("frobnicate", "argument COMMAND: invalid choice: use on, off, wait, status"),
+        ("frobnicate", "argument COMMAND: invalid choice: use on, off, extend, edit, wait, status"),
         ("status --json=x", "argument --json: ignored explicit argument (see"),
         # No password is repeated, wherever it was written.
-        (f"--database postgresql://u:{PASSWORD}@h/d off", "(options go after the command; see"),
+        ("--scope shop off", "(options go after the command; see"),
+        ("stauts", "Did you mean status?"),
+        ("--json demo", "`maintenance demo` has no option --json"),
+        ("--database sqlite:///x.db sql", "`maintenance sql` has no option --database"),
+        ("help stauts", "Did you mean status?"),
         (f"status postgresql://u:{PASSWORD}@h/d", "maintenance status: error: unrecognized arguments: *** (see"),
         (f"status --password {PASSWORD}", "unrecognized arguments: --password ***"),
-        (f"status '--databse=postgresql://u:{PASSWORD} a@h/d'", "unrecognized arguments: --databse (see"),
+        (
+            f"status '--databse=postgresql://u:{PASSWORD} a@h/d'",
+            "unrecognized arguments: --databse. Did you mean --database? (see",
+        ),
         (f"status --database \"host=h password='a {PASSWORD}'\"", "postgresql://"),
         (f"status --database ' postgresql+psycopg://u:{PASSWORD}@h/d'", "postgresql://"),
         (f"'postgresql://u:a {PASSWORD}@h/d'", "invalid choice: use"),
@@ -197,3 +215,16 @@ def test_each_command_has_help_with_an_example_that_is_right(cli: Cli, command: 
     example = done.out.partition("example:\n")[2].partition("maintenance ")[2]
     words = shlex.split(re.split(r" [|>&#]|;", example)[0])
     assert options.parse_arguments(words).command == command
+
+
+@pytest.mark.parametrize("words", ["--database {0} --json status", "--json status --database {0}"])
+def test_the_options_of_every_command_work_before_it_too(cli: Cli, url: str, tmp_path, words: str):
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    open_store(other).migrate()
+    [flag] = cli(*words.format(other).split()).json
+    assert flag["store"] == other
+
+
+def test_help_is_a_command(cli: Cli):
+    assert cli("help").out == cli("--help").out
+    assert cli("help", "on").out == cli("on", "--help").out

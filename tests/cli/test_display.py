@@ -12,10 +12,11 @@ from dataclasses import replace
 import pytest
 
 from maintenance import Proof
-from maintenance.base.values import Fleet, Reading, Row, Snapshot
-from maintenance.cli import display
+from maintenance.base.flags import Reading
+from maintenance.base.instances import Fleet
+from maintenance.base.values import Row, Snapshot
+from maintenance.cli import display, text
 from maintenance.cli.standings import Standing, Standings
-from maintenance.cli.text import format_process
 from maintenance.proof.judge import Question, judge
 from maintenance.stores import open_store
 from tests.support.command import Cli, fleet_of, instance, register
@@ -133,10 +134,11 @@ def test_a_terminal_gets_a_live_view_and_then_the_next_steps(url: str, cli: Cli,
     assert done.status == 4
     seen = b"".join(shown).decode()
     assert LIVE in seen
-    assert "and 2 more" in seen
+    assert "and 6 more" in seen
     assert "9 of 10 processes to go" in seen
     assert "web-1\x1b[2J" not in seen
     assert "Next steps:" in seen.rpartition("to go")[2]
+    assert "gives up in 0." in seen
     assert "NOT PROVEN" in done.err
 
 
@@ -148,7 +150,7 @@ def test_without_rich_or_a_real_terminal_there_are_plain_lines(url: str, cli: Cl
     with fleet_of(url, 1), terminal(monkeypatch, TERM="xterm" if without == "rich" else "dumb") as shown:
         assert cli("on", "--wait").status == 0
     seen = b"".join(shown).decode()
-    assert "  confirmed      " in seen
+    assert "  confirmed      " in re.sub(r"\x1b\[\d+m", "", seen)
     assert LIVE not in seen
 
 
@@ -169,15 +171,49 @@ def test_the_view_says_what_stands_in_the_way():
     assert "is slow" in render(standings)
 
 
-@pytest.mark.parametrize("width", [80, 100])
-def test_on_a_narrow_terminal_the_reason_is_cut_and_nothing_else(width):
-    late, done, standings = instance(pid=77), instance(pid=78), Standings(ON)
-    standings.update(replace(PROOF, confirmed=(done,), laggards=((late, "is slow " * 20),)))
-    lines = render(standings, width=width).splitlines()
-    assert len(lines) == 3
-    for line, one, verdict in zip(lines, (late, done), ("waiting", "confirmed"), strict=False):
-        assert re.match(rf"{verdict} +{re.escape(format_process(one))}: ", line)
-    assert "is slow" in lines[0]
+def test_at_80_columns_nothing_but_the_reason_is_cut(monkeypatch):
+    monkeypatch.setattr(text, "has_terminal", lambda _: True)
+    pod = "shop-web-7d9c5b8f6d-x2x7q-of-a-long-name"
+    late, done, standings = instance(host=pod, silent_for=200.0), instance(pid=78), Standings(ON)
+    standings.update(replace(PROOF, confirmed=(done,), laggards=((late, "is slow " * 20),), elapsed=2.0, limit=17.0))
+    head, reason, confirmed, end = render(standings, width=80).splitlines()
+    place = f"shop-web-…long-name pid {late.pid} (id {late.id[:8]})"
+    assert head == f"waiting        {place}: SILENT for 3 min"
+    assert re.match(" +is slow is slow", reason)
+    assert confirmed == f"confirmed      web-1 pid 78 (id {done.id[:8]}): has acknowledged the flag"
+    assert end == "2.0 s: 1 of 2 processes to go; gives up in 15 s"
+
+
+@pytest.mark.parametrize(("silent_for", "color"), [(1.0, "yellow"), (200.0, "red")])
+def test_a_process_that_is_silent_has_another_color_than_one_that_is_late(silent_for: float, color: str):
+    standings = Standings(ON)
+    standings.update(replace(PROOF, laggards=((instance(silent_for=silent_for), "is slow"),)))
+    assert {str(span.style) for span in display.draw(standings, height=24).spans} == {color}
+
+
+@pytest.mark.parametrize(("variables", "colors"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colors_are_for_terminals_and_for_those_who_want_them(url: str, cli: Cli, monkeypatch, variables, colors):
+    register(open_store(url), instance(host="web-7", silent_for=0.0, revision=1))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with terminal(monkeypatch, **variables) as shown:
+        cli("on")
+        cli("status")
+        cli("fleet")
+    assert (b"\x1b[33mON\x1b[0m" in b"".join(shown)) is colors
+    assert (b"\x1b[" in b"".join(shown)) is colors
+    assert "\x1b[" not in cli("status").out
+
+
+def test_on_a_narrow_terminal_the_fleet_has_fewer_columns(url: str, cli: Cli, monkeypatch):
+    register(open_store(url), instance(host="shop-web-7d9c5b8f6d-x2x7q"))
+    heads = []
+    for columns in ("20", "80", "400"):
+        with terminal(monkeypatch, COLUMNS=columns, NO_COLOR="1") as shown:
+            assert cli("fleet").status == 0
+        heads.append(b"".join(shown).decode().splitlines()[1])
+    assert heads[0].split() == ["ID", "HOST", "PID", "REVISION", "IN", "FLIGHT", "LAST", "SEEN"]
+    assert len(heads[1]) <= 80 < len(heads[2])
+    assert heads[2].split() == cli("fleet").lines[1].split(), "a program gets all of them"
 
 
 def test_rich_is_loaded_for_the_live_view_only(url: str):

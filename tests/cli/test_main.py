@@ -54,7 +54,7 @@ def test_a_reader_that_goes_away_in_this_process(monkeypatch):
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_command_does_its_work_with_closed_streams(url: str, closed):
-    done = shell(f"{' '.join(COMMAND)} on --wait --json --until 2001-01-01T00:00:00Z {closed}")
+    done = shell(f"{' '.join(COMMAND)} on --wait --json {closed}")
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()] in ([], ["flag", "result"])

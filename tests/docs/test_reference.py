@@ -75,7 +75,7 @@ def test_every_field_is_in_the_reference(kind: str) -> None:
 
 
 # Between the modules of the package.
-INTERNAL = {"attach", "closed", "fork", "peek", "wait_for_answer"}
+INTERNAL = {"attach", "closed", "fork", "peek", "wait_for_answer", "write"}
 
 
 def test_every_method_of_a_state_is_in_the_reference() -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from maintenance import MaintenanceState
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
+from maintenance.base.flags import Flags
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.support.clients import Answer, call_asgi, call_wsgi
 from tests.support.entering import enter
@@ -40,6 +42,12 @@ class Adapter:
             raw[f"HTTP_{name.upper().replace('-', '_')}"] = value
         else:
             raw["headers"].append((name.lower().encode(), value.encode()))
+
+
+def flip(state: MaintenanceState) -> Flags:
+    """Switch the site on, and return the flags that hold then."""
+    state.set(True)
+    return state.lease.flags
 
 
 def hold(app: Any, now: float) -> Callable[[], None]:

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 
 from maintenance import MaintenanceState, Snapshot
-from maintenance.base.values import WEBSOCKET, Load
+from maintenance.base.flags import Flags
+from maintenance.base.instances import Load
+from maintenance.base.values import WEBSOCKET
 from maintenance.process import api
 from maintenance.wsgi import MaintenanceMiddleware
-from tests.http.adapters import Adapter, hold
+from tests.http.adapters import Adapter, flip, hold
 from tests.support.clock import Clock, refuse, runtime
 from tests.support.entering import enter
 from tests.support.faulty import FaultyStore
 from tests.support.plain_apps import wsgi
 
-OFF, ON = Snapshot(enabled=False), Snapshot(enabled=True)
+OFF, ON = Flags(site=Snapshot(enabled=False)), Flags(site=Snapshot(enabled=True))
 
 # Which requests count
 
@@ -44,7 +46,7 @@ def loaded(state: MaintenanceState, clock: Clock) -> Any:
     [
         (OFF, Load(5, 1, "GET /page", 5.0)),
         (ON, Load(3, 1, "GET /page", 5.0)),
-        (Snapshot(enabled=True, mode="read_only"), Load(2, 1, "POST /form", 4.0)),
+        (Flags(site=Snapshot(enabled=True, mode="read_only")), Load(2, 1, "POST /form", 4.0)),
     ],
     ids=["off", "full", "read_only"],
 )
@@ -108,7 +110,7 @@ def test_a_deleted_middleware_is_freed_and_its_requests_still_count(
     del app
     gc.collect()
     assert dropped() is None
-    load = state._sources.measure(state.set(True))
+    load = state._sources.measure(flip(state))
     assert load is not None
     assert load.in_flight == 1
     end()

@@ -14,7 +14,7 @@ import pytest
 
 from maintenance import ConfigurationError, MaintenanceState, Request, Response, Snapshot
 from maintenance.process.in_flight import ROOM
-from tests.http.adapters import Adapter
+from tests.http.adapters import Adapter, flip
 from tests.support.clock import Clock, refuse, runtime
 from tests.support.entering import enter
 from tests.support.faulty import FaultyStore
@@ -71,7 +71,15 @@ def test_the_options_can_be_inspected(adapter: Adapter) -> None:
     [app, state, *options] = inspect.signature(adapter.middleware).parameters.values()
     assert [app.name, state.name, state.default] == ["app", "state", None]
     assert {it.kind for it in options} == {inspect.Parameter.KEYWORD_ONLY}
-    expected = {"exempt": (), "default_exempt": True, "bypass": None, "respond": None, "in_flight": True}
+    expected = {
+        "exempt": (),
+        "default_exempt": True,
+        "bypass": None,
+        "respond": None,
+        "in_flight": True,
+        "scope": None,
+        "status_path": None,
+    }
     if adapter.name == "asgi":
         expected["close_websockets"] = False
     assert {it.name: it.default for it in options} == expected
@@ -414,7 +422,7 @@ def _measured_inside(adapter: Adapter, state: MaintenanceState, change: Callable
 
     def inside(raw: Any) -> None:
         change(raw)
-        loads.append(state._sources.measure(state.set(True)))
+        loads.append(state._sources.measure(flip(state)))
 
     adapter.ask(adapter.wrap(state, inside=inside, **options), "/form", method="POST", root="/app")
     return loads[0]

@@ -59,7 +59,8 @@ def test_it_counts_as_in_flight_if_it_is_refused(
     loads: list[Any] = []
 
     def inside(_: Any) -> None:
-        loads.append(state._sources.measure(state.set(True, mode="read_only")))
+        state.set(True, mode="read_only")
+        loads.append(state._sources.measure(state.lease.flags))
         state.set(False)
 
     app = adapter.wrap(state, inside=inside, exempt=["GET /status"])

@@ -22,6 +22,7 @@ from maintenance import (
     MaintenanceState,
     StoreError,
     aset_maintenance,
+    aupdate_maintenance,
     init_maintenance,
     maintenance_enabled,
     set_maintenance,
@@ -135,9 +136,9 @@ def test_a_second_init_with_a_wrong_option_leaves_the_first_state() -> None:
 def test_init_reads_once_and_raises_nothing_if_the_store_is_away() -> None:
     store = FaultyStore()
     MaintenanceState(store).set(True)
-    assert init_maintenance(store).lease.known.enabled
+    assert init_maintenance(store).lease.known.site.enabled
     store.away()
-    assert init_maintenance(store).lease.known.source == "default"
+    assert init_maintenance(store).lease.known.site.source == "default"
 
 
 def test_threads_that_ask_first_at_once_share_one_state(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +197,7 @@ class SlowWrite:
             scope.cancel()
         for _ in range(50):
             await anyio.lowlevel.checkpoint()
-        assert not self.state.lease.known.enabled
+        assert not self.state.lease.known.site.enabled
         self.go_on.set()
 
 
@@ -214,7 +215,7 @@ def test_an_async_flip_blocks_no_loop_and_a_cancelled_one_ends_after_the_write(b
         return scope.cancel_called
 
     assert anyio.run(main, backend=backend) is cancel
-    assert write.state.lease.known.message == "hi"
+    assert write.state.lease.known.site.message == "hi"
     assert cancel or returned[0].enabled
 
 
@@ -238,7 +239,10 @@ def test_an_async_proof_is_proven(backend: str) -> None:
     seen: list[Any] = []
 
     async def main() -> Any:
-        return await state.aprove(await aset_maintenance(True, state=state), progress=seen.append)
+        snapshot = await aset_maintenance(True, state=state)
+        snapshot = await aupdate_maintenance(message="Back at noon", state=state)
+        assert (snapshot.enabled, snapshot.message) == (True, "Back at noon")
+        return await state.aprove(snapshot, progress=seen.append)
 
     assert anyio.run(main, backend=backend)
     assert len(seen) == 1

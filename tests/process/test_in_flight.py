@@ -9,7 +9,9 @@ from unittest.mock import patch
 
 import pytest
 
-from maintenance.base.values import WEBSOCKET, Load, Snapshot
+from maintenance.base.flags import Flags
+from maintenance.base.instances import Load
+from maintenance.base.values import WEBSOCKET
 from maintenance.process.in_flight import ROOM, Entry, InFlight, Sources, sum_up
 from tests.support.entering import enter
 
@@ -169,25 +171,27 @@ def test_a_load_counts_the_marked_requests_and_names_the_oldest_of_them() -> Non
         Entry("GET", "/oldest", "", 101.0, None),
         Entry(WEBSOCKET, "/live", "", 105.0, None),
     ]
-    assert sum_up([(entry, entry.method != "GET") for entry in entries], now=110.0) == Load(3, 1, "POST /old", 7.0)
-    assert sum_up([], now=1.0) == Load()
+    counted = [(entry, frozenset({None, "shop"} if entry.method != "GET" else {"shop"})) for entry in entries]
+    load = sum_up(counted, {None, "shop", "blog"}, now=110.0)
+    assert load == Load(3, 1, "POST /old", 7.0, {"shop": 4, "blog": 0})
+    assert sum_up([], (), now=1.0) == Load()
 
 
 def test_the_oldest_request_is_reported_as_any_store_can_keep_it() -> None:
     entry = Entry("GET", "/a\x00b\x1b[2J\udce9/" + "x" * 500, "", 1.0, None)
-    oldest = sum_up([(entry, True)], now=2.0).oldest
+    oldest = sum_up([(entry, frozenset({None}))], (), now=2.0).oldest
     assert oldest is not None
     assert oldest.startswith(r"GET /a\x00b\x1b[2J\udce9/xxx")
     assert len(oldest) == 200
 
 
 @pytest.mark.parametrize(
-    ("entries", "idle"), [(None, True), ([], True), ([(Entry("GET", "/", "", 1.0, None), True)], False)]
+    ("entries", "idle"), [(None, True), ([], True), ([(Entry("GET", "/", "", 1.0, None), frozenset({None}))], False)]
 )
 def test_a_process_is_idle_without_a_known_request_and_asks_no_bypass(entries: Any, *, idle: bool) -> None:
     class Source:
-        def entries(self, snapshot: Snapshot) -> Any:
-            assert not snapshot.enabled  # under a flag that is on, the middleware asks the bypass of each request
+        def entries(self, flags: Flags) -> Any:
+            assert not flags.site.enabled  # under a flag that is on, the middleware asks the bypass of each request
             return entries
 
     sources = Sources(clock=lambda: 2.0)

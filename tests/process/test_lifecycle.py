@@ -95,7 +95,7 @@ def test_a_first_request_waits_for_boot_timeout_and_then_gets_what_the_environme
     assert state.peek() is None
     assert is_open(state.wait_for_answer()) is admitted
     assert waits.waited == [3.0]
-    assert state.lease.known.source == ("environment" if word else "default")
+    assert state.lease.known.site.source == ("environment" if word else "default")
     clock.now += GRACE
     answer = state.peek()  # the time for booting is over, for later requests too
     assert answer is not None

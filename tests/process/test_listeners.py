@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from maintenance import ConfigurationError, MaintenanceState, Snapshot
+from maintenance.base.flags import Flags
 from maintenance.process.in_flight import Entry
 from maintenance.stores import MemoryStore
 from tests.support.clock import Bell, Clock, runtime
@@ -117,7 +118,7 @@ def test_of_two_flips_at_once_the_last_call_is_about_the_last_flip(
     go_on.set()
     flipping.join(10)
     assert [snapshot.message for snapshot in called] == ["one", "two"]
-    assert threadless.lease.known.message == "two"
+    assert threadless.lease.known.site.message == "two"
 
 
 def test_a_slow_callback_delays_no_read() -> None:
@@ -136,8 +137,8 @@ def test_a_slow_callback_delays_no_read() -> None:
         for enabled in (True, False, True):
             last = other.set(enabled).revision
             eventually(lambda: state.lease.known.revision == last and state.lease.running)  # noqa: B023
-        read_at = state.lease.known.read_at
-        eventually(lambda: state.lease.known.read_at > read_at, what="another read")
+        read_at = state.lease.known.site.read_at
+        eventually(lambda: state.lease.known.site.read_at > read_at, what="another read")
         assert called == [1]
         go_on.set()
         eventually(lambda: called == [1, last])
@@ -151,7 +152,9 @@ def test_a_read_starts_a_thread_for_callbacks_only_if_it_brings_news(faulty: Fau
     for starts in (0, 1):
         state._listeners.notify_in_thread()
         assert len(started) == starts
-        state.lease.install(replace(state.lease.known, revision=99), ticket=state.lease.ticket())
+        flags = state.lease.known
+        newer = replace(flags, site=replace(flags.site, revision=99), revision=99)
+        state.lease.install(newer, ticket=state.lease.ticket())
 
 
 def test_a_request_calls_the_callbacks_if_no_thread_can_be_started(
@@ -164,13 +167,13 @@ def test_a_request_calls_the_callbacks_if_no_thread_can_be_started(
 
 
 def test_a_middleware_that_attaches_twice_is_counted_and_notified_once(
-    threadless: MaintenanceState, called: list[Snapshot]
+    threadless: MaintenanceState, called: list[Any]
 ) -> None:
     class Source:
         notify = called.append
 
-        def entries(self, _: Snapshot) -> list[tuple[Entry, bool]]:
-            return [(Entry("GET", "/", "", 1.0, None), True)]
+        def entries(self, _: Flags) -> list[tuple[Entry, frozenset[str | None]]]:
+            return [(Entry("GET", "/", "", 1.0, None), frozenset({None}))]
 
         def clear(self) -> None: ...
 
@@ -179,7 +182,7 @@ def test_a_middleware_that_attaches_twice_is_counted_and_notified_once(
     threadless.attach(source)
     assert threadless.status().in_flight == 1
     threadless.set(True)
-    assert [snapshot.enabled for snapshot in called] == [True]
+    assert [flags.site.enabled for flags in called] == [True]
 
 
 def test_a_callback_must_be_a_plain_function(threadless: MaintenanceState) -> None:

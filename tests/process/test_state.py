@@ -18,7 +18,7 @@ import pytest
 
 from maintenance import ConfigurationError, MaintenanceState, Snapshot, StoreError
 from maintenance.base.options import LONGEST
-from maintenance.base.values import Change, Details, Row
+from maintenance.base.values import Change, Details, Row, Written
 from maintenance.process.lease import LAGGING
 from maintenance.process.life import Thread
 from maintenance.process.state import _fork_all, _leave_all
@@ -82,6 +82,7 @@ def flip(store: Store, enabled: bool, **details: Any) -> Snapshot:
             ("10", f"{name} is '10': use seconds"),
             (None, f"{name} is None"),
         ]],
+        ({"service": "web 1"}, "service is 'web 1': use at most 50 letters, digits and ._-"),
         ({"when_stale": "panic"}, "when_stale is 'panic': use 'serve' or 'block'"),
         ({"when_stale": None}, "when_stale is None"),
         ({"when_stale": ["serve"]}, "when_stale is"),
@@ -144,7 +145,7 @@ def test_set_writes_the_store_and_returns_what_was_written(state: MaintenanceSta
     snapshot = state.set(True, updated_by=None, **given)  # type: ignore[arg-type]
     assert {name: getattr(snapshot, name) for name in given} == given
     assert (snapshot.enabled, snapshot.source) == (True, "store")
-    assert state.lease.known.revision == snapshot.revision
+    assert state.lease.known.site == snapshot
     assert MaintenanceState(store).refresh().revision == snapshot.revision
 
 
@@ -216,7 +217,7 @@ def test_a_write_that_hangs_is_ended_from_another_thread(migrated_url: str, monk
         connection.execute("LOCK TABLE platform_settings")
         with pytest.raises(StoreError):
             state.set(True)
-    assert not state.lease.known.enabled
+    assert not state.lease.known.site.enabled
     assert not state.refresh().enabled
 
 
@@ -294,7 +295,7 @@ def test_prime_logs_an_error_and_refresh_raises_it(
     assert faulty.open == 0
     threadless.set(True, message="hi")
     assert threadless.status().last_error is None
-    assert threadless.refresh().message == threadless.lease.known.message == "hi"
+    assert threadless.refresh().message == threadless.lease.known.site.message == "hi"
 
 
 def test_an_own_flip_during_a_refresh_stays(threadless: MaintenanceState, faulty: FaultyStore) -> None:
@@ -314,17 +315,17 @@ def test_a_later_flip_that_is_read_before_the_own_write_returns_stays(
     session = faulty.connect()
     write = session.write
 
-    def return_late(change: Change) -> Row:
-        row = write(change)
+    def return_late(change: Change) -> Written:
+        written = write(change)
         monkeypatch.undo()
         faulty.inner.connect().write(Change(enabled=False, details=Details(message="later")))
         threadless.refresh()
-        return row
+        return written
 
     monkeypatch.setattr(session, "write", return_late)
     monkeypatch.setattr(faulty, "connect", lambda **_: session)
     threadless.set(True)
-    assert (threadless.lease.known.enabled, threadless.lease.known.message) == (False, "later")
+    assert (threadless.lease.known.site.enabled, threadless.lease.known.site.message) == (False, "later")
 
 
 # snapshot() and enabled, in a process without a thread
@@ -345,7 +346,7 @@ STEPS: dict[str, Callable[[MaintenanceState, Any], object]] = {
     "off": lambda _, store: flip(store.inner, False),
     "away": lambda _, store: store.away(),
     "back": lambda _, store: store.back(),
-    "lag": lambda _, store: (setattr(store, "standby", True), setattr(store.inner, "row", Row(False, {}, 1))),
+    "lag": lambda _, store: (setattr(store, "standby", True), store.go_back(Row(False, {}, 1))),
 }
 
 

@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from maintenance.base.values import Load, Row, Snapshot
+from maintenance.base.instances import Load
+from maintenance.base.values import Row, Snapshot
 from maintenance.errors import LateError, LateRegistrationError, RegistrationError, StoreError
 from maintenance.process.lease import LAGGING
 from maintenance.process.life import Thread
-from maintenance.process.watcher import CALM, IDLE_LOOK, LOOK
+from maintenance.process.watcher import BOOT_PAUSE, CALM, IDLE_LOOK, LOOK
 from maintenance.proof.membership import HEARTBEAT
 from maintenance.proof.membership import Row as Registration
 from tests.support.clock import Queue, refuse, runtime
@@ -41,10 +43,9 @@ def test_the_lease_begins_before_the_read_is_sent(life: Life) -> None:
 
 def test_a_read_that_an_own_write_overtakes_is_repeated_at_once(life: Life) -> None:
     life.attempt()
-    own = Row(True, {}, 2).snapshot(read_at=life.clock.now)
-    life.store.meanwhile = lambda: life.lease.install(own, ticket=life.lease.ticket())
+    life.store.meanwhile = life.flip_here
     life.attempt()
-    assert life.lease.known.enabled
+    assert life.lease.known.site.enabled
     assert life.rest() == 0.0
 
 
@@ -55,7 +56,7 @@ def test_the_thread_acknowledges_an_own_flip_without_a_read(life: Life) -> None:
     def flip() -> None:
         life.waker.meanwhile = lambda: None
         own = Row(True, {}, 2).snapshot(read_at=life.clock.now)
-        life.lease.install(own, ticket=life.lease.ticket())
+        life.lease.install(replace(life.lease.known.put(own), revision=2), ticket=life.lease.ticket())
         life.watcher.wake(read=False)
 
     life.waker.meanwhile = flip
@@ -92,7 +93,7 @@ STEPS: dict[str, Callable[[Life], object]] = {
     "away": lambda life: life.store.away(),
     "back": lambda life: life.store.back(),
     "stand_by": lambda life: setattr(life.store, "standby", True),
-    "lag": lambda life: setattr(life.store.inner, "row", Row(False, {}, 1)),
+    "lag": lambda life: life.lag(),
     "second": lambda life: setattr(life.clock, "now", life.clock.now + 1),
     "minute": lambda life: setattr(life.clock, "now", life.clock.now + HEARTBEAT),
     # What becomes of each report
@@ -160,7 +161,7 @@ def test_steps_lead_to_these_facts(when_stale: str, steps: str, expected: dict[s
     take_steps(life, steps)
     lease, membership = life.lease, life.membership
     facts = {"reports": life.reported, "row": membership.row, "why": membership.error, "until": lease.until}
-    facts |= {"error": lease.error, "on": lease.known.enabled, "connections": life.store.open}
+    facts |= {"error": lease.error, "on": lease.known.site.enabled, "connections": life.store.open}
     usual = {"reports": [None, 1], "row": Registration.PRESENT, "why": None, "until": 1010}
     assert facts == usual | {"error": None, "on": False, "connections": 1} | expected
 
@@ -205,7 +206,7 @@ def test_a_write_that_a_lock_holds_up_is_repeated_soon(life: Life) -> None:
 def test_the_flag_is_installed_before_a_registration_that_loses_the_connection_again(life: Life) -> None:
     take_steps(life, "flip lose attempt")
     seen: list[tuple[bool, bool]] = []
-    life.after_try = lambda: seen.append((life.lease.known.enabled, life.watcher.reader.answered))
+    life.after_try = lambda: seen.append((life.lease.known.site.enabled, life.watcher.reader.answered))
     life.attempt()
     assert seen == [(True, True)] * 2  # before the registration fails again, and after
 
@@ -277,6 +278,8 @@ def test_the_pause_stays_the_same_through_days_and_counts_from_the_begin_of_a_tr
     life.store.away()
     life.watcher._backoff.failures = 100_000
     life.attempt()
+    assert life.rest() == BOOT_PAUSE, "the first requests wait"
+    life.clock.now = life.watcher.room.boot_until
     assert life.rest() == life.settings.limit
     began = life.clock.now
     life.clock.now += 2.0  # as long as libpq takes to give up on a host
@@ -285,6 +288,24 @@ def test_the_pause_stays_the_same_through_days_and_counts_from_the_begin_of_a_tr
     life.clock.now = began + 4.0
     life.watcher._rest(began)
     assert life.clock.now == began + 4.0  # the next one is due
+
+
+def test_a_store_that_keeps_no_connection_is_asked_over_a_new_one_each_time(life: Life) -> None:
+    reader = life.watcher.reader
+    reader._keeps = False
+    for connects in (1, 2):
+        life.attempt()
+        assert (life.store.connects, life.store.open, life.watcher._backoff.failures) == (connects, 0, 0)
+        reader.follow_up()
+        life.clock.now += life.settings.ttl / 2
+    assert len(life.reported) == 2, "a connection that was given back is no reason to report again"
+    life.load = Load(in_flight=1)
+    life.ask_drain()
+    life.attempt()
+    assert life.store.open == 1, "an operator waits for this process"
+    life.load = Load()
+    life.attempt()
+    assert life.store.open == 0
 
 
 HANG = LateError("no answer")

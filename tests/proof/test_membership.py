@@ -2,10 +2,12 @@
 
 import pytest
 
+from maintenance.base.flags import Flags
+from maintenance.base.instances import Load
 from maintenance.base.options import Settings
-from maintenance.base.values import Load
+from maintenance.base.values import Snapshot
 from maintenance.errors import RegistrationError, StoreError
-from maintenance.proof.membership import DRAIN_REPORT, HEARTBEAT, Membership, Row
+from maintenance.proof.membership import DRAIN_REPORT, HEARTBEAT, Membership, Report, Row, make_report
 from tests.support.clock import Clock, runtime
 from tests.support.faulty import FaultySession, FaultyStore
 
@@ -29,8 +31,14 @@ class Member:
     def acknowledge(self, revision: int, load: Load | None, *, drain: bool = False) -> bool:
         """Acknowledge a revision; return whether that wrote the row."""
         before = len(self.store.reports)
-        self.membership.acknowledge(self.session, revision, load, drain=drain)
+        self.membership.acknowledge(self.session, report(revision, load, drain=drain))
         return len(self.store.reports) > before
+
+
+def report(revision: int, load: Load | None, *, drain: bool = False) -> Report:
+    """What a process reports while the site's flag is on."""
+    flags = Flags(site=Snapshot(enabled=True), revision=revision, drains=frozenset({None} if drain else ()))
+    return make_report(flags, flags, load)
 
 
 @pytest.fixture
@@ -62,8 +70,8 @@ def test_an_acknowledgement_is_written_if_it_brings_news_or_a_heartbeat_is_due(
     assert member.acknowledge(revision, load, drain=drain) is writes
     assert member.membership.draining is draining
     if writes:
-        [report] = member.store.reports
-        assert (report.revision, report.in_flight) == (revision, load and load.in_flight)
+        [written] = member.store.reports
+        assert (written.revision, written.in_flight) == (revision, load and load.in_flight)
         assert not member.acknowledge(revision, load, drain=drain)
 
 
@@ -84,16 +92,17 @@ def test_the_row_owes_a_flip_the_end_of_all_requests_and_a_drain_once_a_second(
 ) -> None:
     member.acknowledge(1, Load(in_flight=2), drain=drain)
     member.clock.now += seconds
-    assert member.membership.owes(revision, load) is owes
-    member.membership.follow_up(member.session, revision, load)
-    assert not member.membership.owes(revision, load)
+    now = report(revision, load, drain=drain)
+    assert member.membership.owes(now) is owes
+    member.membership.follow_up(member.session, now)
+    assert not member.membership.owes(now)
     assert member.membership.draining is (drain and load is not None and load.in_flight > 0)
     assert DRAIN_REPORT == 1.0
 
 
 def test_a_row_that_was_never_written_owes_nothing_and_may_not_exist() -> None:
     membership = Membership(Settings(), runtime=runtime(Clock()))
-    assert not membership.owes(1, Load())
+    assert not membership.owes(report(1, Load()))
     assert (membership.may_exist, membership.shows_requests) == (False, False)
 
 
@@ -108,10 +117,10 @@ def test_a_registration_that_fails_is_logged_once_and_nothing_is_acknowledged(ca
     member.store.report_error = None
     membership.register(member.session)
     assert (membership.row, membership.error) == (Row.UNCERTAIN, str(FULL))
-    membership.acknowledge(member.session, 1, Load(), drain=False)
+    membership.acknowledge(member.session, report(1, Load()))
     membership.confirm(registered=True)
     assert (membership.row, membership.error) == (Row.PRESENT, None)
-    assert [report.revision for report in member.store.reports] == [None]
+    assert [written.revision for written in member.store.reports] == [None]
 
 
 def test_an_acknowledgement_that_fails_is_logged_and_repeated(member: Member, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """The judgement over each kind of instance, and the loop that repeats it over a store that fails."""
 
+import datetime as dt
 import socket
 from contextlib import closing
 from dataclasses import replace
@@ -9,14 +10,18 @@ from typing import Any
 import pytest
 
 from maintenance import MaintenanceState
+from maintenance.base.flags import Reading
+from maintenance.base.instances import Fleet, Instance
 from maintenance.base.runtime import Runtime
-from maintenance.base.values import Change, Details, Fleet, Instance, Reading, Row
+from maintenance.base.values import Change, Details, Row
 from maintenance.errors import RegistrationError
 from maintenance.proof.judge import Proof, Question, judge, lease_end
 from maintenance.proof.prover import DRAIN_MARGIN, LATE, LONGEST_WAIT, MARGIN, Prover
 from maintenance.stores.conversation import Conversation
 from tests.support.clock import Clock, refuse, runtime
+from tests.support.command import fleet_of, operator
 from tests.support.faulty import FaultySession, FaultyStore
+from tests.support.waiting import eventually
 
 NO_REPLY = "no reply since the flip (last confirmed revision"
 TTL = 10.0
@@ -32,7 +37,7 @@ def one(**changed: Any) -> Instance:
 def fleet(
     *instances: Instance, enabled: bool = True, revision: int = 7, primary: bool = True, intact: bool = True
 ) -> Fleet:
-    return Fleet(Reading(Row(enabled, {}, revision), primary=primary), instances, intact)
+    return Fleet(Reading(Row(enabled, {}, revision), last=revision, primary=primary), instances, intact)
 
 
 def reasons(proof: Proof) -> list[str]:
@@ -68,7 +73,8 @@ OFF = {"enabled": False}
         ({"revision": 7}, GONE, 0.0, "confirmed"),
         ({"revision": None}, {}, 1e9, f"{NO_REPLY}: none, now 7). {SERVING}"),
         ({"revision": 6, "silent_for": 1e9}, {}, 1e9, f"{NO_REPLY}: 6, now 7). {SERVING}"),
-        ({"revision": 8}, {}, 1e9, f"{NO_REPLY}: 8, now 7). {SERVING}"),
+        ({"revision": 8}, {}, 1e9,
+         f"follows revision 8, and the database, which was taken back, has only 7. {SERVING}"),
         (SILENT, {}, END - 0.001, f"{NO_REPLY}: 6, now 7). {LEASED}"),
         (SILENT, {}, END, "fenced"),
         (SILENT | {"ttl": 1.0}, {}, 5.0, "fenced"),
@@ -92,6 +98,9 @@ OFF = {"enabled": False}
          "1 request in flight, the oldest is GET /slow for 0.0 s"),
         ({"revision": 7, "in_flight": None}, DRAIN, 1e9, "does not count its requests in flight (in_flight=False)"),
         ({"revision": 6, "in_flight": 0}, DRAIN, 1e9, f"{NO_REPLY}: 6, now 7). {SERVING}"),
+        ({"revision": 7, "in_flight": 0}, {**DRAIN, "scope": "shop"}, 1e9,
+         "has not reported yet what it has in flight there"),
+        ({"revision": 7, "in_flight": 0, "drains": {"shop": 0}}, {**DRAIN, "scope": "shop"}, 1e9, "confirmed"),
         (SILENT, DRAIN, END - 0.001, f"{NO_REPLY}: 6, now 7). {LEASED}"),
         (SILENT, DRAIN, END, f"{NO_REPLY}: 6, now 7). {OVER}"),
     ],
@@ -100,7 +109,10 @@ def test_an_instance_is_accounted_for_or_a_laggard(
     changed: dict[str, Any], asked: dict[str, Any], elapsed: float, verdict: str
 ) -> None:
     instance, question = one(**changed), replace(ON, **asked)
-    proof = judge(fleet(instance, enabled=question.enabled), question, elapsed=elapsed)
+    found = fleet(instance, enabled=question.enabled)
+    if question.scope is not None:
+        found = replace(found, reading=replace(found.reading, scopes=(Row(True, {}, 7, scope=question.scope),)))
+    proof = judge(found, question, elapsed=elapsed)
     verdicts = ("confirmed", "fenced", "gone", "presumed")
     assert {name: getattr(proof, name) for name in verdicts} == {
         name: (instance,) if name == verdict else () for name in verdicts
@@ -150,16 +162,17 @@ TOO_FEW = "1 of 2 expected processes are registered. A process registers when it
     ("others", "asked", "about", "elapsed", "problem"),
     [
         ([], {}, {"primary": False}, 1e9, "connect to the primary: a standby answered"),
-        ([one(id="2", revision=7)], {"expect": 2}, {}, 0.0, None),
-        ([OTHER], {"expect": 2, "is_gone": lambda instance: instance.pid == 18}, {}, 0.0, TOO_FEW),
-        ([FENCED], {"expect": 2}, {}, END, None),
-        ([FENCED], {"expect": 2, "presume_dead": END, "drain": True}, {}, END, TOO_FEW),
-        ([FENCED], {"expect": 1, "presume_dead": END, "drain": True}, {}, END, None),
+        ([one(id="2", revision=7)], {"expect": {"": 2}}, {}, 0.0, None),
+        ([OTHER], {"expect": {"": 2}, "is_gone": lambda instance: instance.pid == 18}, {}, 0.0, TOO_FEW),
+        ([FENCED], {"expect": {"": 2}}, {}, END, None),
+        ([FENCED], {"expect": {"": 2}, "presume_dead": END, "drain": True}, {}, END, TOO_FEW),
+        ([FENCED], {"expect": {"": 1}, "presume_dead": END, "drain": True}, {}, END, None),
         ([], {}, {"intact": False}, 1e9, PASS_EXPECT),
-        ([], {"expect": 1}, {"intact": False}, END - 0.001,
+        ([], {"expect": {"": 1}}, {"intact": False}, END - 0.001,
          "the table of instances was emptied: waiting for the longest lease to end"),
-        ([], {"expect": 1}, {"intact": False}, END, None),
-        ([FENCED], {"expect": 2}, {"intact": False}, 1e9, EMPTIED),  # it may be the second row of a restarted process
+        ([], {"expect": {"": 1}}, {"intact": False}, END, None),
+        # It may be the second row of a restarted process.
+        ([FENCED], {"expect": {"": 2}}, {"intact": False}, 1e9, EMPTIED),
     ],
 )  # fmt: skip
 def test_a_proof_needs_a_primary_and_all_expected_processes(
@@ -172,7 +185,7 @@ def test_a_proof_needs_a_primary_and_all_expected_processes(
 
 
 def test_the_least_numbers_that_are_right_are_accepted() -> None:
-    least = replace(ON, expect=0, presume_dead=1)
+    least = replace(ON, expect={"": 0}, presume_dead=1)
     assert judge(fleet(), least, elapsed=0.0)
     assert judge(fleet(intact=False), least, elapsed=0.0)
 
@@ -189,8 +202,10 @@ def test_the_least_numbers_that_are_right_are_accepted() -> None:
         ({"timeout": True}, TypeError, "timeout is True"),
         ({"progress": 5}, TypeError, "progress is 5: use a function of one Proof"),
         ({"expect": -1}, ValueError, "expect is -1"),
-        ({"expect": 1.5}, TypeError, "expect is 1.5: use the number of instances"),
+        ({"expect": 1.5}, TypeError, "expect is 1.5: use a number, or a number by service"),
         ({"expect": True}, TypeError, "expect is True"),
+        ({"expect": {"web": "2"}}, TypeError, "use whole numbers of instances"),
+        ({"expect": {7: 2}}, TypeError, "use a number, or a number by service"),
         ({"expect": "2"}, TypeError, "expect is '2'"),
         ({"presume_dead": 0}, ValueError, "presume_dead is 0: use 1 or more"),
         ({"presume_dead": float("nan")}, ValueError, "presume_dead is nan"),
@@ -219,6 +234,17 @@ def test_a_proof_waits_for_requests_in_flight_only_if_a_drain_is_asked_for(wait:
     assert not state.prove(snapshot, drain=True, timeout=0)
 
 
+def test_two_operators_who_flip_different_scopes_both_get_their_proof(shared_url: str) -> None:
+    first, second = closing(operator(shared_url)), closing(operator(shared_url))
+    with fleet_of(shared_url, 3), first as one, second as another:
+        shop, pay = one.set(True, scope="shop"), another.set(True, scope="payments")
+        site = one.set(True, scope="site")
+        assert one.prove(shop, expect=3, timeout=10.0)
+        assert another.prove(pay, expect=3, timeout=10.0)
+        another.set(True, scope="site", message="changed")
+        assert not one.prove(site, expect=3, timeout=10.0), "this flag itself was changed"
+
+
 def test_prove_refuses_all_but_a_snapshot_from_a_store() -> None:
     store = FaultyStore()
     state = MaintenanceState(store)
@@ -240,7 +266,7 @@ class Wait:
 
     def __init__(self) -> None:
         self.clock, self.store = Clock(), FaultyStore()
-        self.row = self.store.inner.connect().write(Change(enabled=True, details=Details()))
+        self.row = self.store.inner.connect().write(Change(enabled=True, details=Details())).row
         self.seen: list[Proof] = []
         self.slept: list[float] = []
         self.at_sleep: Any = lambda: None
@@ -290,6 +316,38 @@ def test_a_wait_asks_again_until_the_proof_over_one_connection(wait: Wait) -> No
     assert [it.id for it in proof.confirmed] == [silent.id]
     assert proof.elapsed == pytest.approx(sum(wait.slept))
     assert (wait.store.connects, wait.store.open) == (1, 0)
+
+
+def plan(wait: Wait, **changed: Any) -> dict[str, Any]:
+    """A start that has passed, and the question about it."""
+    starts = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    wait.store.inner.row = Row(False, {"starts": starts.isoformat()} | changed, wait.row.revision)
+    return {"starts": starts, "timeout": 2.0}
+
+
+def test_a_start_is_proven_by_who_has_read_it_and_drained_only_once_it_is_written(wait: Wait) -> None:
+    question = plan(wait)
+    wait.register(revision=wait.row.revision, in_flight=0)
+    assert wait.run(**question).revision == wait.row.revision
+
+    def follow() -> None:
+        written = wait.store.inner.row
+        assert written is not None
+        wait.register(revision=written.revision, in_flight=0)
+
+    wait.at_sleep = follow
+    proof = wait.run(drain=True, **question)
+    first = wait.seen[1]
+    assert reasons(first)[0].startswith("no process has written yet that it has begun")
+    assert (proof.proven, proof.revision) == (True, wait.row.revision + 1)
+
+
+def test_another_maintenance_is_not_taken_for_the_planned_one(wait: Wait) -> None:
+    question = plan(wait, mode="read_only")
+    wait.store.inner.connect().carry_out(None, wait.row.revision, enabled=True)
+    wait.register(revision=wait.row.revision + 1)
+    assert not wait.run(**question)
+    assert wait.run(mode="read_only", **question)
 
 
 def test_a_wait_ends_at_the_time_out_and_names_the_laggard(wait: Wait) -> None:
@@ -345,13 +403,31 @@ def test_a_lease_must_end_before_the_question_is_sent(wait: Wait) -> None:
     session = wait.store.connect()
     slow_answer = session.fleet
 
-    def slow() -> Fleet:
+    def slow(scope: str | None = None) -> Fleet:
         wait.clock.now += END  # the lease ran out while the answer was on its way
-        return slow_answer()
+        return slow_answer(scope)
 
     session.fleet = slow  # type: ignore[method-assign]
     wait.store.connect = lambda **_: session  # type: ignore[method-assign]
     assert not wait.run(timeout=0)
+
+
+def test_the_value_that_a_process_writes_at_the_start_does_not_end_the_wait(wait: Wait) -> None:
+    session = wait.store.inner.connect()
+    starts = dt.datetime.now(dt.UTC) + dt.timedelta(milliseconds=50)
+    wait.row = session.write(Change(enabled=True, details=Details(starts=starts))).row
+
+    def carry_out() -> None:
+        eventually(lambda: dt.datetime.now(dt.UTC) > starts)
+        session.carry_out(None, wait.row.revision, enabled=True)
+        wait.at_sleep = lambda: wait.register(revision=session.read().last)
+
+    silent = wait.register(revision=1)
+    wait.at_sleep = carry_out
+    proof = wait.run(starts=starts)
+    assert proof
+    assert proof.revision > wait.row.revision
+    assert proof.confirmed[0].id == silent.id
 
 
 def test_a_change_of_the_flag_ends_the_wait_at_once(wait: Wait) -> None:
@@ -440,7 +516,9 @@ def test_a_drain_is_asked_for_once(wait: Wait, monkeypatch: pytest.MonkeyPatch) 
     wait.register(revision=wait.row.revision, in_flight=1)
     asked: list[int] = []
     ask = FaultySession.ask_drain
-    monkeypatch.setattr(FaultySession, "ask_drain", lambda it, revision: ask(it, asked.append(revision) or revision))
+    monkeypatch.setattr(
+        FaultySession, "ask_drain", lambda it, revision, scope: ask(it, asked.append(revision) or revision)
+    )
     assert wait.run()
     assert asked == [], "no drain is wanted"
     wait.run(timeout=2.0, drain=True)
@@ -451,14 +529,14 @@ def test_a_drain_is_asked_for_once(wait: Wait, monkeypatch: pytest.MonkeyPatch) 
 def test_only_a_proof_marks_an_emptied_table_as_complete(wait: Wait) -> None:
     wait.store.intact = False
     wait.register(revision=1)
-    assert not wait.run(timeout=1.0, expect=1)
+    assert not wait.run(timeout=1.0, expect={"": 1})
     assert not wait.store.intact
     wait.register(revision=wait.row.revision)
     wait.store.report_error = RegistrationError("permission denied")
-    refused = wait.run(timeout=60.0, expect=1)
+    refused = wait.run(timeout=60.0, expect={"": 1})
     assert refused.problem == "the table of instances cannot be marked as complete again: permission denied"
     wait.store.report_error = None
-    assert wait.run(expect=1)
+    assert wait.run(expect={"": 1})
     assert wait.store.intact
 
 

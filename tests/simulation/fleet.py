@@ -1,10 +1,11 @@
 """What runs in the processes: servers, their clients, and operators.
 
 A server is the library's state and WSGI middleware over a handler that takes time; its clients call it as a WSGI
-server would, and some close the response late. Some requests are exempt, some bypass, some fail. An admin's request is
-exempt and flips the flag, or reads it anew, in the process that serves it.
+server would, and some close the response late. Some requests belong to a scope. Some are exempt, some bypass, some
+fail. An admin's request is exempt and flips a flag, or reads it anew, in the process that serves it.
 
-An operator has a process of its own, whose clock is as bad as any. He flips, asks for proof, and notes what he is told.
+An operator has a process of its own, whose clock is as bad as any. He flips, plans, asks for proof, and notes what he
+is told.
 """
 
 import copy
@@ -14,16 +15,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from maintenance.base.flags import StoreClock
 from maintenance.base.values import Mode, Snapshot
 from maintenance.errors import StoreError
+from maintenance.http.refusal import Response
+from maintenance.http.request import Request
 from maintenance.process.state import MaintenanceState
 from maintenance.proof.judge import Proof
+from maintenance.stores.rows import is_in_force
 from maintenance.wsgi import MaintenanceMiddleware
-from tests.simulation.database import Database
-from tests.simulation.history import Handled, Success
-from tests.simulation.world import Process, World
+from tests.simulation.database import INSTANT, SCOPES, Database
+from tests.simulation.history import Handled, Refused, Success
+from tests.simulation.world import SCHEDULE_RATE, Process, World
 
 copyreg.pickle(itertools.count, lambda counter: (itertools.count, (next(counter),)))  # a fork copies it, too
+
+
+DRIFT = ((1 + SCHEDULE_RATE) / (1 - SCHEDULE_RATE)) ** 2 - 1
+"""How far two clocks may be apart per second, and by how much the library may think that they are, together."""
+
+PATHS = {"/work": None, **{f"/{scope}/work": scope for scope in SCOPES}}
+"""What clients ask for, and the scope that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class Options:
     gap: float = 0.2  # seconds between two requests of a client, at most
     clients: int = 2
     admin: float = 0.0  # probability that a request in the storm is an admin's
+    scopes: bool = True  # whether there are any
 
 
 class Server:
@@ -63,11 +76,18 @@ class Server:
         )
         if options.primes:
             self.state.prime()
-        bypass = lambda request: "x-bypass" in request.headers  # noqa: E731
-        self.app = MaintenanceMiddleware(self._handler, self.state, bypass=bypass, in_flight=options.tracks)
+        self.app = MaintenanceMiddleware(
+            self._handler,
+            self.state,
+            bypass=lambda request: "x-bypass" in request.headers,
+            respond=self._refuse,
+            in_flight=options.tracks,
+            scope={f"/{scope}": scope for scope in SCOPES} if options.scopes else None,
+        )
         self.serve()
 
     def serve(self) -> None:
+        self.process.leeway = self.leeway
         for _ in range(self.options.clients):
             self.world.spawn(self.process, self._client, after=self.world.random.random() * self.options.gap)
 
@@ -117,9 +137,27 @@ class Server:
         self.state.leave()
 
     @property
-    def follows(self) -> bool:
-        known = self.state.lease.known if self.state else None
-        return known is not None and known.revision == self.database.row.revision
+    def closes(self) -> bool:
+        """Whether any flag is on here."""
+        current = self.state.lease.current
+        return bool(current.snapshot.enabled or current.scopes)
+
+    def follows(self, scope: str | None) -> bool:
+        """Whether it knows a flag as it is."""
+        known, row = self.state.lease.known, self.database.rows[scope]
+        if scope is None or is_in_force(row):
+            return bool(known.get(scope).revision == row.revision)
+        return scope not in known.scopes and known.revision >= row.revision
+
+    def leeway(self, due: float) -> float:
+        """Seconds by which it may begin too early, or end too late: the time of a read, and what clocks may drift."""
+        return self._leeway(self.state.lease.known.clock, due)
+
+    def _leeway(self, clock: StoreClock | None, due: float) -> float:
+        if clock is None:
+            return 0.0
+        age = max(due - self.database.true_time(clock.at), 0.0)
+        return (clock.received - clock.sent) / self.process.rate + DRIFT * age + 10 * INSTANT
 
     # Requests.
 
@@ -127,7 +165,8 @@ class Server:
         random = self.world.random.random
         while not self.asked_to_stop:
             kind, method = random(), "GET" if random() < 0.5 else "POST"
-            environ = {"REQUEST_METHOD": method, "PATH_INFO": "/work", "SCRIPT_NAME": ""}
+            path = self.world.random.choice(list(PATHS)) if self.options.scopes else "/work"
+            environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "SCRIPT_NAME": ""}
             if kind < self.options.admin and not self.database.calm:
                 environ["PATH_INFO"] = "/admin/maintenance"
             elif kind > 0.95:
@@ -143,6 +182,7 @@ class Server:
 
     def _call(self, environ: dict[str, Any]) -> None:
         status: list[str] = []
+        self.world.thread.clock = self.state.lease.known.clock
         try:
             body = self.app(environ, lambda line, headers: status.append(line))
             for _ in body:
@@ -154,6 +194,22 @@ class Server:
             close()
         self.database.history.count(status[0])
 
+    def _refuse(self, flag: Snapshot, _: Request) -> Response:
+        """Note what is refused by a flag, and not because the lease is over or because others know more."""
+        thread, history = self.world.thread, self.database.history
+        if flag.source == "store" and not self.state.lease.known.taken_back:
+            write = history.find(flag.revision)
+            history.refused.append(Refused(self.process.name, thread.read, flag.scope, flag.revision))
+            clocks = (thread.clock, self.state.lease.known.clock)
+            leeway = max(self._leeway(clock, thread.read_at) for clock in clocks)
+            begin = write.at if write.enabled else write.starts
+            now = self.world.now  # the answer may be newer than the reading
+            if not write.enabled and (begin is None or now < begin - leeway):
+                history.broken.append(f"{self.process.name} refused too early, at {now}: {write}")
+            if write.until is not None and thread.read_at > write.until + leeway:
+                history.broken.append(f"{self.process.name} refused too late, at {thread.read_at}: {write}")
+        return Response(503, (), b"")
+
     def _handler(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Any:
         world, path = self.world, environ["PATH_INFO"]
         if path.startswith("/admin"):
@@ -163,13 +219,14 @@ class Server:
         one = Handled(
             process=self.process.name,
             instance=self.instance,
+            scope=PATHS.get(path),
             method=environ["REQUEST_METHOD"],
             admitted=thread.read,
             started=world.stamp(),
             blocks=self.options.when_stale == "block",
             tracked=self.options.tracks,
         )
-        if path == "/work" and "HTTP_X_BYPASS" not in environ:
+        if path in PATHS and "HTTP_X_BYPASS" not in environ:
             self.database.history.handled.append(one)
         self.handling.append(one)
         start_response("200 OK", [])
@@ -197,7 +254,8 @@ class Server:
             if random.random() < 0.5:
                 self.state.refresh()
             else:
-                own = self.state.set(random.random() < 0.5, reason=str(random.random()))
+                scope = random.choice((None, *SCOPES)) if self.options.scopes else None
+                own = self.state.set(random.random() < 0.5, scope=scope, reason=str(random.random()))
                 now = self.world.stamp()
                 success = Success(now, own.revision, drain=False, told=now, process=self.process.name)
                 self.database.history.successes.append(success)
@@ -233,47 +291,62 @@ class Operator:
     def prepare(self) -> None:
         self.state = MaintenanceState(self.database, register=False, runtime=self.world.runtime)
 
-    def flip(self, enabled: bool, mode: Mode = "full") -> Snapshot | None:
+    def flip(self, enabled: bool, mode: Mode = "full", **details: Any) -> Snapshot | None:
         """Flip; None where that failed, as far as the operator knows."""
+        # A reason of its own makes each flip a change.
+        return self._write(self.state.set, enabled, mode=mode, reason=str(self.world.random.random()), **details)
+
+    def edit(self, **details: Any) -> Snapshot | None:
+        """Change some details; None where that failed, as far as the operator knows."""
+        return self._write(self.state.update, reason=str(self.world.random.random()), **details)
+
+    def _write(self, write: Callable[..., Snapshot], *args: Any, **details: Any) -> Snapshot | None:
         try:
-            # A reason of its own makes each flip a change.
-            snapshot = self.state.set(enabled, mode=mode, reason=str(self.world.random.random()))
-        except StoreError as exc:
+            flag = write(*args, **details)
+        except (StoreError, ValueError) as exc:  # its start may have passed meanwhile
             self.world.log("flip failed", self.process.name, str(exc))
             return None
-        self.world.log("flipped", self.process.name, (snapshot.revision, enabled, mode))
-        return snapshot
+        self.world.log("flipped", self.process.name, (flag.revision, flag.scope, flag.enabled, flag.mode))
+        return flag
 
     def prove(self, snapshot: Snapshot, *, drain: bool = False, **options: Any) -> Proof:
         history = self.database.history
         proof = self.state.prove(snapshot, drain=drain, **options)
         why = proof.problem or [why for _, why in proof.laggards]
-        self.world.log("proven" if proof else "not proven", self.process.name, (snapshot.revision, drain, str(why)))
-        kind = "drain" if drain else "on" if snapshot.enabled else "off"
+        asked_for = (proof.revision, snapshot.scope, drain, str(why))
+        self.world.log("proven" if proof else "not proven", self.process.name, asked_for)
+        kind = "drain" if drain else "on" if snapshot.enabled else "off" if snapshot.starts is None else "start"
         history.count(f"{kind} {'proven' if proof else 'not proven'}")
         if not proof:
             return proof
-        if snapshot.enabled:
+        closes = snapshot.enabled or snapshot.starts is not None
+        if closes:
             asked, told = self.world.thread.asked, self.world.stamps
-            history.successes.append(Success(asked, snapshot.revision, drain, told))
-        self._check(proof, snapshot, drain=drain)
+            history.successes.append(Success(asked, proof.revision, drain, told))
+            write = history.find(proof.revision)
+            if write.begun > told:
+                history.broken.append(f"a flag was proven before its start: {write}")
+            if (write.scope, write.mode) != (snapshot.scope, snapshot.mode):
+                history.broken.append(f"another flag was proven: {write} instead of {snapshot}")
+        self._check(proof, snapshot.scope, closes=closes, drain=drain)
         return proof
 
-    def _check(self, proof: Proof, snapshot: Snapshot, *, drain: bool) -> None:
+    def _check(self, proof: Proof, scope: str | None, *, closes: bool, drain: bool) -> None:
         """What must be true of a success at the moment at which the operator is told."""
         history = self.database.history
         if proof.fenced:
             history.count("fenced")
         for one in proof.fenced:
-            if one.when_stale != "block" or drain or not snapshot.enabled:
-                history.wrong.append(f"a lease was taken for a proof: {one}")
-        by_instance = {server.instance: server for server in self.servers}
+            if one.when_stale != "block" or drain or not closes:
+                history.broken.append(f"a lease was taken for a proof: {one}")
+        # A child that has just been forked still has its parent's.
+        by_instance = {server.instance: server for server in reversed(self.servers)}
         for one in proof.gone + proof.presumed:
             if one.id in by_instance and by_instance[one.id].process.alive:
                 history.wrong.append(f"a living process was taken for dead: {one}")
-        if not snapshot.enabled and self.database.row.revision == snapshot.revision:
+        if not closes and self.database.rows[scope].revision == proof.revision:
             for one in proof.confirmed:
-                if one.id in by_instance and not by_instance[one.id].follows:
+                if one.id in by_instance and not by_instance[one.id].follows(scope):
                     history.wrong.append(f"off was proven, and has not arrived: {one}")
 
 

@@ -2,7 +2,8 @@
 
 `World.now` is true time. It moves only when nothing is left to do at the present moment. What happens at the same
 moment happens in an order that the seed draws. A process has a clock of its own, which begins anywhere and runs up to
-1 % fast or slow; all that the library is told in seconds is measured by that clock.
+1 % fast or slow, as the database's does; all that the library is told in seconds is measured by that clock. The wall
+clock of a process is wrong by up to an hour, and jumps.
 
 A thread gives way in `World.step`, which every injected call passes, and sometimes between two statements. There the
 seed may let it wait for microseconds, for milliseconds (a busy machine), or for as long as `Weather.longest`; and it
@@ -24,6 +25,8 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from maintenance.base.runtime import Runtime
 
 CLOCK_RATE = 0.01
+SCHEDULE_RATE = 0.001
+"""What the documentation allows, for leases and for schedules."""
 
 
 @dataclass
@@ -51,6 +54,9 @@ class Process:
     frozen_until: float = 0.0
     cut_until: float = 0.0  # until when no packet passes between it and the database
     may_register: bool = True  # whether its role may write instances
+    may_flip: bool = True  # whether its role may write flags
+    wall: float = 0.0  # seconds by which its wall clock is wrong
+    leeway: Callable[[float], float] = lambda _: 0.0  # see `Server.leeway`
 
     def freeze(self, seconds: float) -> None:
         self.frozen_until = max(self.frozen_until, self.world.now + seconds)
@@ -67,6 +73,8 @@ class Thread(greenlet):
     process: Process
     generation = 0  # moments that were queued for an earlier one are void
     read = 0  # the stamp of its latest reading of the clock
+    read_at = 0.0  # its true time
+    clock: Any = None  # of the database, as its process knew it when the request came
     asked = 0  # the stamp of its latest reading of the fleet
 
 
@@ -86,6 +94,7 @@ class World:
         self.random = Random(seed)
         self.weather = Weather()
         self.now = 0.0
+        self.clock_rate = CLOCK_RATE
         self.stamps = 0
         self.trace: list[tuple[float, int, str, str, object]] = []
         self.processes: list[Process] = []
@@ -131,9 +140,10 @@ class World:
         self._pids += 1
         process = Process(self, name, host, pid or self._pids)
         drift = self.random.choice((-1.0, 1.0, self.random.uniform(-1, 1)))
-        process.rate = like.rate if like else 1.0 + CLOCK_RATE * drift
+        process.rate = like.rate if like else 1.0 + self.clock_rate * drift
         process.offset = like.offset if like else self.random.choice((0.0, self.random.uniform(-1e6, 1e6)))
         process.threads = like.threads if like else True
+        process.wall = self.random.uniform(-3600, 3600)
         self.processes.append(process)
         return process
 
@@ -141,6 +151,11 @@ class World:
     def process(self) -> Process:
         assert self.thread is not None
         return self.thread.process
+
+    @property
+    def wall(self) -> float:
+        """What the wall clock of the process that runs shows, in seconds."""
+        return self.now + (self.thread.process.wall if self.thread else 0.0)
 
     def _is_gone(self, pid: int) -> bool:
         return not any(one.alive and one.pid == pid and one.host == self.process.host for one in self.processes)
@@ -239,7 +254,7 @@ class World:
             return 0.0
         self.step()
         process = self.process
-        self.thread.read = self.stamp()
+        self.thread.read, self.thread.read_at = self.stamp(), self.now
         reading = process.offset + process.rate * self.now
         self.step()
         return reading

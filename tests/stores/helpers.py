@@ -15,7 +15,8 @@ from uuid import uuid4
 
 import psycopg
 
-from maintenance.base.values import Change, Details, Instance, Row, Snapshot
+from maintenance.base.instances import Instance
+from maintenance.base.values import Change, Details, Row, Snapshot
 from maintenance.stores import Session
 
 ON = Change(enabled=True, details=Details())
@@ -42,7 +43,7 @@ def snapshot(session: Session) -> Snapshot:
 
 def flip(session: Session, change: Change = ON) -> int:
     """Write a change; return its revision."""
-    return session.write(change).snapshot(read_at=0.0).revision
+    return session.write(change).row.snapshot(read_at=0.0).revision
 
 
 def path_of(url: str) -> str:

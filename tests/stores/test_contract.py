@@ -16,8 +16,10 @@ import psycopg
 import pytest
 
 from maintenance import MaintenanceState
+from maintenance.base.instances import SENTINEL
 from maintenance.base.runtime import SocketWaker
-from maintenance.base.values import KEY, MAX_TEXT, SENTINEL, Change, Details, Row
+from maintenance.base.scopes import KEY
+from maintenance.base.values import MAX_TEXT, Change, Details, Row
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.stores import MemoryStore, PostgresStore, Session, SQLiteStore, Store, open_store
 from tests.stores.helpers import LONG, OFF, ON, flip, in_child, in_thread, instance, read, run_sql, snapshot, succeeded
@@ -89,12 +91,12 @@ def test_a_migrated_store_is_off(session: Session) -> None:
 
 def test_every_detail_comes_back_as_it_was_written(session: Session, other: Session) -> None:
     who = uuid4()
-    written = session.write(Change(enabled=True, details=EVERYTHING, updated_by=who))
+    written = session.write(Change(enabled=True, details=EVERYTHING, updated_by=who)).row
     assert written == read(session) == read(other)
     assert Details.from_json(written.details) == (EVERYTHING, ())
     assert written.snapshot(read_at=0.0) == written.snapshot(read_at=0.0, written=EVERYTHING)
     assert (written.value_bool, written.updated_by) == (True, who)
-    row = session.write(OFF)
+    row = session.write(OFF).row
     assert (row.value_bool, Details.from_json(row.details), row.updated_by) == (False, (Details(), ()), None)
 
 
@@ -125,7 +127,7 @@ def test_each_change_takes_the_next_revision(session: Session, change: Change) -
 def test_the_same_change_again_keeps_the_revision(session: Session) -> None:
     before = flip(session, ALL_ON)
     who = uuid4()
-    after = session.write(Change(enabled=True, details=EVERYTHING, updated_by=who))
+    after = session.write(Change(enabled=True, details=EVERYTHING, updated_by=who)).row
     assert (after.revision, after.updated_by) == (before, who)
 
 
@@ -188,7 +190,7 @@ def test_a_fleet_follows_a_flip_by_hand_with_wrong_details_and_names_them_once(
             eventually(lambda mode=mode: mode in str(state.status().snapshot.problems))
             status = state.status()
             assert (status.condition, status.last_error, status.snapshot.enabled) == ("fresh", None, True)
-            eventually(lambda status=status: state.lease.known.read_at > status.snapshot.read_at + 0.5)
+            eventually(lambda status=status: state.lease.known.site.read_at > status.snapshot.read_at + 0.5)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert lines[0] == (
@@ -198,7 +200,7 @@ def test_a_fleet_follows_a_flip_by_hand_with_wrong_details_and_names_them_once(
 
 
 def test_migrating_again_resets_nothing(store: Store, session: Session) -> None:
-    row = session.write(ALL_ON)
+    row = session.write(ALL_ON).row
     store.migrate()
     assert read(session) == row
 
@@ -247,14 +249,14 @@ def test_a_time_cannot_be_taken_away_by_hand(shared_url: str) -> None:
 
 def test_a_drain_is_asked_for_at_one_revision_only(session: Session, other: Session) -> None:
     asked = flip(session)
-    assert other.read().drain is False
+    assert read(other).drain is False
     session.ask_drain(asked)
-    assert (other.read().drain, other.fleet().reading.drain) == (True, True)
+    assert read(other).drain is True
     assert snapshot(other).revision == asked
     flip(session, OFF)
-    assert other.read().drain is False
+    assert read(other).drain is False
     session.ask_drain(asked)
-    assert other.read().drain is False
+    assert read(other).drain is False
 
 
 @pytest.mark.parametrize("before", ["off", "the same", "no row"])
@@ -272,20 +274,19 @@ def test_a_flip_can_ask_for_its_own_drain(
     with in_thread(lambda: session.wait(LONG, waker)) as results:
         revision = flip(other, draining)
     assert results == [True]
-    reading = session.read()
-    assert (reading.drain, reading.snapshot(read_at=0.0).revision) == (True, revision)
+    row = read(session)
+    assert (row.drain, row.revision) == (True, revision)
     assert session.wait(0.3, waker) is False
     assert flip(other, draining) == revision
     assert flip(other) == revision
-    assert session.read().drain is True
+    assert read(session).drain is True
     flip(other, OFF)
-    assert session.read().drain is False
+    assert read(session).drain is False
 
 
-def test_a_missing_row_asks_for_no_drain(session: Session, by_hand: ByHand) -> None:
+def test_a_missing_row_is_none(session: Session, by_hand: ByHand) -> None:
     by_hand.remove_row()
-    reading = session.read()
-    assert (reading.row, reading.drain) == (None, False)
+    assert session.read().row is None
 
 
 # Instances
@@ -306,9 +307,9 @@ def test_a_report_comes_back_whole_and_the_next_one_replaces_it(session: Session
 def test_silence_is_counted_from_the_last_report(session: Session) -> None:
     reported = instance()
     session.report(reported)
-    eventually(lambda: session.fleet().instances[0].silent_for > 0.05)
+    eventually(lambda: session.fleet().instances[0].silent_for > 0.5)
     session.report(reported)
-    assert session.fleet().instances[0].silent_for < 0.05
+    assert session.fleet().instances[0].silent_for < 0.5
 
 
 def test_a_read_finds_whether_the_instance_is_registered(session: Session, other: Session) -> None:
@@ -377,7 +378,7 @@ def test_without_the_table_of_instances_the_flag_is_followed(shared_url: str) ->
     with closing(store.connect()) as before:
         run_sql(shared_url, "DROP TABLE maintenance_instances")
         with closing(store.connect()) as session, closing(store.connect(listen=True)) as other:
-            assert session.write(ON).value_bool is True
+            assert session.write(ON).row.value_bool is True
             reading = other.read(uuid4().hex)
             assert (reading.snapshot(read_at=0.0).enabled, reading.registered) == (True, False)
             for one in (before, other):
@@ -482,7 +483,7 @@ def test_a_session_survives_a_fork_whose_child_abandons_it(shared_url: str, wake
         assert succeeded(in_child(start_again))
         assert session.wait(LONG, waker) is True
         assert snapshot(session).enabled is True
-        assert session.write(OFF).value_bool is False
+        assert session.write(OFF).row.value_bool is False
 
 
 def test_a_child_s_write_is_seen_after_its_parent_has_closed(shared_url: str) -> None:

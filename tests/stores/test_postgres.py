@@ -5,6 +5,7 @@ import datetime as dt
 import gc
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -25,16 +26,21 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg.types.string import StrDumper, TextLoader
 
 from maintenance import MaintenanceState, StoreError
+from maintenance.base.flags import Flags
 from maintenance.base.runtime import SocketWaker
-from maintenance.base.values import Change, Details
+from maintenance.base.values import Change, Details, Snapshot
 from maintenance.errors import RegistrationError
 from maintenance.stores import PostgresStore
 from maintenance.stores.postgres import connection as postgres_connection
 from maintenance.stores.postgres import session as postgres_session
 from maintenance.stores.postgres.session import PostgresSession
+from maintenance.stores.rows import describe_caller
 from tests.stores.helpers import ON, in_thread, instance, run_sql, snapshot
+from tests.support.command import operator
+from tests.support.life import enter_request
 from tests.support.ports import free_port
 from tests.support.postgres import Server
+from tests.support.sql import flip
 from tests.support.waiting import eventually
 
 
@@ -230,7 +236,7 @@ def meddled() -> Iterator[None]:
 @pytest.mark.usefixtures("meddled")
 def test_the_application_s_psycopg_changes_nothing(session: PostgresSession) -> None:
     change = Change(enabled=True, details=Details(message="Back at noon."), updated_by=uuid4())
-    written = session.write(change)
+    written = session.write(change).row
     session.report(reported := instance(in_flight=2, oldest="GET /", oldest_age=1.5))
     reading = session.read(reported.id)
     [found] = session.fleet().instances
@@ -264,7 +270,7 @@ def setting(migrated_url: str, request: pytest.FixtureRequest) -> str:
 )
 def test_the_database_s_settings_change_nothing(setting: str) -> None:
     with session_of(setting) as session:
-        written = session.write(Change(enabled=True, details=Details(message="a\\b'c")))
+        written = session.write(Change(enabled=True, details=Details(message="a\\b'c"))).row
         assert session.read().row == written
         assert snapshot(session).message == "a\\b'c"
         assert written.updated_at
@@ -353,6 +359,17 @@ def test_a_key_that_exists_twice_is_read_all_the_same(session: PostgresSession, 
     psql.execute("ALTER TABLE platform_settings DROP CONSTRAINT platform_settings_key_key")
     psql.execute("INSERT INTO platform_settings (key, value_bool) SELECT key, value_bool FROM platform_settings")
     assert not snapshot(session).enabled
+
+
+def test_a_role_that_may_not_write_leaves_a_schedule_to_others(
+    poor_url: str, session: PostgresSession, psql: Connection
+) -> None:
+    revision = snapshot(session).revision
+    with closing(PostgresStore(poor_url).connect()) as poor:
+        assert not poor.carry_out(None, revision, enabled=True)
+    end_backend(psql, session)
+    with pytest.raises(StoreError):
+        session.carry_out(None, revision, enabled=True)
 
 
 # Lost connections and time-outs
@@ -495,7 +512,7 @@ def test_a_write_that_fails_leaves_the_session_good(migrated_url: str, psql: Con
             session.write(ON)
         psql.execute("DROP RULE never ON platform_settings")
         assert session._connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        assert session.write(ON).value_bool
+        assert session.write(ON).row.value_bool
         assert snapshot(session).enabled
 
 
@@ -717,3 +734,47 @@ def test_a_role_that_asks_for_more_is_given_more(migrated_url: str, levels: Call
         session.report(replace(found, revision=1))
         session.write(ON)
     assert levels() == ["remote_apply", "off", "remote_apply"]
+
+
+def test_without_a_kept_connection_a_process_holds_none_between_two_reads(migrated_url: str, psql: Connection) -> None:
+    store = PostgresStore(migrated_url, keep_connection=False)
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+    def count() -> int:
+        return psql.execute(others).fetchall()[0][0]
+
+    with closing(MaintenanceState(store, ttl=2.0)) as state, closing(operator(migrated_url)) as watching:
+        assert not state.enabled
+        for enabled in (True, False):
+            eventually(lambda: count() == 0)
+            flip(migrated_url, on=enabled)
+            assert watching.prove(watching.refresh(), expect=1, timeout=10.0), "it follows within one TTL"
+            assert state.enabled is enabled
+        [one] = watching.fleet().instances
+        assert one.revision == watching.refresh().revision
+        entry = enter_request(state)
+        flip(migrated_url, on=True)
+        with ThreadPoolExecutor(1) as pool:
+            proof = pool.submit(watching.prove, watching.refresh(), drain=True, timeout=30.0)
+            eventually(lambda: state.lease.known.drains)
+            eventually(lambda: count() == 2)  # the waiter, and the process that it waits for
+            entry.clear()
+            assert proof.result()
+        eventually(lambda: count() == 0)
+
+
+def test_a_read_looks_at_the_scopes_in_force_and_at_no_other(session: PostgresSession, psql: Connection) -> None:
+    psql.execute(
+        "INSERT INTO platform_settings (key, value_bool) "
+        "SELECT 'maintenance_mode:' || n, n % 1000 = 0 FROM generate_series(1, 10000) AS n"
+    )
+    psql.execute("ANALYZE platform_settings")
+    assert len(session.read().scopes or ()) == 10
+    known = session.read().flags(Flags(site=Snapshot(enabled=False)), sent=0.0, received=0.0)
+    for values, touched in ((None, 10), (known, 0)):
+        asked = {"instance": None, **describe_caller(values)}
+        read = postgres_session._SQL["read"]
+        plan = "\n".join(line for (line,) in psql.execute(f"EXPLAIN (ANALYZE) {read}".encode(), asked))
+        assert "Seq Scan on platform_settings " not in plan
+        scans = re.findall(r"platform_settings_scopes.*?(?:\(actual [^)]*rows=(\d+)|never executed)", plan)
+        assert [int(rows or 0) for rows in scans] == [touched], plan

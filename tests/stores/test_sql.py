@@ -456,21 +456,22 @@ def test_a_flip_that_waits_for_another_change_has_a_later_revision(
 ) -> None:
     change = Change(enabled=True, details=Details(message="later"), drain=True)
     migrated.execute(before)
-    highest = ask(migrated, "SELECT last_value FROM platform_settings_revision_seq")
+    highest = ask(migrated, "SELECT last FROM platform_settings_revision")
     with (
         psycopg.connect(url) as holder,
         ThreadPoolExecutor(1) as pool,
         closing(PostgresStore(url).connect()) as session,
     ):
         holder.execute(held)
-        highest = max(highest, ask(holder, "SELECT coalesce(max(revision), 0) FROM platform_settings"))
+        if end == "COMMIT":
+            highest = ask(holder, "SELECT last FROM platform_settings_revision")
         written = pool.submit(session.write, change)
         eventually(lambda: ask(migrated, "SELECT count(*) FROM pg_locks WHERE NOT granted"), what="the flip waits")
         holder.execute(end)
-        row = written.result(10)
-        assert row.revision > highest
+        row = written.result(10).row
+        assert row.revision == highest + 1, "no number is lost"
         assert session.read().row == row
-        assert session.read().drain
+        assert row.drain
 
 
 def test_the_revision_only_grows_while_many_flip_at_the_same_time(url: str, migrated: Connection) -> None:
@@ -478,7 +479,7 @@ def test_the_revision_only_grows_while_many_flip_at_the_same_time(url: str, migr
     migrated.execute(
         "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS "
         "'BEGIN INSERT INTO seen (revision, drain) VALUES (NEW.revision, NEW.drain_revision); RETURN NULL; END';"
-        "CREATE TRIGGER z AFTER INSERT OR UPDATE ON platform_settings FOR EACH ROW EXECUTE FUNCTION look()"
+        "CREATE TRIGGER z AFTER UPDATE ON platform_settings FOR EACH ROW EXECUTE FUNCTION look()"
     )
 
     def flip(number: int) -> None:
@@ -503,16 +504,29 @@ def test_the_revision_only_grows_while_many_flip_at_the_same_time(url: str, migr
     assert 0 not in [drain for _, drain in seen]
 
 
-def test_a_role_that_may_only_insert_settings_takes_the_next_revision(
+def test_a_role_that_may_only_insert_adds_other_settings_and_no_flag(
     migrated: Connection, flipper: LiteralString
 ) -> None:
     migrated.execute(f"GRANT INSERT ON platform_settings TO {flipper}")
     migrated.execute(f"GRANT USAGE ON SEQUENCE platform_settings_id_seq TO {flipper}")
-    before = revision(migrated)
     migrated.execute(f"SET ROLE {flipper}")
     migrated.execute("INSERT INTO platform_settings (key) VALUES ('another')")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        migrated.execute("INSERT INTO platform_settings (key) VALUES ('maintenance_mode:another')")
     migrated.execute("RESET ROLE")
-    assert ask(migrated, "SELECT revision FROM platform_settings WHERE key = 'another'") == before + 1
+    assert ask(migrated, "SELECT revision FROM platform_settings WHERE key = 'another'") == 0
+
+
+def test_a_trigger_of_the_platform_runs_as_the_role_that_flips(migrated: Connection) -> None:
+    migrated.execute(
+        "CREATE SCHEMA shop; CREATE TABLE shop.seen (key text);"
+        "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO seen (key) VALUES (NEW.key); RETURN NULL; END';"
+        "CREATE TRIGGER look AFTER UPDATE ON platform_settings FOR EACH ROW EXECUTE FUNCTION look()"
+    )
+    migrated.execute("SET search_path = shop, public")
+    migrated.execute("INSERT INTO platform_settings (key, value_bool) VALUES ('maintenance_mode:cart', true)")
+    assert ask(migrated, "SELECT key FROM seen") == "maintenance_mode:cart"
 
 
 def test_the_revision_grows_across_delete_and_insert(url: str, migrated: Connection) -> None:
@@ -531,7 +545,7 @@ def test_settings_made_anew_beside_instances_of_before_give_no_revision_twice(ur
         "INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl, revision) "
         "VALUES (gen_random_uuid(), 'h', 'b', 1, 'p', '1', 'serve', 10, 70)"
     )
-    migrated.execute("DROP TABLE platform_settings CASCADE; DROP SEQUENCE platform_settings_revision_seq")
+    migrated.execute("DROP TABLE platform_settings CASCADE; DROP TABLE platform_settings_revision")
     migrate(url)
     assert revision(migrated) > 70
 
@@ -594,14 +608,51 @@ def flipper(connection: Connection) -> Iterator[LiteralString]:
 
 
 def test_a_role_that_may_only_update_the_table_flips(migrated: Connection, flipper: LiteralString) -> None:
-    """The sequence and the functions need no grant of their own."""
+    """The counter, the history and the functions need no grant of their own, and give no other right."""
     migrated.execute(f"GRANT SELECT, UPDATE ON platform_settings TO {flipper}")
     before = revision(migrated)
     migrated.execute(f"SET ROLE {flipper}")
     migrated.execute(f"UPDATE platform_settings SET value_bool = true {FLAG}")
     assert revision(migrated) > before
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        migrated.execute("SELECT setval('public.platform_settings_revision_seq', 1)")
+    for statement in (
+        "UPDATE platform_settings_revision SET last = 1",
+        "SELECT FROM platform_settings_revision FOR KEY SHARE",
+        "DO 'BEGIN LOCK TABLE platform_settings_revision IN ROW EXCLUSIVE MODE; END'",
+        "DELETE FROM maintenance_history",
+        "INSERT INTO maintenance_history (key, revision, role, application_name) VALUES ('a', 1, 'b', 'c')",
+        "SELECT FROM maintenance_history",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            migrated.execute(statement)
+    migrated.execute("RESET ROLE")
+    recorded = "SELECT role, new_value, application_name FROM maintenance_history ORDER BY revision DESC LIMIT 1"
+    [(role, value, _)] = migrated.execute(recorded)
+    assert (role, value) == (flipper, True)
+
+
+@pytest.mark.parametrize("breaks", ["DROP TABLE maintenance_history", "LOCK maintenance_history"])
+def test_no_flip_fails_because_of_the_history(url: str, migrated: Connection, breaks: LiteralString) -> None:
+    before = revision(migrated)
+    with psycopg.connect(url) as holder:
+        if breaks.startswith("LOCK"):
+            holder.execute(breaks)
+        else:
+            migrated.execute(breaks)
+        with closing(PostgresStore(url).connect()) as session:
+            assert session.write(Change(enabled=True, details=Details())).row.revision == before + 1
+
+
+@pytest.mark.parametrize("lost", ["DELETE FROM platform_settings_revision", "DROP TABLE platform_settings_revision"])
+def test_a_counter_that_was_lost_gives_no_revision_twice(url: str, migrated: Connection, lost: LiteralString) -> None:
+    migrated.execute("UPDATE platform_settings SET value_text = 'x'")
+    before = revision(migrated)
+    migrated.execute(lost)
+    if lost.startswith("DROP"):
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            migrated.execute("UPDATE platform_settings SET value_text = 'y'")
+        migrate(url)
+    migrated.execute("UPDATE platform_settings SET value_text = 'y'")
+    assert revision(migrated) == before + 1
 
 
 # A table whose column runs code of its owner when the trigger fills it.
@@ -615,24 +666,26 @@ _TRAP: tuple[LiteralString, ...] = (
         "CREATE TEMPORARY TABLE trap (key text, value_bool boolean, value_text text, details jsonb, "
         "revision pg_temp.trapped, updated_at timestamptz)"
     ),
-    "CREATE TRIGGER t BEFORE INSERT ON trap FOR EACH ROW EXECUTE FUNCTION public.platform_settings_revise()",
 )
 
 
-@pytest.mark.parametrize("migrated_before", [False, True], ids=["new", "made before with SECURITY DEFINER"])
-def test_the_trigger_does_not_lend_its_owner_s_rights(
-    url: str, migrated: Connection, flipper: LiteralString, *, migrated_before: bool
+@pytest.mark.parametrize("function", ["platform_settings_revise", "platform_settings_record"])
+def test_the_triggers_do_not_lend_their_owner_s_rights(
+    migrated: Connection, flipper: LiteralString, function: str
 ) -> None:
-    if migrated_before:
-        migrated.execute("ALTER FUNCTION public.platform_settings_revise() SECURITY DEFINER")
-        migrate(url)
+    """They run as their owner, so no other role may put them on a table of its own."""
     migrated.execute(f"SET ROLE {flipper}")
     for statement in _TRAP:
         migrated.execute(statement)
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+    create = f"CREATE TRIGGER t BEFORE INSERT ON trap FOR EACH ROW EXECUTE FUNCTION public.{function}()"
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for function"):
+        migrated.execute(create)  # type: ignore[call-overload]
+    migrated.execute("RESET ROLE")
+    migrated.execute(create)  # type: ignore[call-overload]
+    with pytest.raises(psycopg.errors.RaiseException, match=f"{function} belongs to public.platform_settings"):
         migrated.execute("INSERT INTO trap (key) VALUES ('a')")
     assert ask(migrated, "SELECT rolsuper FROM pg_roles WHERE rolname = 'flipper'") is False
-    migrated.execute("RESET ROLE; DROP TABLE trap; DROP DOMAIN pg_temp.trapped")
+    migrated.execute("DROP TABLE trap; DROP DOMAIN pg_temp.trapped")
 
 
 def test_a_hostile_search_path_changes_nothing(url: str, connection: Connection) -> None:
@@ -709,18 +762,8 @@ def test_a_table_of_instances_that_is_made_anew_is_not_whole(url: str, migrated:
     assert dump(migrated) == dumped
 
 
-def test_the_first_revision_of_a_sequence_that_was_never_asked_is_not_given_twice(
-    url: str, migrated: Connection
-) -> None:
-    """As after a restore of the schema alone, and then of the rows."""
-    migrated.execute("SELECT setval('platform_settings_revision_seq', 1, false)")
-    migrate(url)
-    migrated.execute("UPDATE platform_settings SET value_bool = true")
-    assert revision(migrated) == 2
-
-
 @pytest.mark.parametrize("came", ["settings", "instances"])
-def test_rows_that_come_without_the_sequence_take_no_later_revision(url: str, migrated: Connection, came: str) -> None:
+def test_rows_that_come_without_the_counter_take_no_later_revision(url: str, migrated: Connection, came: str) -> None:
     """As logical replication brings them to the server that is to take over."""
     if came == "settings":
         migrated.execute("ALTER TABLE platform_settings DISABLE TRIGGER platform_settings_revise")

@@ -157,7 +157,7 @@ def test_only_0_and_1_are_a_flag(sqlite_url: str, opened: Session, value: str) -
     run_sql(sqlite_url, f"UPDATE platform_settings SET value_bool = {value}")
     with pytest.raises(StoreError, match="value_bool"):
         snapshot(opened)
-    assert opened.write(OFF).value_bool is False
+    assert opened.write(OFF).row.value_bool is False
 
 
 @pytest.mark.parametrize("details", ["", "{", "null", "soon", "[" * 100_000], ids=range(5))
@@ -224,7 +224,7 @@ def test_says_that_the_file_is_locked(sqlite_url: str, opened: Session) -> None:
             opened.write(ON)
         assert time.monotonic() - begun < 3.0
         assert read(opened) == before
-    assert opened.write(ON).value_bool is True
+    assert opened.write(ON).row.value_bool is True
 
 
 def test_says_that_the_file_is_not_its_own(sqlite_url: str) -> None:
@@ -308,3 +308,20 @@ def test_a_signal_that_comes_during_a_call_is_not_lost(sqlite_url: str, opened: 
                 opened.write(ON)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_write_that_a_trigger_removes_is_an_error(opened: Session, sqlite_url: str) -> None:
+    run_sql(
+        sqlite_url,
+        "CREATE TRIGGER gone AFTER UPDATE ON platform_settings BEGIN DELETE FROM platform_settings; END",
+    )
+    with pytest.raises(StoreError, match="the row was not written: look for a trigger that removes it"):
+        opened.write(ON)
+
+
+def test_a_process_that_may_not_write_the_file_leaves_a_schedule_to_others(opened: Session, sqlite_url: str) -> None:
+    run_sql(sqlite_url, "CREATE TRIGGER never BEFORE UPDATE ON platform_settings BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(StoreError, match="no"):
+        opened.carry_out(None, snapshot(opened).revision, enabled=True)
+    opened._connection.execute("PRAGMA query_only = on")  # type: ignore[attr-defined]
+    assert not opened.carry_out(None, snapshot(opened).revision, enabled=True)

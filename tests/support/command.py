@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 
 from maintenance import MaintenanceState
-from maintenance.base.values import Instance
+from maintenance.base.instances import Instance
 from maintenance.stores import Store
 from tests.support.waiting import eventually
 

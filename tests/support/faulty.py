@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
-from maintenance.base.values import SENTINEL, Change, Fleet, Instance, Reading, Row
+from maintenance.base.flags import Flags, Reading
+from maintenance.base.instances import SENTINEL, Fleet, Instance
+from maintenance.base.values import Change, Row, Written
 from maintenance.errors import StoreError
 from maintenance.stores import MemoryStore, Session, Waker
 
@@ -56,6 +59,12 @@ class FaultyStore:
     def migrate(self) -> None:
         self.inner.migrate()
 
+    def go_back(self, row: Row) -> None:
+        """Show the site's flag as it was before, as a standby that is behind does, or a database after a restore."""
+        self.inner.row = row
+        assert isinstance(row.revision, int)
+        self.inner._table.last = row.revision
+
     def fail(self) -> None:
         if self.error is not None:
             raise self.error
@@ -78,14 +87,18 @@ class FaultySession:
     def listening(self) -> bool:
         return self._inner.listening
 
-    def read(self, instance: str | None = None) -> Reading:
+    def read(self, instance: str | None = None, *, known: Flags | None = None) -> Reading:
         self._store.reads += 1
         self._store.fail()
-        found = self._inner.read(instance)
+        found = self._inner.read(instance, known=known)
         self._store.meanwhile()
-        return Reading(found.row, not self._store.standby, found.registered, found.drain)
+        return replace(found, primary=not self._store.standby)
 
-    def write(self, change: Change) -> Row:
+    def carry_out(self, scope: str | None, revision: int, *, enabled: bool) -> bool:
+        self._store.fail()
+        return self._inner.carry_out(scope, revision, enabled=enabled)
+
+    def write(self, change: Change) -> Written:
         self._store.fail()
         return self._inner.write(change)
 
@@ -106,15 +119,16 @@ class FaultySession:
         self._store.removals.append(instances)
         return self._inner.remove(*instances)
 
-    def fleet(self) -> Fleet:
+    def fleet(self, scope: str | None = None) -> Fleet:
         self._store.fail()
-        found = self._inner.fleet()
-        reading = Reading(found.reading.row, not self._store.standby, found.reading.registered, found.reading.drain)
-        return Fleet(reading, found.instances, self._store.intact)
+        found = self._inner.fleet(scope)
+        return replace(
+            found, reading=replace(found.reading, primary=not self._store.standby), intact=self._store.intact
+        )
 
-    def ask_drain(self, revision: int) -> None:
+    def ask_drain(self, revision: int, scope: str | None = None) -> None:
         self._store.fail()
-        self._inner.ask_drain(revision)
+        self._inner.ask_drain(revision, scope)
 
     def wait(self, timeout: float, waker: Waker) -> bool:
         error, self._store.wait_error = self._store.wait_error, None

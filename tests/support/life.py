@@ -1,11 +1,14 @@
 """One life of a process whose steps a test takes itself."""
 
+import datetime as dt
 from collections.abc import Callable
 from typing import Any, cast
 
 from maintenance import MaintenanceState
+from maintenance.base.flags import Flags, StoreClock
+from maintenance.base.instances import Load
 from maintenance.base.options import Settings
-from maintenance.base.values import Change, Details, Load, Snapshot
+from maintenance.base.values import Change, Details, Row, Snapshot
 from maintenance.process.in_flight import EVERYTHING, Sources
 from maintenance.process.lease import Lease, fallback
 from maintenance.process.life import Event
@@ -63,7 +66,7 @@ class Life:
 
     # The middleware and the listener
 
-    def measure(self, _: Snapshot) -> Load | None:
+    def measure(self, _: Flags) -> Load | None:
         return self.load
 
     def is_idle(self) -> bool:
@@ -100,14 +103,35 @@ class Life:
 
     def flip(self, message: str | None = None) -> int:
         """Switch on, over another connection."""
-        row = self.store.inner.connect().write(Change(enabled=True, details=Details(message=message)))
+        row = self.store.inner.connect().write(Change(enabled=True, details=Details(message=message))).row
         assert isinstance(row.revision, int)
         return row.revision
 
     def flip_here(self) -> None:
         """Switch on, in this process."""
-        snapshot = self.store.inner.connect().write(ON).snapshot(read_at=self.clock.now)
-        self.lease.install(snapshot, ticket=self.lease.ticket())
+        written = self.store.inner.connect().write(ON)
+        flag = written.row.snapshot(read_at=self.clock.now)
+        clock = StoreClock(written.now, self.clock.now, self.clock.now)
+        assert self.lease.put(written, flag, clock=clock, asked=self.lease.ticket())
+
+    def plan(self, *, starts: dt.timedelta, until: dt.timedelta, auto_off: bool) -> None:
+        """Schedule the site's flag, over another connection, in times from now on."""
+        now = dt.datetime.now(dt.UTC)
+        details = Details(starts=now + starts, until=now + until, auto_off=auto_off)
+        self.store.inner.connect().write(Change(enabled=True, details=details))
+
+    def stored(self) -> Snapshot:
+        """The site's flag as the store has it."""
+        return self.store.inner.connect().read().snapshot(read_at=0.0)
+
+    def turn(self) -> None:
+        """What the thread does between two reads, once."""
+        self.watcher._follow_schedule()
+        self.watcher.reader.follow_up()
+
+    def lag(self) -> None:
+        """Show the flags as they were before the flip, as a standby that is behind does."""
+        self.store.go_back(Row(False, {}, 1))
 
     def ask_drain(self) -> None:
         """Switch on, and wait for what is in flight."""

@@ -1,6 +1,6 @@
 """A table of instances without constraints, as a restore or another program may leave it."""
 
-from maintenance.base.values import MAX_NAME, Instance
+from maintenance.base.instances import MAX_NAME, Instance
 from maintenance.proof.judge import Proof, Question, judge
 from maintenance.stores import Session
 from tests.stores.helpers import flip, instance, run_sql
@@ -22,6 +22,8 @@ WRONG = {
     "websockets": ("NULL", "-1"),
     "oldest": (LONG_TEXT,),
     "oldest_age": ("'NaN'", "'Infinity'", "'-Infinity'", "1e308", "-100"),
+    "drains": ("NULL", "'[]'", "'7'", """'{"shop": "x"}'""", """'{"shop": -1}'"""),
+    "service": TEXTS,
     "seen_at": (
         *("NULL", "'infinity'", "'-infinity'", "'294276-12-31'", "'4713-01-01 BC'"),
         "now() + interval '1 day'",
@@ -33,7 +35,7 @@ NO_UTF8 = "CAST(x'ff' AS TEXT)"
 UNTYPED = ("x'ff00'", NO_UTF8, "zeroblob(5000)", "9e999", "-9e999", "-1e308", "1e308")
 """For SQLite, whose columns hold any type."""
 
-OF_TEXT = {"host", "boot", "program", "version", "oldest"}
+OF_TEXT = {"host", "boot", "program", "version", "oldest", "service"}
 LATER = "(julianday('now') - 2440587.5) * 86400.0 + 86400.0"
 
 
@@ -46,7 +48,11 @@ def _wrong_in_sqlite(column: str) -> tuple[str, ...]:
     if column in OF_TEXT:
         null = () if column == "oldest" else ("NULL",)
         return ("x'ff00'", NO_UTF8, "zeroblob(5000)", LONG_TEXT, *null)
-    wrong = (*UNTYPED, LONG_TEXT, *(("NULL",) if column in ("id", "pid", "ttl", "websockets", "seen_at") else ()))
+    wrong = (
+        *UNTYPED,
+        LONG_TEXT,
+        *(("NULL",) if column in ("id", "pid", "ttl", "websockets", "drains", "seen_at") else ()),
+    )
     return (*wrong, LATER) if column == "seen_at" else wrong
 
 
@@ -86,7 +92,7 @@ class Loose:
         good = {
             "id": "'a0000000000000000000000000000000'", "host": "'bad'", "boot": "'b'", "pid": "1", "program": "'p'",
             "version": "'1'", "when_stale": "'block'", "ttl": "0.1", "revision": str(self.revision), "in_flight": "0",
-            "websockets": "0", "oldest": "NULL", "oldest_age": "NULL",
+            "websockets": "0", "oldest": "NULL", "oldest_age": "NULL", "drains": "'{}'", "service": "'web'",
             "seen_at": "1.0" if self.url.startswith("sqlite") else "'2001-01-01'",
         }  # fmt: skip
         values = good | wrong

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from maintenance import MaintenanceState, Snapshot
+from maintenance.base.instances import Instance
 from maintenance.base.runtime import REAL
-from maintenance.base.values import Instance
 from maintenance.proof.judge import Proof, lease_end
 from tests.support.relay import Relay
 from tests.torture.fleet import Fleet, Process, fleet

@@ -14,6 +14,7 @@ import maintenance.asgi
 import maintenance.wsgi
 from maintenance import (
     ConfigurationError,
+    Entry,
     Fleet,
     Instance,
     MaintenanceError,
@@ -58,6 +59,9 @@ def functions(store: Store, state: MaintenanceState, key: UUID, mode: Mode, when
     maintenance.fleet("memory://")  # type: ignore[arg-type]
 
     assert_type(maintenance.set_maintenance(True), Snapshot)
+    assert_type(maintenance.update_maintenance(scope="shop", message="Back at noon."), Snapshot)
+    maintenance.update_maintenance(messages="Back at noon.")  # type: ignore[call-arg]
+    maintenance.set_maintenance(True, scope="shop", starts=dt.datetime.now(dt.UTC), auto_off=True, if_revision=7)
     assert_type(
         maintenance.set_maintenance(
             True,
@@ -412,8 +416,11 @@ def protocols(session: Session, waker: Waker, instance: Instance) -> None:
     session.report(instance)
     assert_type(session.remove(instance.id, instance.id), int)
     assert_type(session.find("6f1c"), tuple[Instance, ...])
-    assert_type(session.fleet, Callable[[], Fleet])
+    assert_type(session.fleet(), Fleet)
+    assert_type(session.fleet("shop"), Fleet)
+    assert_type(session.history(None, limit=10), tuple[Entry, ...])
     session.ask_drain(7)
+    session.ask_drain(7, "shop")
     assert_type(session.wait(1.5, waker), bool)
     assert_type(session.within(1.5), AbstractContextManager[None])
     assert_type(session.abandon, Callable[[], None])

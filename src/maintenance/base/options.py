@@ -1,6 +1,7 @@
 """The checks of options. Each error says what to use instead."""
 
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -21,12 +22,14 @@ class Settings:
         when_stale: ``serve`` or ``block``, once the lease is over.
         boot_timeout: Seconds for which the first requests wait for the first read.
         register: Whether the process counts as one that serves.
+        service: Which kind of process it is, such as ``web``; empty for the program's name.
     """
 
     ttl: float = 10.0
     when_stale: WhenStale = "serve"
     boot_timeout: float = 5.0
     register: bool = True
+    service: str = ""
 
     def __post_init__(self) -> None:
         """Check each option.
@@ -39,6 +42,9 @@ class Settings:
             raise ConfigurationError(f"when_stale is {quote(self.when_stale)}: use 'serve' or 'block'")
         check_seconds("boot_timeout", self.boot_timeout)
         check_bool("register", self.register)
+        service: object = self.service
+        if not isinstance(service, str) or not re.fullmatch(r"[A-Za-z0-9._-]{0,50}", service):
+            raise ConfigurationError(f"service is {quote(service)}: use at most 50 letters, digits and ._-")
         if self.when_stale == "block" and not self.register:
             raise ConfigurationError(
                 "when_stale is 'block' and register is False: use register=True, because only a registered process "

@@ -5,14 +5,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, NamedTuple, Self, TypeGuard, get_args
+from typing import Any, Final, Literal, Self, TypeGuard, get_args
 from uuid import UUID
 
 from maintenance.base.quoting import quote
+from maintenance.base.scopes import check_scope, scope_key
 from maintenance.errors import FlagError
-
-KEY: Final = "maintenance_mode"
-"""The key of the flag's row in ``platform_settings``."""
 
 Mode = Literal["full", "read_only"]
 Source = Literal["store", "environment", "default"]
@@ -27,6 +25,8 @@ MAX_TEXT: Final = 10_000
 MAX_RETRY_AFTER: Final = 2**31 - 1
 """The largest ``retry_after``, in seconds, that RFC 9111, section 1.2.2 asks every recipient to understand."""
 
+_TIMES: Final = ("starts", "until")
+
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -37,7 +37,9 @@ class Details:
     Attributes:
         mode: ``full`` refuses everything, ``read_only`` lets GET, HEAD and OPTIONS pass.
         message: Shown to visitors.
+        starts: When it begins, in UTC; None if it begins with the write.
         until: The expected end, in UTC.
+        auto_off: Whether it ends at `until`.
         retry_after: Seconds, sent as ``Retry-After``.
         actor: Who flipped the flag, as text.
         reason: Why, for the record; never shown to visitors.
@@ -45,13 +47,15 @@ class Details:
 
     mode: Mode = "full"
     message: str | None = None
+    starts: dt.datetime | None = None
     until: dt.datetime | None = None
+    auto_off: bool = False
     retry_after: int | None = None
     actor: str | None = None
     reason: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no store could hold or no request could be answered with; keep `until` in UTC.
+        """Refuse what no store could hold or no request could be answered with; keep times in UTC.
 
         Raises:
             TypeError: A value is of the wrong type.
@@ -62,15 +66,18 @@ class Details:
         for name in ("message", "actor", "reason"):
             if (text := getattr(self, name)) is not None:
                 _check_text(name, text)
-        if self.until is not None:
-            object.__setattr__(self, "until", _in_utc(self.until))
+        for name in _TIMES:
+            if (when := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _in_utc(name, when))
+        if not isinstance(self.auto_off, bool):
+            raise TypeError(f"auto_off is {quote(self.auto_off)}: use True or False")
         if self.retry_after is not None:
             _check_retry_after(self.retry_after)
 
     def to_json(self) -> dict[str, Any]:
         """The details as a store keeps them: without defaults, times in ISO 8601."""
         values = {it.name: value for it in fields(self) if (value := getattr(self, it.name)) != it.default}
-        return values | ({"until": self.until.isoformat()} if self.until else {})
+        return values | {name: values[name].isoformat() for name in _TIMES if name in values}
 
     @classmethod
     def from_json(cls, stored: object) -> tuple[Self, tuple[str, ...]]:
@@ -86,20 +93,20 @@ class Details:
         problems: list[str] = []
         for name in (it.name for it in fields(cls) if stored.get(it.name) is not None):
             try:
-                one: dict[str, Any] = {name: _parse_time(stored[name]) if name == "until" else stored[name]}
+                one: dict[str, Any] = {name: _parse_time(name, stored[name]) if name in _TIMES else stored[name]}
                 values[name] = getattr(cls(**one), name)
             except (TypeError, ValueError) as exc:
                 problems.append(str(exc))
         return cls(**values), tuple(problems)
 
 
-def _parse_time(stored: Any) -> dt.datetime:
+def _parse_time(name: str, stored: Any) -> dt.datetime:
     with suppress(TypeError, ValueError):
         when = dt.datetime.fromisoformat(stored)
         if when.utcoffset() is not None:
             return when
     raise ValueError(
-        f"until is {quote(stored)}: use an ISO 8601 time with a time zone, such as '2031-05-01T12:30:00+00:00'"
+        f"{name} is {quote(stored)}: use an ISO 8601 time with a time zone, such as '2031-05-01T12:30:00+00:00'"
     )
 
 
@@ -112,15 +119,15 @@ def _check_text(name: str, value: object) -> None:
         raise ValueError(f"{name} has a NUL or half of a surrogate pair, which no store can keep: remove it")
 
 
-def _in_utc(value: object) -> dt.datetime:
+def _in_utc(name: str, value: object) -> dt.datetime:
     if not isinstance(value, dt.datetime):
-        raise TypeError(f"until is a {type(value).__name__}: use an aware datetime or None")
+        raise TypeError(f"{name} is a {type(value).__name__}: use an aware datetime or None")
     if value.utcoffset() is None:
-        raise ValueError(f"until is {value}, which names no time zone: add one, such as tzinfo=UTC")
+        raise ValueError(f"{name} is {value}, which names no time zone: add one, such as tzinfo=UTC")
     try:
         return value.astimezone(dt.UTC)
     except OverflowError:
-        raise ValueError(f"until is {value}, which is outside the years 1 to 9999 in UTC: use another time") from None
+        raise ValueError(f"{name} is {value}, which is outside the years 1 to 9999 in UTC: use another time") from None
 
 
 def _check_retry_after(value: object) -> None:
@@ -132,30 +139,64 @@ def _check_retry_after(value: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A flip to write in one statement.
+    """A flip to write in one step.
 
     Attributes:
-        enabled: Whether maintenance is on.
+        enabled: Whether maintenance is on, or is to begin at `Details.starts`.
         details: All of them; a detail that is not given is emptied.
+        scope: Which flag; None for the site's.
         updated_by: Who flips it, as the platform's own key.
         drain: Whether to ask for a drain at the revision of this very change; see `Session.ask_drain`.
+        if_revision: Write only if the flag is at this revision; 0 stands for a flag without a row.
     """
 
     enabled: bool
     details: Details
+    scope: str | None = None
     updated_by: UUID | None = None
     drain: bool = False
+    if_revision: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse anything but a bool and a UUID.
+        """Refuse what makes no sense together.
 
         Raises:
-            TypeError: `enabled` is not a bool, or `updated_by` is not a UUID.
+            TypeError, ValueError: A value is of the wrong type, or does not fit the others.
         """
         if not isinstance(self.enabled, bool):
             raise TypeError(f"enabled is {quote(self.enabled)}: use True or False")
+        check_scope(self.scope)
         if self.updated_by is not None and not isinstance(self.updated_by, UUID):
             raise TypeError(f"updated_by is a {type(self.updated_by).__name__}: use a uuid.UUID or None")
+        if isinstance(self.if_revision, bool) or not isinstance(self.if_revision, int | None):
+            raise TypeError(f"if_revision is {quote(self.if_revision)}: use the revision of a Snapshot, or None")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        starts, until, auto_off = self.details.starts, self.details.until, self.details.auto_off
+        if starts is not None and not self.enabled:
+            raise ValueError("starts is given and enabled is False: leave starts out, which also cancels a schedule")
+        if auto_off and until is None:
+            raise ValueError("auto_off is True and until is None: say when it ends, or use auto_off=False")
+        if starts is not None and until is not None and until <= starts:
+            raise ValueError(f"until is {until}, which is not after starts, {starts}: use a later until")
+
+    def check_times(self, now: dt.datetime) -> None:
+        """Refuse a schedule in the past. A store calls this with its own clock, before it writes.
+
+        Raises:
+            ValueError: It begins or ends before `now`.
+        """
+        starts, until = self.details.starts, self.details.until
+        if starts is not None and starts <= now:
+            raise ValueError(f"starts is {starts}, and the database's clock shows {now}: use a later time")
+        if self.enabled and self.details.auto_off and until is not None and until <= now:
+            raise ValueError(f"until is {until}, and the database's clock shows {now}: use a later time")
+
+    @property
+    def value(self) -> bool:
+        """The value to store now: false until a schedule begins."""
+        return self.enabled and self.details.starts is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,19 +205,23 @@ class Snapshot:
 
     Attributes:
         enabled: Whether maintenance is on.
-        mode, message, until, retry_after, actor, reason: See `Details`.
-        revision: Grows with each change of the flag or a detail; 0 if no store was read.
+        scope: Which part of the site; None for all of it.
+        mode, message, starts, until, auto_off, retry_after, actor, reason: See `Details`.
+        revision: Grows with each change of any flag or detail; 0 if no store was read.
         updated_at: When the row was last written, by the store's clock; aware.
         updated_by: Who flipped it, as the platform's own key.
         source: ``store``; ``environment`` or ``default`` before the first read; ``default`` too if a process blocks.
         read_at: The clock (seconds, of this machine only) **before** the read was sent; 0 if no store was read.
-        problems: What is wrong in the row besides the flag. Each wrong value counts as absent.
+        problems: The mistakes in the row besides the flag. Each wrong value counts as absent.
     """
 
     enabled: bool
+    scope: str | None = None
     mode: Mode = "full"
     message: str | None = None
+    starts: dt.datetime | None = None
     until: dt.datetime | None = None
+    auto_off: bool = False
     retry_after: int | None = None
     actor: str | None = None
     reason: str | None = None
@@ -190,13 +235,15 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The flag's row as a store returned it. Unchecked, because people may write it by hand."""
+    """A flag's row as a store returned it. Unchecked, because people may write it by hand."""
 
     value_bool: object
     details: object
     revision: object
     updated_at: object = None
     updated_by: object = None
+    scope: str | None = None
+    drain: bool = False
 
     def snapshot(self, *, read_at: float, written: Details | None = None) -> Snapshot:
         """Check the row. If the flag is right, it is followed, whatever else is wrong.
@@ -210,16 +257,18 @@ class Row:
         """
         if not isinstance(self.value_bool, bool):
             raise FlagError(
-                f"platform_settings.value_bool of {KEY!r} is {quote(self.value_bool)}: set it to true or false, "
-                "or flip it once with set_maintenance() or `maintenance off`"
+                f"platform_settings.value_bool of {scope_key(self.scope)!r} is {quote(self.value_bool)}: "
+                "set it to true or false, or flip it once with set_maintenance() or `maintenance off`"
             )
         if not isinstance(self.revision, int):
             raise FlagError(
-                f"platform_settings.revision of {KEY!r} is {quote(self.revision)}: run `maintenance migrate`"
+                f"platform_settings.revision of {scope_key(self.scope)!r} is {quote(self.revision)}: "
+                "run `maintenance migrate`"
             )
         details, problems = self._parse_details(written)
         return Snapshot(
             enabled=self.value_bool,
+            scope=self.scope,
             revision=self.revision,
             updated_at=self.updated_at if _is_time(self.updated_at) else None,
             updated_by=self.updated_by if isinstance(self.updated_by, UUID) else None,
@@ -234,7 +283,7 @@ class Row:
         return Details.from_json(self.details)
 
     def _list_problems(self) -> Iterator[str]:
-        """What is wrong in the other columns."""
+        """The mistakes in the other columns."""
         if self.updated_at is not None and not _is_time(self.updated_at):
             yield f"updated_at is {quote(self.updated_at)}: set it to the current time"
         if self.updated_by is not None and not isinstance(self.updated_by, UUID):
@@ -246,118 +295,23 @@ def _is_time(value: object) -> TypeGuard[dt.datetime]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """The result of one read: the row, and what the same statement found besides.
+class Written:
+    """The result of a write.
 
     Attributes:
-        row: The flag's row; None if it is missing.
-        primary: False if a standby answered, whose answer may lag.
-        registered: Whether the row of the instance that reads exists.
-        drain: Whether an operator waits for requests in flight at this very revision.
-        store: The name of the store, for an error.
+        row: The flag's row.
+        before: The same before the write; None if it is new.
+        last: The newest revision of any flag. No other change can have come between this write and `last`.
+        now: The store's clock.
     """
 
-    row: Row | None
-    primary: bool = True
-    registered: bool = False
-    drain: bool = False
-    store: str = "the store"
-
-    def snapshot(self, *, read_at: float) -> Snapshot:
-        """The row as a snapshot.
-
-        Raises:
-            FlagError: The row is missing or wrong.
-        """
-        if self.row is None:
-            raise FlagError(
-                f"{self.store}: platform_settings has no row {KEY!r}: run `maintenance migrate`, "
-                "or flip it once with set_maintenance() or `maintenance off`"
-            )
-        try:
-            return self.row.snapshot(read_at=read_at)
-        except FlagError as exc:
-            raise FlagError(f"{self.store}: {exc}") from exc
-
-
-MAX_NAME: Final = 1000
-"""The longest host, program or other text in the row of an instance, in characters."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
-    """One process that serves with a state, as it reports itself.
-
-    Attributes:
-        id: A UUID in hexadecimal, new for each process and each fork.
-        host: The machine's name.
-        boot: Identifies one boot and one process namespace of that machine.
-        pid: The process id, in that namespace.
-        program: Which program runs, for people.
-        version: Of this library.
-        when_stale: ``block`` enforces its lease on itself; ``serve`` does not.
-        ttl: The lease, in seconds.
-        revision: The revision that it has installed and acknowledged; None before the first.
-        in_flight, websockets, oldest, oldest_age: See `Load`; `in_flight` is None if requests are not tracked.
-        silent_for: Seconds since it last wrote, by the store's clock; 0 in a report.
-        problem: Why its row cannot be trusted; None if it can. Each wrong value is replaced by a harmless one.
-    """
-
-    id: str
-    host: str
-    boot: str
-    pid: int
-    program: str
-    version: str
-    when_stale: WhenStale
-    ttl: float
-    revision: int | None = None
-    in_flight: int | None = None
-    websockets: int = 0
-    oldest: str | None = None
-    oldest_age: float | None = None
-    silent_for: float = 0.0
-    problem: str | None = None
+    row: Row
+    before: Row | None
+    last: int
+    now: dt.datetime
 
     @property
-    def oldest_for(self) -> float:
-        """Seconds that the oldest request has run by now, if it still runs."""
-        return (self.oldest_age or 0.0) + max(self.silent_for, 0.0)
-
-
-class Load(NamedTuple):
-    """What a process has in flight.
-
-    Attributes:
-        in_flight: Requests that the flag refuses: their mode refuses them, and neither a rule nor a bypass lets them
-            pass. While the flag is off, all requests.
-        websockets: Open WebSockets, whether refused or not.
-        oldest: The oldest of `in_flight`, as ``"GET /path"``.
-        oldest_age: Its age in seconds.
-    """
-
-    in_flight: int = 0
-    websockets: int = 0
-    oldest: str | None = None
-    oldest_age: float | None = None
-
-
-SENTINEL: Final = Instance(
-    id="0" * 32, host="", boot="", pid=0, program="the table is whole", version="", when_stale="block", ttl=1.0
-)
-"""A row that is created with the table and is not an instance. If it is missing, the table was emptied since."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """Every registered instance, and the flag, as **one** statement found them.
-
-    Attributes:
-        reading: The flag.
-        instances: The registered instances.
-        intact: False if `SENTINEL` is missing: other instances may have been deleted with it.
-    """
-
-    reading: Reading
-    instances: tuple[Instance, ...]
-    intact: bool
+    def follows(self) -> int:
+        """The newest revision before the write."""
+        changed = self.before is None or self.row.revision != self.before.revision
+        return self.last - 1 if changed else self.last

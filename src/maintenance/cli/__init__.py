@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from maintenance.cli.commands import COMMANDS
-from maintenance.cli.options import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE, parse_arguments
+from maintenance.cli.options import BROKEN_PIPE, CONFLICT, FAILED, INTERRUPTED, USAGE, parse_arguments
 from maintenance.cli.text import print_error
-from maintenance.errors import ConfigurationError, MaintenanceError
+from maintenance.errors import ConfigurationError, ConflictError, MaintenanceError
 
 __all__ = ["main"]
 
@@ -83,6 +83,9 @@ def _run(arguments: list[str] | None) -> int:
         except ConfigurationError as exc:
             args.parser.report(str(exc))
             return USAGE
+    except ConflictError as exc:
+        print_error(exc)
+        return CONFLICT
     except MaintenanceError as exc:
         print_error(exc)
         return FAILED

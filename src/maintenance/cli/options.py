@@ -3,21 +3,25 @@
 import argparse
 import contextlib
 import datetime as dt
-import math
+import difflib
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NoReturn, TypeVar, get_args
 from uuid import UUID
 
 from maintenance._version import __version__
+from maintenance.base.scopes import is_scope
 from maintenance.base.values import Mode
 from maintenance.cli.text import print_error
+from maintenance.process.state import MAX_HISTORY
 from maintenance.proof.judge import LEAST_SILENCE
 
 FAILED: Final = 1
 USAGE: Final = 2
 IS_ON: Final = 3
 NOT_PROVEN: Final = 4
+CONFLICT: Final = 5
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 """What a shell reports for a program that SIGPIPE has ended."""
@@ -27,9 +31,12 @@ exit status:
   0    done; with --wait: proven; `status`: maintenance is off
   1    failed; one line on stderr says why
   2    wrong usage; nothing was done
-  3    `status`: maintenance is on
+  3    `status`: maintenance is on; `status --scope`: that part, or all, is closed
   4    --wait: timed out, or another operator changed the flag while you waited;
-       the flag is not changed back
+       the flag is not changed back; `fleet --check`: a process does not follow,
+       or the list may be incomplete
+  5    --if-revision, --if-off, extend, edit: another operator was faster, or the
+       flag is off; nothing was written
   130  ended by Ctrl-C, SIGTERM or SIGHUP (watch and demo then end with 0)
   141  the reader of the output has gone; changes made before are kept"""
 
@@ -38,30 +45,42 @@ The database is the one of --database, else of MAINTENANCE_DATABASE_URL, else of
 DATABASE_URL. Keep a password in a variable: other users of this machine can read
 the value of --database."""
 
+SHELLS: Final = ("bash", "zsh", "fish")
+
 _COMMANDS: Final = {
     "on": "switch maintenance on for the whole fleet",
     "off": "switch maintenance off for the whole fleet",
+    "extend": "move the expected end of a maintenance, and change nothing else",
+    "edit": "change details of a maintenance that is on or planned, and nothing else",
     "wait": "wait until every process follows the current setting (changes nothing)",
-    "status": "show whether maintenance is on: exit status 0 if off, 3 if on",
+    "status": "show every flag, and which processes follow: exit status 0 if off, 3 if on",
     "watch": "show the flag, then each change, until Ctrl-C",
+    "log": "show who changed which flag, and when",
     "fleet": "list the processes that serve, and the revision that each follows",
     "forget": "remove processes that you know to be dead from the fleet",
     "migrate": "create or upgrade the tables (safe to run again)",
     "sql": "print the SQL that `migrate` runs on PostgreSQL",
     "demo": "run two sample servers and flip them",
+    "completion": "print a script that completes commands and options in a shell",
+    "help": "show the help of a command",
 }
 
 _EXAMPLES: Final = {
     "on": "maintenance on --wait --drain --expect 12 --message 'Back at noon' --for 30m && ./deploy",
     "off": "maintenance off --wait --reason 'the upgrade is done'",
+    "extend": "maintenance extend 30m",
+    "edit": "maintenance edit --message 'Back at one' --until 2031-05-01T13:00Z",
     "wait": "maintenance wait --revision 42 --drain --expect 12 --presume-dead 10m",
     "status": "if maintenance status >/dev/null; then ./restart; fi     # exit status: 0 off, 3 on, 1 unknown",
     "watch": "maintenance watch --json | tee -a changes.jsonl",
-    "fleet": "maintenance fleet",
+    "log": "maintenance log --scope shop --limit 20",
+    "fleet": "maintenance fleet --check",
     "forget": "maintenance forget 6f1c2a90",
     "migrate": "maintenance migrate --database postgresql://owner@db.example/shop",
     "sql": "maintenance sql | psql --single-transaction -v ON_ERROR_STOP=1 shop",
     "demo": "DEMO_ONCE=1 maintenance demo     # all steps, without waiting for Ctrl-C",
+    "completion": "maintenance completion bash > ~/.local/share/bash-completion/completions/maintenance",
+    "help": "maintenance help on",
 }
 
 # The values.
@@ -70,7 +89,13 @@ T = TypeVar("T")
 N = TypeVar("N", int, float)
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_PARTS: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
+_WORDS: Final = r"s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:ours?|rs?)?|d(?:ays?)?"
+_PARTS: Final = re.compile(rf"(\d+(?:\.\d+)?)\s*({_WORDS})(?:\s+|(?=\d|$))", re.ASCII)
+_SPACE: Final = re.compile(r"\s+(?=Z$|[+-]\d\d(:?\d\d)?$)", re.ASCII)
+"""Before a time zone."""
+
+_UTC: Final = re.compile(r"\s*(UTC|GMT)$", re.IGNORECASE)
+
 _DURATION: Final = re.compile(rf"(?:{_PARTS.pattern})+", re.ASCII)
 
 
@@ -95,7 +120,7 @@ def make_type(parse: Callable[[str], T], advice: str) -> Callable[[str], T]:
 def _read_duration(text: str) -> float:
     if not _DURATION.fullmatch(text.strip()):
         raise ValueError
-    return _check_range(sum(float(number) * _UNITS[unit] for number, unit in _PARTS.findall(text)), least=1e-6)
+    return _check_range(sum(float(number) * _UNITS[unit[0]] for number, unit in _PARTS.findall(text)), least=1e-6)
 
 
 def _read_seconds(text: str) -> float:
@@ -117,8 +142,8 @@ def _read_id(text: str) -> str:
     return text
 
 
-def _check_range(value: N, *, least: float) -> N:
-    if not least <= value < math.inf:  # which a NaN is not either
+def _check_range(value: N, *, least: float, most: float = sys.float_info.max) -> N:
+    if not least <= value <= most:  # which a NaN is not either
         raise ValueError
     return value
 
@@ -129,9 +154,28 @@ parse_silence: Final = make_type(
     lambda text: _check_range(_read_duration(text), least=LEAST_SILENCE),
     f"a duration of {LEAST_SILENCE}s or more: use for example 10m",
 )
+
+
+def _read_expect(text: str) -> tuple[str, int]:
+    service, _, number = text.rpartition("=")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,50}", service) or text.startswith("="):
+        raise ValueError
+    return service, _check_range(_read_digits(number), least=1)
+
+
+def _read_scope(text: str) -> str:
+    if not is_scope(text):
+        raise ValueError
+    return text
+
+
+parse_expect: Final = make_type(
+    _read_expect, "a number of processes: use a whole number from 1, for example 12, or one of a service: web=24"
+)
+parse_scope: Final = make_type(_read_scope, "a scope: use 1 to 100 letters, digits and ._:@/+-")
 parse_count: Final = make_type(
-    lambda text: _check_range(_read_digits(text), least=1),
-    "a number of processes: use a whole number from 1, for example 12",
+    lambda text: _check_range(_read_digits(text), least=1, most=MAX_HISTORY),
+    f"a number: use a whole number from 1 to {MAX_HISTORY}, for example 20",
 )
 parse_retry_after: Final = make_type(_read_digits, "a number of seconds: use a whole number, for example 120")
 parse_revision: Final = make_type(
@@ -141,26 +185,28 @@ parse_uuid: Final = make_type(UUID, "a UUID: use 32 hexadecimal digits, with or 
 parse_id: Final = make_type(_read_id, "an ID, nor the beginning of one: copy one from `maintenance fleet`")
 
 
-def parse_end(text: str) -> dt.datetime:
-    """Return the time that lies a duration from now.
+def parse_span(text: str) -> dt.timedelta:
+    """Return a duration that ends before the year 10,000.
 
     Raises:
         argparse.ArgumentTypeError: The text is not a duration, or is too long.
     """
     try:
-        return dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(seconds=parse_duration(text))
+        span = dt.timedelta(seconds=parse_duration(text))
+        dt.datetime.now(dt.UTC) + 2 * span  # an end is a start and a span at most
     except OverflowError:
         raise argparse.ArgumentTypeError("ends after the year 9999: use a shorter duration") from None
+    return span
 
 
 def parse_time(text: str) -> dt.datetime:
-    """Return an aware time from ISO 8601.
+    """Return an aware time from ISO 8601. A time of day is the next one.
 
     Raises:
         argparse.ArgumentTypeError: The text is not a time, or has no time zone.
     """
     example = (dt.datetime.now().astimezone() + dt.timedelta(hours=1)).isoformat(timespec="seconds")
-    when = make_type(dt.datetime.fromisoformat, f"an ISO time: use for example {example}, or --for 30m")(text.strip())
+    when = make_type(_read_time, f"an ISO time: use for example {example}, or --for 30m")(text.strip())
     if when.utcoffset() is not None:
         return when
     local = ""
@@ -169,11 +215,32 @@ def parse_time(text: str) -> dt.datetime:
     raise argparse.ArgumentTypeError(f"no time zone: use {local}{when.isoformat()}Z for UTC")
 
 
+def _read_time(text: str) -> dt.datetime:
+    text = _SPACE.sub("", _UTC.sub("Z", text))
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:
+        return _find_next(dt.time.fromisoformat(text))
+
+
+def _find_next(clock: dt.time) -> dt.datetime:
+    """Return when a clock shows a time next: today, or tomorrow."""
+    now = dt.datetime.now(clock.tzinfo)
+    when = dt.datetime.combine(now.date(), clock)
+    return when if when > now else when + dt.timedelta(days=1)
+
+
 # The parser.
+
+EDITABLE: Final = ("message", "until", "lasts", "retry_after", "mode", "reason")
+"""The options of which `edit` needs one."""
 
 _PROGRAM: Final = "maintenance"
 
 _ORDER: Final = "options go after the command"
+
+_WITHOUT_DATABASE: Final = ("sql", "demo", "completion", "help")
+_WITHOUT_JSON: Final = ("demo", "completion", "help")
 
 _OPTION: Final = re.compile(r"--[a-z]+(-[a-z]+)*(?==|$)")
 """The name of an option. Anything else may be a password."""
@@ -190,13 +257,20 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(action, f"invalid choice: use {', '.join(action.choices)}")
+            hint = suggest(str(value), action.choices)
+            raise argparse.ArgumentError(action, f"invalid choice: use {', '.join(action.choices)}{hint}")
 
     def report(self, message: str) -> None:
         """Print a mistake, and where to find help."""
         # The top parser complains about an option before the command.
         order = f"{_ORDER}; " if self.prog == _PROGRAM else ""
         print_error(f"{message} ({order}see `{self.prog} --help`)", label=f"{self.prog}: error")
+
+
+def suggest(typed: str, known: Iterable[str]) -> str:
+    """Return a question about the nearest known word, or nothing. The typed word may be a password."""
+    nearest = difflib.get_close_matches(typed, known, n=1)
+    return f". Did you mean {nearest[0]}?" if nearest else ""
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -211,7 +285,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         SystemExit: The arguments are wrong, or ask for help.
     """
-    args, unknown = build_parser().parse_known_args(arguments)
+    # Both options of every command also work before it. A command that does not get them leaves these values.
+    args, unknown = build_parser().parse_known_args(arguments, argparse.Namespace(database=None, json=False))
+    if args.command == "help":
+        args.topics[args.topic].print_help()
+        raise SystemExit(0)
     if problem := _find_unknown(args, unknown) or _find_conflict(args):
         args.parser.report(problem)
         raise SystemExit(USAGE)
@@ -219,12 +297,26 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _find_unknown(args: argparse.Namespace, unknown: Sequence[str]) -> str | None:
+    for name, without in (("database", _WITHOUT_DATABASE), ("json", _WITHOUT_JSON)):
+        if getattr(args, name) and args.command in without:
+            return f"`maintenance {args.command}` has no option --{name}"
     if not unknown:
         return None
     shown = [found[0] if (found := _OPTION.match(argument)) else "***" for argument in unknown]
     # If the command has this option, it was written before the command.
     order = f": {_ORDER}" if hasattr(args, shown[0].lstrip("-").replace("-", "_")) else ""
-    return f"unrecognized arguments: {' '.join(shown)}{order}"
+    hint = "" if order else suggest(shown[0], list_options(args.parser))
+    return f"unrecognized arguments: {' '.join(shown)}{hint}{order}"
+
+
+def list_options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Return each long option of a command that its help shows."""
+    actions = parser._option_string_actions  # noqa: SLF001 - argparse has no other list of them
+    return {
+        name: action
+        for name, action in actions.items()
+        if name.startswith("--") and action.help is not argparse.SUPPRESS
+    }
 
 
 def _find_conflict(args: argparse.Namespace) -> str | None:
@@ -232,11 +324,21 @@ def _find_conflict(args: argparse.Namespace) -> str | None:
         return "use either the IDs from `maintenance fleet`, or --silent 1h"
     if args.command == "off" and args.drain:
         return "--drain works with `maintenance on` only, because `off` refuses nothing: use --wait alone"
-    if args.command in ("on", "off", "wait"):
-        args.wait = args.wait or args.drain
-        for name in ("timeout", "expect", "presume_dead"):
-            if getattr(args, name) is not None and not args.wait:
-                return f"--{name.replace('_', '-')} needs --wait: add it"
+    if args.command == "on" and args.if_off and args.if_revision is not None:
+        return "use either --if-off or --if-revision"
+    if args.command == "edit" and not any(getattr(args, name) is not None for name in EDITABLE):
+        return "name what to change, for example --message 'Back at one'"
+    return _find_wait_conflict(args) if args.command in ("on", "off", "wait") else None
+
+
+def _find_wait_conflict(args: argparse.Namespace) -> str | None:
+    args.wait = args.wait or args.drain
+    for name in ("timeout", "expect", "presume_dead"):
+        if getattr(args, name) is not None and not args.wait:
+            return f"--{name.replace('_', '-')} needs --wait: add it"
+    services = [service for service, _ in args.expect or ()]
+    if len(services) > len(set(services)):
+        return "--expect is given twice for the same processes: use one number for each service"
     return None
 
 
@@ -249,25 +351,51 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    _add_common(top)
     top.add_argument("--version", action="version", version=f"maintenance {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     made = {name: _add_command(commands, name) for name in _COMMANDS}
-    _add_details(made["on"])
-    made["off"].set_defaults(message=None, until=None, retry_after=None, mode="full")
-    for name in ("on", "off"):
+    _add_details(made["on"], mode="full")
+    _add_schedule(made["on"])
+    _add_details(made["edit"], mode=None)
+    made["extend"].add_argument("by", metavar="TIME", type=parse_span, help="how much later it ends: 30m")
+    for name in ("on", "off", "edit", "extend"):
         _add_record(made[name])
+    for name in ("on", "off", "edit", "extend", "wait", "status", "log"):
+        help_ = "a part of the site instead of all of it"
+        made[name].add_argument("--scope", metavar="SCOPE", type=parse_scope, help=help_)
+    for name in ("on", "off", "edit", "extend"):
+        help_ = "refuse if the flag is no longer at this revision; exit status 5"
+        made[name].add_argument("--if-revision", metavar="N", type=parse_revision, help=help_)
+    made["log"].add_argument(
+        "--limit", metavar="N", type=parse_count, default=50, help="how many changes (default: 50)"
+    )
+    made["fleet"].add_argument("--check", action="store_true", help="exit status 4 unless each process follows")
     for name in ("on", "off", "wait"):
         _add_wait(made[name], name)
     help_ = "an ID from `maintenance fleet`, or its beginning"
     made["forget"].add_argument("ids", metavar="ID", nargs="*", type=parse_id, help=help_)
     help_ = "all processes that have not reported for this long: 1h"
     made["forget"].add_argument("--silent", metavar="TIME", type=parse_duration, help=help_)
+    made["completion"].add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
+    made["help"].set_defaults(topics={None: top, **made})
+    made["help"].add_argument("topic", metavar="COMMAND", nargs="?", choices=list(made), help="the name of a command")
     return top
+
+
+def _add_common(parser: Parser, *, database: bool = True, json: bool = True) -> None:
+    # Without a default, an option after the command does not undo the one before it.
+    if database:
+        help_ = "postgresql://user@host/database or sqlite:///path"
+        parser.add_argument("--database", metavar="URL", default=argparse.SUPPRESS, help=help_)
+    if json:
+        help_ = "print JSON, one object a line, times in UTC"
+        parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=help_)
 
 
 def _add_command(commands: "argparse._SubParsersAction[Parser]", name: str) -> Parser:
     does = _COMMANDS[name]
-    database = name not in ("sql", "demo")
+    database = name not in _WITHOUT_DATABASE
     command: Parser = commands.add_parser(
         name,
         help=does,
@@ -277,23 +405,32 @@ def _add_command(commands: "argparse._SubParsersAction[Parser]", name: str) -> P
         allow_abbrev=False,
     )
     command.set_defaults(parser=command)
-    if database:
-        command.add_argument("--database", metavar="URL", help="postgresql://user@host/database or sqlite:///path")
-    if name != "demo":
-        command.add_argument("--json", action="store_true", help="print JSON, one object a line, times in UTC")
+    _add_common(command, database=database, json=name not in _WITHOUT_JSON)
     return command
 
 
-def _add_details(command: Parser) -> None:
+_TIME_HELP: Final = "2031-05-01 02:00+02:00, or the next 18:00Z"
+
+
+def _add_schedule(command: Parser) -> None:
+    start = command.add_mutually_exclusive_group()
+    help_ = f"begin then, in every process at the same instant: {_TIME_HELP}; with --wait, the wait begins then"
+    start.add_argument("--at", dest="starts", metavar="TIME", type=parse_time, help=help_)
+    start.add_argument("--in", dest="begins_in", metavar="TIME", type=parse_span, help="the same, from now: 2h")
+    command.add_argument("--auto-off", action="store_true", help="switch off at --until, or after --for")
+    command.add_argument("--if-off", action="store_true", help="refuse if it is on or planned already; exit status 5")
+
+
+def _add_details(command: Parser, *, mode: str | None) -> None:
     command.add_argument("--message", metavar="TEXT", help="a text for visitors")
     end = command.add_mutually_exclusive_group()
-    end.add_argument("--until", metavar="TIME", type=parse_time, help="the expected end, in ISO 8601 with a time zone")
-    help_ = "the same, from now: 90s, 30m, 1h30m or 1d"
-    end.add_argument("--for", dest="until", metavar="TIME", type=parse_end, help=help_)
+    end.add_argument("--until", metavar="TIME", type=parse_time, help=f"the expected end: {_TIME_HELP}")
+    help_ = "the same, from the start: 90s, 30m, 1h30m or 1d"
+    end.add_argument("--for", dest="lasts", metavar="TIME", type=parse_span, help=help_)
     help_ = "sent as Retry-After, instead of the time left"
     command.add_argument("--retry-after", metavar="SECONDS", type=parse_retry_after, help=help_)
-    help_ = "read_only lets GET, HEAD and OPTIONS pass (default: full)"
-    command.add_argument("--mode", choices=get_args(Mode), default="full", help=help_)
+    help_ = f"read_only lets GET, HEAD and OPTIONS pass{' (default: full)' if mode else ''}"
+    command.add_argument("--mode", choices=get_args(Mode), default=mode, help=help_)
 
 
 def _add_record(command: Parser) -> None:
@@ -316,7 +453,7 @@ def _add_wait(command: Parser, name: str) -> None:
     longer = "" if name == "off" else "; 30 s more for --drain"
     help_ = f"how long to wait (default: a little more than the longest lease{longer})"
     group.add_argument("--timeout", metavar="SECONDS", type=parse_seconds, help=help_)
-    help_ = "fail unless at least N processes are registered"
-    group.add_argument("--expect", metavar="N", type=parse_count, help=help_)
+    help_ = "fail unless at least N processes are registered, or N of a service: web=24; may be repeated"
+    group.add_argument("--expect", metavar="N", type=parse_expect, action="append", help=help_)
     help_ = "treat processes as dead if they have not reported for this long, e.g. 10m"
     group.add_argument("--presume-dead", metavar="TIME", type=parse_silence, help=help_)

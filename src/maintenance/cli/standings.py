@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
-from maintenance.base.values import Instance, Snapshot
+from maintenance.base.instances import Instance
+from maintenance.base.values import Snapshot
 from maintenance.cli import text
 from maintenance.proof.judge import Proof
 
@@ -16,7 +17,7 @@ class Wording(NamedTuple):
 
     why: str
     counted: str
-    color: str = ""
+    color: text.Color = ""
 
 
 WORDINGS: Final[dict[Verdict, Wording]] = {
@@ -102,7 +103,9 @@ class Standings:
         if self.snapshot.enabled and self.known:
             parts.append(self._summarize_work())
         if not self.proof:
-            parts.append(f"maintenance stays {text.format_switch(self.snapshot)} (revision {self.snapshot.revision})")
+            planned, switch = text.is_planned(self.snapshot), text.format_switch(self.snapshot)
+            kept = "the schedule stays" if planned else f"maintenance stays {switch}"
+            parts.append(f"{kept} (revision {self.snapshot.revision})")
         return "; ".join(parts)
 
     def _summarize_processes(self) -> str:
@@ -128,7 +131,7 @@ class Standings:
             "event": "result",
             "proven": self.proof.proven,
             "revision": self.proof.revision,
-            "enabled": self.snapshot.enabled,
+            "enabled": self.snapshot.enabled or text.is_planned(self.snapshot),
             **{verdict.replace(" ", "_"): count for verdict, count in self.counts.items()},
             "laggards": [build_standing_json(standing) for standing in self.waiting],
             "in_flight": self.proof.in_flight,

@@ -4,10 +4,13 @@ import argparse
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
+from maintenance.base.values import Snapshot
 from maintenance.errors import ConfigurationError, StoreError
 from maintenance.process.api import database_variable, open_named
 from maintenance.process.state import MaintenanceState
+from maintenance.proof.judge import find_row
 from maintenance.stores import SQLiteStore, Store
 
 
@@ -72,3 +75,14 @@ def connect_state(args: argparse.Namespace, *, create: bool = False) -> Iterator
     state = open_state(args, create=create)
     with state.keep_connection():
         yield state
+
+
+def read_flag(state: MaintenanceState, scope: str | None) -> Snapshot:
+    """Return a flag as it holds now; one that has no row is off at revision 0."""
+    state.refresh()
+    flags = state.lease.flags
+    if scope is None or scope in flags.scopes:
+        return flags.get(scope)
+    # A read leaves out each scope that is off.
+    row = find_row(state.fleet(scope=scope).reading, scope)
+    return replace(flags.get(scope), revision=0) if row is None else row.snapshot(read_at=state.clock())

@@ -3,11 +3,14 @@
 import contextlib
 import datetime as dt
 import json
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal, TextIO
 
-from maintenance.base.values import Instance, Mode, Snapshot
+from maintenance.base.instances import Instance
+from maintenance.base.values import Mode, Snapshot
 from maintenance.proof.membership import HEARTBEAT
 
 _JOINERS: Final = "\u200c\u200d"
@@ -16,20 +19,40 @@ _JOINERS: Final = "\u200c\u200d"
 _MODES: Final[dict[Mode, str]] = {"full": "all requests are refused", "read_only": "GET, HEAD and OPTIONS pass"}
 
 
+Color = Literal["red", "green", "yellow", "cyan", "magenta", ""]
+
+_CODES: Final[dict[Color, int]] = {"red": 31, "green": 32, "yellow": 33, "magenta": 35, "cyan": 36}
+
+MAX_HOST: Final = 20
+"""The longest host name that a person is shown. The names of pods differ at both ends."""
+
+
+def has_terminal(stream: TextIO) -> bool:
+    """Return whether a person looks at a stream."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+def paint(text: str, color: Color, stream: TextIO | None = None) -> str:
+    """Color a text for a terminal, unless NO_COLOR is set (no-color.org). The text has been escaped."""
+    if not color or os.environ.get("NO_COLOR") or not has_terminal(stream or sys.stdout):
+        return text
+    return f"\x1b[{_CODES[color]}m{text}\x1b[0m"
+
+
 def escape(text: str) -> str:
     """Escape control characters: paths come from visitors and could contain terminal control sequences."""
     return "".join(sign if sign.isprintable() or sign in _JOINERS else ascii(sign)[1:-1] for sign in text)
 
 
-def print_error(text: object, *, label: str = "maintenance") -> None:
+def print_error(text: object, *, label: str = "maintenance", color: Color = "red") -> None:
     """Print one line to stderr, after everything that stdout has."""
     sys.stdout.flush()
-    print(f"{label}: {escape(str(text))}", file=sys.stderr, flush=True)
+    print(f"{paint(label, color, sys.stderr)}: {escape(str(text))}", file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
     """Print a warning for people. Machines do not need it, so it goes to stderr with ``--json`` too."""
-    print_error(text, label="warning")
+    print_error(text, label="warning", color="yellow")
 
 
 def format_time(when: dt.datetime) -> str:
@@ -57,11 +80,20 @@ def format_count(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else plural}"
 
 
-def format_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Align the cells of rows under their headings, which every row has alike."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+def format_table(rows: Sequence[Mapping[str, str]], *, dispensable: Sequence[str] = ()) -> list[str]:
+    """Align the cells of rows under their headings, which every row has alike.
+
+    Args:
+        rows: The cells of each row by their headings.
+        dispensable: The headings of columns that a narrow terminal leaves out, the first one first.
+    """
+    for count in range(len(dispensable) + 1):
+        headings = [heading for heading in rows[0] if heading not in dispensable[:count]]
+        cells = [headings, *([row[heading] for heading in headings] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        if not has_terminal(sys.stdout) or sum(widths) + 2 * len(widths) - 2 <= shutil.get_terminal_size().columns:
+            break
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
 
 
 def print_json(value: object) -> None:
@@ -85,6 +117,21 @@ def format_switch(snapshot: Snapshot) -> str:
     return "ON" if snapshot.enabled else "OFF"
 
 
+def choose_color(snapshot: Snapshot) -> Color:
+    """Return the color of a flag."""
+    return "yellow" if snapshot.enabled else "cyan" if is_planned(snapshot) else "green"
+
+
+def is_planned(snapshot: Snapshot) -> bool:
+    """Return whether maintenance is to begin."""
+    return not snapshot.enabled and snapshot.starts is not None
+
+
+def format_kept(snapshot: Snapshot) -> str:
+    """Return what stays as it is when a wait ends early."""
+    return "the schedule" if is_planned(snapshot) else f"maintenance {format_switch(snapshot)}"
+
+
 def describe_flag(snapshot: Snapshot, store: str, *, now: dt.datetime) -> str:
     """Return a headline, and a line for each detail."""
     lines = (f"\n  {label:<12}{value}" for label, value in list_details(snapshot, now=now).items())
@@ -93,7 +140,24 @@ def describe_flag(snapshot: Snapshot, store: str, *, now: dt.datetime) -> str:
 
 def format_headline(snapshot: Snapshot, store: str) -> str:
     """Say in one line whether maintenance is on."""
-    return f"maintenance is {format_switch(snapshot)} in {store} (revision {snapshot.revision})"
+    planned = ", and planned," if is_planned(snapshot) else ""
+    switch = paint(format_switch(snapshot), choose_color(snapshot))
+    flag = f"maintenance{format_where(snapshot)} is {switch}{planned}"
+    return f"{flag} in {store} (revision {snapshot.revision})"
+
+
+def format_where(snapshot: Snapshot) -> str:
+    """Name the scope of a flag; empty for the site."""
+    return "" if snapshot.scope is None else f" for {snapshot.scope}"
+
+
+def describe_replaced(before: Snapshot) -> str:
+    """Say in one line what a flip replaced."""
+    since = before.updated_at and f"since {format_time(before.updated_at)}"
+    state = f"on, {before.mode}" if before.enabled else "planned"
+    who = before.actor or str(before.updated_by or "")
+    parts = [state, since or "", who and f"by {who}", f"because: {before.reason}" if before.reason else ""]
+    return escape(", ".join(filter(None, parts)))
 
 
 def list_details(snapshot: Snapshot, *, now: dt.datetime) -> dict[str, str]:
@@ -102,6 +166,7 @@ def list_details(snapshot: Snapshot, *, now: dt.datetime) -> dict[str, str]:
     details = {
         "mode": f"{snapshot.mode} ({_MODES[snapshot.mode]})" if snapshot.enabled else None,
         "message": snapshot.message,
+        "starts": snapshot.starts and f"{format_time(snapshot.starts)} ({_describe_start(snapshot.starts - now)})",
         "until": until and f"{format_time(until)} ({_describe_end(snapshot, until - now)})",
         "retry after": None if snapshot.retry_after is None else f"{snapshot.retry_after} s",
         "actor": snapshot.actor,
@@ -113,9 +178,14 @@ def list_details(snapshot: Snapshot, *, now: dt.datetime) -> dict[str, str]:
     return {label: escape(str(value)) for label, value in details.items() if value}
 
 
+def _describe_start(left: dt.timedelta) -> str:
+    return f"in {format_span(left.total_seconds())}" if left > dt.timedelta() else "begun"
+
+
 def _describe_end(snapshot: Snapshot, left: dt.timedelta) -> str:
     if left > dt.timedelta():
-        return f"in {format_span(left.total_seconds())}"
+        effect = "; it ends then" if snapshot.auto_off else ""
+        return f"in {format_span(left.total_seconds())}{effect}"
     return "passed; maintenance stays on until you run `maintenance off`" if snapshot.enabled else "passed"
 
 
@@ -130,6 +200,13 @@ def format_id(instance: Instance) -> str:
 def format_process(instance: Instance) -> str:
     """Return the host, pid, program and ID of a process."""
     return escape(f"{instance.host} pid {instance.pid} ({instance.program}, id {format_id(instance)})")
+
+
+def shorten_host(instance: Instance) -> str:
+    """Return the host of a process. A long name is cut in its middle if a person looks at it."""
+    host, half = instance.host, (MAX_HOST - 1) // 2
+    is_short = len(host) <= MAX_HOST or not has_terminal(sys.stdout)
+    return escape(host if is_short else f"{host[:half]}…{host[-half:]}")
 
 
 def format_seen(instance: Instance) -> str:

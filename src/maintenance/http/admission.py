@@ -4,19 +4,22 @@ import functools
 import inspect
 import logging
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from random import random
 from typing import Any, ClassVar, Final
 
+from maintenance.base.flags import Flags
 from maintenance.base.log import log
 from maintenance.base.options import check_bool, check_function
 from maintenance.base.quoting import quote
 from maintenance.base.runtime import REAL
-from maintenance.base.values import WEBSOCKET, Snapshot
+from maintenance.base.values import WEBSOCKET, Mode, Snapshot
 from maintenance.errors import ConfigurationError
 from maintenance.http.refusal import Refusals, Response, complete_response
 from maintenance.http.request import NOT_A_WEBSOCKET, Request, Target
 from maintenance.http.rules import PASSES, READS, Rules, strip_mount
+from maintenance.http.scopes import Scope, Scopes, read_names
+from maintenance.http.status_path import check_status_path, is_below, render_status
 from maintenance.http.wire import Wire
 from maintenance.process import api
 from maintenance.process.in_flight import Entry, InFlight
@@ -26,8 +29,14 @@ from maintenance.process.state import MaintenanceState
 Bypass = Callable[[Request], bool]
 Respond = Callable[[Snapshot, Request], Response]
 
+ALL: Final[frozenset[str | None]] = frozenset({None})
+"""The flags that count a request while the site's flag is off and no operator waits for a scope."""
+
+MAX_KEPT: Final = 256
+"""The scopes whose refusals are kept."""
+
 LOG_INTERVAL: Final = 60.0
-"""Seconds between two log lines about the same `bypass` or `respond` function that fails."""
+"""Seconds between two log lines about the same `bypass`, `scope` or `respond` function that fails."""
 
 
 class Middleware:
@@ -45,6 +54,8 @@ class Middleware:
         bypass: Bypass | Iterable[Bypass] | None = None,
         respond: Respond | None = None,
         in_flight: bool = True,
+        scope: Scope | None = None,
+        status_path: str | None = None,
     ) -> None:
         """Wrap an app.
 
@@ -57,6 +68,11 @@ class Middleware:
             respond: A function that takes a `Snapshot` and a `Request` and returns the response to send instead of
                 the standard one.
             in_flight: Whether to count running requests. ``--drain`` needs that.
+            scope: The scope of the whole app, or a mapping from path prefix to scope, of which the longest wins, or a
+                function that takes a `Request` and returns the name of a scope, several, or None. A request is refused
+                if the site's flag refuses it, or the flag of one of its scopes does.
+            status_path: A path that the middleware answers itself, on or off, with what is on and what is planned, as
+                JSON that other origins may read.
 
         Raises:
             ConfigurationError: An option is wrong. The message shows how to write it.
@@ -68,13 +84,21 @@ class Middleware:
         check_bool("in_flight", in_flight)
         if respond is not None:
             check_function("respond", respond)
-        rules = Rules(exempt, default_exempt=default_exempt)
+        status_path = check_status_path(status_path)
+        rules = Rules(exempt, default_exempt=default_exempt, paths=() if status_path is None else (status_path,))
         bypasses, flight = _list_bypasses(bypass), InFlight() if in_flight else None
-        self._app = app
-        roots = self._wire.find_roots(app)
+        scopes = Scopes(scope)
         self._admission = Admission(
-            state, self._wire, rules, roots=roots, bypasses=bypasses, respond=respond, in_flight=flight
+            state,
+            self._wire,
+            rules,
+            scopes=scopes,
+            roots=self._wire.find_roots(app),
+            bypasses=bypasses,
+            respond=respond,
+            in_flight=flight,
         )
+        self._app = app if status_path is None else self._wire.answer_status(app, self._admission, status_path)
 
 
 class _NoLease:
@@ -91,7 +115,7 @@ class Admission:
         clock_call: The state's clock, as a function and its arguments.
         in_flight: The running requests, for the whole life of the middleware. None if they are not counted.
         keep: Copies a raw request that is asked about again later. None if no bypass needs the copy.
-        on_flip: Called with each new snapshot, in any thread. It returns immediately.
+        on_flip: Called with the flags after each flip, in any thread. It returns immediately.
     """
 
     def __init__(
@@ -100,25 +124,26 @@ class Admission:
         wire: Wire,
         rules: Rules,
         *,
+        scopes: Scopes,
         roots: tuple[str, ...],
         bypasses: tuple[Bypass, ...],
         respond: Respond | None,
         in_flight: InFlight | None,
     ) -> None:
         """Follow the state, if one is given. The arguments have been checked."""
-        self._given, self._wire, self._rules = state, wire, rules
+        self._given, self._wire, self._rules, self._scopes = state, wire, rules, scopes
         self._roots = roots
         self._split_path, self._read_accept = wire.split_path, wire.read_accept  # one look-up less for each refusal
         self._bypasses, self._respond = bypasses, respond
         self._silent_until: dict[int, float] = {}
-        self._refusals = Refusals(_NoLease.current.snapshot)
+        self._refusals: dict[str | None, Refusals] = {}
         self._state: MaintenanceState | None = None
         self._source = _Source(self, in_flight)
         self.lease: Lease | _NoLease = _NoLease()
         self.clock_call = _split_call(REAL.clock)
         self.in_flight = in_flight
-        self.keep = wire.copy if bypasses else None
-        self.on_flip: Callable[[Snapshot], None] = lambda _: None
+        self.keep = wire.copy if bypasses or scopes.function else None
+        self.on_flip: Callable[[Flags], None] = lambda _: None
         if state is not None:
             self._follow(state)
 
@@ -126,7 +151,7 @@ class Admission:
         # Before its lease is used, so that the state counts every request that it admits.
         state.attach(self._source)
         self._state, self.lease, self.clock_call = state, state.lease, _split_call(state.clock)
-        self.on_flip(state.lease.known)
+        self.on_flip(state.lease.flags)
 
     def _find_state(self) -> MaintenanceState:
         """Return the state to ask, after following it: the given one, or the default one, which may be replaced.
@@ -146,6 +171,15 @@ class Admission:
     def existing_state(self) -> MaintenanceState | None:
         """The state, or None if the default state has not been built yet."""
         return self._given or api.current_state()
+
+    def find_status(self, path: str, root: str, status_path: str) -> Response | None:
+        """Return the answer if a request asks for the status path, or None. Never waits."""
+        below, _ = self._split_path(path, root)
+        if not is_below(below, status_path):
+            return None
+        self.start()
+        state = self.existing_state
+        return render_status(Flags(site=_NoLease.current.snapshot) if state is None else state.lease.flags)
 
     def start(self) -> None:
         """Start the state if there is one: a process that gets only exempt requests registers too."""
@@ -179,50 +213,92 @@ class Admission:
         # Most paths have no mount point and no character to decode.
         below, whole = self._split_path(path, root) if root or not path.isascii() else (path, path)
         exempt = self._rules.exempts(method, below, whole) and self._stays_exempt(method, below, whole, raw)
-        return None if exempt else (method, below, raw)
+        return None if exempt else (method, below, whole, raw)
 
     def _stays_exempt(self, method: str, below: str, whole: str, raw: Any) -> bool:
         """Return whether a request is exempt in each way in which the app may read it."""
-        paths = [below, *(strip_mount(whole, root) for root in self._roots)]
         methods = [self._name_method(method, raw), *self._wire.read_overrides(raw)]
-        return all(self._rules.exempts(method, path, whole) for method in methods for path in paths)
+        return all(self._rules.exempts(it, path, whole) for it in methods for path in self._list_paths(below, whole))
+
+    def _list_paths(self, below: str, whole: str) -> list[str]:
+        """Return the path in each way in which the app may read it."""
+        return [below, *(strip_mount(whole, root) for root in self._roots)]
 
     def _name_method(self, method: str, raw: Any) -> str:
         return NOT_A_WEBSOCKET if method == WEBSOCKET and not self._wire.is_websocket(raw) else method
 
+    def admits_all(self, path: str, root: str, answer: Answer, now: float) -> bool:
+        """Return whether every request to a path is admitted, whatever else it says. If in doubt, false.
+
+        Most requests need no further look while the flags of other parts of the site are on.
+        """
+        is_off = now < answer.deadline and not answer.snapshot.enabled
+        return is_off and not root and not self._roots and not self._scopes.may_touch(path, answer.scopes)
+
     def find_refusal(self, target: Target, answer: Answer) -> Response | None:
         """Return the refusal, or None if the request is admitted."""
         snapshot = answer.snapshot
-        # The same as `refuses`, without its call.
-        passes = PASSES[snapshot.mode]
-        if (
-            not snapshot.enabled
-            or (target[0] in passes and passes.issuperset(self._wire.read_overrides(target[2])))
-            or (self._bypasses and self._is_bypassed(target))
-        ):
+        if not snapshot.enabled or self._passes(target, snapshot.mode):
+            found = self._find_closed(target, answer.scopes) if answer.scopes and self._scopes else None
+            if found is None:
+                return None
+            snapshot = found
+        if self._bypasses and self._is_bypassed(target):
             return None
-        refusals = self._refusals
-        if refusals.snapshot is not snapshot:
-            self._refusals = refusals = Refusals(snapshot)
+        refusals = self._refusals.get(snapshot.scope)
+        if refusals is None or refusals.snapshot is not snapshot:
+            refusals = self._keep_refusals(snapshot)
         submits = target[0] not in READS
-        standard = refusals.get(self._read_accept(target[2]), random(), submits)  # noqa: S311 - spreads, guards nothing
+        standard = refusals.get(self._read_accept(target[3]), random(), submits)  # noqa: S311 - spreads, guards nothing
         return standard if self._respond is None else self._call_respond(self._respond, snapshot, target, standard)
 
-    def refuses(self, target: Target, snapshot: Snapshot) -> bool:
-        """Return whether a flag refuses a request that is not exempt."""
-        if not snapshot.enabled:
-            return False
-        passes = PASSES[snapshot.mode]
-        # The mode must also admit each method that the request asks for instead.
-        is_read = target[0] in passes and passes.issuperset(self._wire.read_overrides(target[2]))
-        return not is_read and not self._is_bypassed(target)
+    def _passes(self, target: Target, mode: Mode) -> bool:
+        """Return whether a mode admits a request's method, and each method that the request asks for instead."""
+        passes = PASSES[mode]
+        return target[0] in passes and passes.issuperset(self._wire.read_overrides(target[3]))
 
-    def counts(self, entry: Entry, snapshot: Snapshot) -> bool:
-        """Return whether a running request counts: if the flag refuses it, or if the flag is off."""
-        if not snapshot.enabled:
-            return True
+    def _keep_refusals(self, snapshot: Snapshot) -> Refusals:
+        if len(self._refusals) >= MAX_KEPT:
+            self._refusals = {}
+        self._refusals[snapshot.scope] = refusals = Refusals(snapshot)
+        return refusals
+
+    def _find_closed(self, target: Target, on: Mapping[str, Snapshot]) -> Snapshot | None:
+        """Return the flag of a scope that refuses a request, or None."""
+        refusing = (on[name] for name in self._name_scopes(target) if name in on)
+        return next((flag for flag in refusing if not self._passes(target, flag.mode)), None)
+
+    def _name_scopes(self, target: Target) -> Iterable[str]:
+        """Return the scopes of a request. If the function fails, there are none: the site's flag decides."""
+        function = self._scopes.function
+        if function is None:
+            found = (self._scopes.find(path, target[2]) for path in self._list_paths(target[1], target[2]))
+            return frozenset().union(*found)
+        try:
+            return read_names(function(self._build_request(target)))
+        except Exception as exc:  # noqa: BLE001 - it is logged
+            self._log_failure("a scope function failed, so the site's flag decides", function, exc)
+            return ()
+
+    def refuses(self, target: Target, flags: Flags) -> bool:
+        """Return whether a flag refuses a request that is not exempt."""
+        return bool(self._list_refusing(target, flags, flags.scopes))
+
+    def _list_refusing(self, target: Target, flags: Flags, scopes: Collection[str | None]) -> set[str | None]:
+        """Return which flags refuse a request that is not exempt: the site's (None), and of these scopes."""
+        named = self._name_scopes(target) if scopes and self._scopes else ()
+        asked = [flags.site, *(flags.scopes[name] for name in named if name in scopes and name in flags.scopes)]
+        found = {it.scope for it in asked if it.enabled and not self._passes(target, it.mode)}
+        return found if found and not self._is_bypassed(target) else set()
+
+    def counts(self, entry: Entry, flags: Flags) -> frozenset[str | None]:
+        """Return the flags that count a running request; see `InFlightSource.entries`."""
+        drains = flags.drains - {None}
+        site: set[str | None] = set() if flags.site.enabled else {None}
+        if site and not drains:
+            return ALL
         target = self.read_target(entry.method, entry.path, entry.root, entry.raw)
-        return target is not None and self.refuses(target, snapshot)
+        return frozenset(site if target is None else site | self._list_refusing(target, flags, drains))
 
     def _is_bypassed(self, target: Target) -> bool:
         for bypass in self._bypasses:
@@ -252,7 +328,7 @@ class Admission:
             log(logging.ERROR, "%s (logged once in %g s): %s", event, LOG_INTERVAL, quote(function), exc=exc)
 
     def _build_request(self, target: Target) -> Request:
-        method, path, raw = target
+        method, path, _, raw = target
         return Request(self._name_method(method, raw), path, self._wire.read_headers(raw), self._wire.read_client(raw))
 
 
@@ -262,23 +338,26 @@ class _Source:
     def __init__(self, admission: Admission, flight: InFlight | None) -> None:
         self._admission, self._flight = weakref.ref(admission), flight
 
-    def entries(self, snapshot: Snapshot) -> list[tuple[Entry, bool]] | None:
-        """Return each running request and whether it counts, or None if running requests are not tracked."""
+    def entries(self, flags: Flags) -> list[tuple[Entry, frozenset[str | None]]] | None:
+        """Return each running request and the flags that count it, or None if running requests are not tracked."""
         if self._flight is None:
             return None
         admission = self._admission()
-        # A middleware that was deleted has no rules any more, so all of its requests count.
-        return [(entry, admission is None or admission.counts(entry, snapshot)) for entry in self._flight.entries()]
+        # A middleware that was deleted has no rules any more, so all of its requests count, everywhere.
+        every = ALL | flags.drains
+        return [
+            (entry, every if admission is None else admission.counts(entry, flags)) for entry in self._flight.entries()
+        ]
 
     def clear(self) -> None:
         """Forget the running requests: in the child of a fork they are the parent's."""
         if self._flight is not None:
             self._flight.clear()
 
-    def notify(self, snapshot: Snapshot) -> None:
-        """Pass on a new snapshot. Takes no time."""
+    def notify(self, flags: Flags) -> None:
+        """Pass on a flip. Takes no time."""
         if (admission := self._admission()) is not None:
-            admission.on_flip(snapshot)
+            admission.on_flip(flags)
 
 
 def _split_call(clock: Callable[[], float]) -> tuple[Callable[..., float], tuple[Any, ...]]:

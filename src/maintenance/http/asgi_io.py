@@ -63,6 +63,22 @@ def _find_roots(app: Any) -> tuple[str, ...]:
     return tuple(filter(None, roots))
 
 
+def answer_status(app: App, admission: Admission, status_path: str) -> App:
+    """Wrap an app, so that the status path is answered instead of it."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        response = None
+        if scope["type"] == "http":
+            response = admission.find_status(scope["path"], scope.get("root_path", ""), status_path)
+        if response is None:
+            await app(scope, receive, send)
+            return
+        for message in build_messages(response, scope["method"] == "HEAD"):
+            await send(message)
+
+    return answer
+
+
 WIRE: Final = Wire(
     split_path=lambda path, root: (strip_mount(path, root), path),
     read_accept=_read_accept,
@@ -71,6 +87,7 @@ WIRE: Final = Wire(
     read_overrides=_read_overrides,
     is_websocket=lambda scope: scope.get("type") == "websocket",
     find_roots=_find_roots,
+    answer_status=answer_status,
     copy=lambda scope: {**scope, "headers": list(scope["headers"])},
 )
 

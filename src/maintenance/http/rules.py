@@ -42,13 +42,14 @@ _RULE: Final = re.compile(r"(?:(?P<method>[A-Z]+) )?(?P<path>/[^\s?#]*)")
 class Rules:
     """The exempt paths, by method."""
 
-    def __init__(self, exempt: Iterable[str] = (), *, default_exempt: bool = True) -> None:
+    def __init__(self, exempt: Iterable[str] = (), *, default_exempt: bool = True, paths: Iterable[str] = ()) -> None:
         """Check the rules and prepare the look-up.
 
         Args:
             exempt: ``"/metrics"`` for every method, or ``"GET /status"`` for one method. A rule matches whole
                 segments, and its case matters.
             default_exempt: True to add the rules of `DEFAULT_EXEMPT`.
+            paths: More paths that may be read: GET and HEAD are exempt there.
 
         Raises:
             ConfigurationError: A rule is wrong. The message shows how to write it.
@@ -56,6 +57,7 @@ class Rules:
         if isinstance(exempt, str | bytes) or not isinstance(exempt, Iterable):
             raise ConfigurationError(f"exempt is {quote(exempt)}: use a tuple, such as ('/metrics',)")
         rules = [_parse_rule(rule) for rule in ((*DEFAULT_EXEMPT, *exempt) if default_exempt else exempt)]
+        rules += [(method, f"{path}/") for path in paths for method in ("GET", "HEAD")]
         self._any = tuple(prefix for method, prefix in rules if method is None)
         # A rule without a method also opens the methods that have rules of their own.
         self._by_method = {
@@ -74,6 +76,22 @@ class Rules:
         prefixes = self._by_method.get(method, self._any)
         # The slash at both ends makes a prefix match whole segments: /admin/ matches /admin/x/, not /administrator/.
         return f"{path}/".startswith(prefixes) and not _AMBIGUOUS.search(whole)
+
+
+def is_ambiguous(path: str) -> bool:
+    """Return whether two readers of a path can disagree about its meaning."""
+    return _AMBIGUOUS.search(path) is not None
+
+
+def parse_path(path: object, *, option: str) -> str:
+    """Return a path prefix of an option, with a slash at its end.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not isinstance(path, str) or not path.startswith("/") or _AMBIGUOUS.search(path):
+        raise ConfigurationError(f"{option} holds {quote(path)}: use a decoded path, such as '/shop'")
+    return f"{path.rstrip('/')}/"
 
 
 def _parse_rule(rule: object) -> tuple[str | None, str]:

@@ -7,8 +7,9 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
+from maintenance.base.flags import Flags
 from maintenance.base.runtime import REAL
-from maintenance.base.values import WEBSOCKET, Snapshot
+from maintenance.base.values import WEBSOCKET
 from maintenance.http.admission import Admission
 from maintenance.http.asgi_io import App, Message, Receive, Scope, Send, build_messages
 from maintenance.http.refusal import Response
@@ -66,8 +67,8 @@ class Closer:
         finally:
             del self._open[id(socket)]
 
-    def _close_refused(self, snapshot: Snapshot) -> None:
-        refused = [socket for socket in list(self._open.values()) if self._admission.refuses(socket.target, snapshot)]
+    def _close_refused(self, flags: Flags) -> None:
+        refused = [socket for socket in list(self._open.values()) if self._admission.refuses(socket.target, flags)]
         if refused:
             # In a thread of its own: a busy event loop must not hold up the thread that renews the lease.
             REAL.start(lambda: _end_all(refused))

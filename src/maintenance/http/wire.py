@@ -18,6 +18,7 @@ class Wire:
         read_overrides: Returns the other methods that the app may take the request for.
         is_websocket: Returns whether the request is a WebSocket, and not only sent with a method of that name.
         find_roots: Takes an app. Returns the mount points that it adds after the decision.
+        answer_status: Takes an app, an `Admission` and the status path. Returns an app that answers that path.
         copy: Returns a copy that the app cannot change.
     """
 
@@ -29,3 +30,4 @@ class Wire:
     is_websocket: Callable[[Any], bool]
     find_roots: Callable[[Any], tuple[str, ...]]
     copy: Callable[[Any], Any]
+    answer_status: Callable[[Any, Any, str], Any]

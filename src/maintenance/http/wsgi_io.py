@@ -1,15 +1,17 @@
 """What a WSGI adapter receives from its server and sends to it (PEP 3333)."""
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from maintenance.base.values import WEBSOCKET
+from maintenance.http.admission import Admission
 from maintenance.http.overrides import HEADERS, find_overrides
 from maintenance.http.refusal import Response
 from maintenance.http.wire import Wire
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _OVERRIDES: Final = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in HEADERS)
 
@@ -56,6 +58,18 @@ def _read_overrides(environ: Any) -> list[str]:
     return [*found, WEBSOCKET] if upgrades and not _is_handshake(environ) else found
 
 
+def answer_status(app: "WSGIApplication", admission: Admission, status_path: str) -> "WSGIApplication":
+    """Wrap an app, so that the status path is answered instead of it."""
+
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        response = admission.find_status(environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", ""), status_path)
+        if response is None:
+            return app(environ, start_response)
+        return send_response(response, environ, start_response)
+
+    return answer
+
+
 WIRE: Final = Wire(
     split_path=_split_path,
     read_accept=lambda environ: environ.get("HTTP_ACCEPT"),
@@ -64,6 +78,7 @@ WIRE: Final = Wire(
     read_overrides=_read_overrides,
     is_websocket=_is_handshake,
     find_roots=lambda _: (),  # no WSGI app looks for its mount point in the path
+    answer_status=answer_status,
     copy=dict,
 )
 

@@ -7,7 +7,8 @@ import threading
 from typing import Any, Final, TypedDict, Unpack
 from uuid import UUID
 
-from maintenance.base.values import Fleet, Mode, Snapshot
+from maintenance.base.instances import Fleet
+from maintenance.base.values import Mode, Snapshot
 from maintenance.errors import ConfigurationError
 from maintenance.process.state import MaintenanceState
 from maintenance.stores import Store, open_store
@@ -126,44 +127,71 @@ def current_state() -> MaintenanceState | None:
     return _state
 
 
-def maintenance_enabled() -> bool:
+def maintenance_enabled(scope: str | None = None) -> bool:
     """Whether maintenance is on, by the default state.
+
+    Args:
+        scope: A part of the site. It is closed too while the whole site is.
 
     Raises:
         ConfigurationError: No default state exists and no database is named.
+        TypeError, ValueError: It does not name a scope.
     """
-    return default_state().enabled
+    return default_state().is_enabled(scope)
 
 
 class Flip(TypedDict, total=False):
-    """The options of a flip; see `MaintenanceState.set`."""
+    """The options of a flip or an edit; see `MaintenanceState.set`."""
 
+    scope: str | None
     message: str | None
+    starts: dt.datetime | None
     until: dt.datetime | None
+    auto_off: bool
     retry_after: int | None
     mode: Mode
     actor: str | None
     updated_by: UUID | str | None
     reason: str | None
+    if_revision: int | None
 
 
 def set_maintenance(enabled: bool, *, state: MaintenanceState | None = None, **options: Unpack[Flip]) -> Snapshot:
-    """Flip the flag for the whole fleet: the store first, this process's memory after.
+    """Flip a flag for the whole fleet: the store first, this process's memory after. It replaces every detail.
 
     Args:
         enabled: On or off.
         state: Another state than the default one.
-        **options: ``message``, ``until``, ``retry_after``, ``mode``, ``actor``, ``updated_by`` and ``reason``, as in
-            `MaintenanceState.set`.
+        **options: ``scope``, ``message``, ``starts``, ``until``, ``auto_off``, ``retry_after``, ``mode``, ``actor``,
+            ``updated_by``, ``reason`` and ``if_revision``, as in `MaintenanceState.set`.
 
     Returns:
-        The snapshot as written.
+        The flag as written.
 
     Raises:
         TypeError, ValueError: An argument is wrong; nothing was written.
+        ConflictError: The flag is not at `if_revision` any more; nothing was written.
         StoreError: It was not written, or that is unknown; memory is unchanged.
     """
     return _choose(state).set(enabled, **options)
+
+
+def update_maintenance(*, state: MaintenanceState | None = None, **options: Unpack[Flip]) -> Snapshot:
+    """Change some details of a flag that is on or scheduled. Nothing that is not named changes.
+
+    Args:
+        state: Another state than the default one.
+        **options: Those of `set_maintenance`, as in `MaintenanceState.update`.
+
+    Returns:
+        The flag as written.
+
+    Raises:
+        TypeError, ValueError: An argument is wrong; nothing was written.
+        ConflictError: The flag is off, or another caller has changed it; nothing was written.
+        StoreError: It was not written, or that is unknown; memory is unchanged.
+    """
+    return _choose(state).update(**options)
 
 
 async def aset_maintenance(enabled: bool, **options: Any) -> Snapshot:
@@ -179,6 +207,17 @@ async def aset_maintenance(enabled: bool, **options: Any) -> Snapshot:
     from maintenance.base.threads import run_for_call  # noqa: PLC0415 - WSGI processes never load it
 
     return await run_for_call(functools.partial(set_maintenance, enabled, **options), abandon=False)
+
+
+async def aupdate_maintenance(**options: Any) -> Snapshot:
+    """Run `update_maintenance` in a thread, for async code; see `aset_maintenance`.
+
+    Args:
+        **options: The options of `update_maintenance`.
+    """
+    from maintenance.base.threads import run_for_call  # noqa: PLC0415 - WSGI processes never load it
+
+    return await run_for_call(functools.partial(update_maintenance, **options), abandon=False)
 
 
 def fleet(state: MaintenanceState | None = None) -> Fleet:

@@ -5,7 +5,9 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
-from maintenance.base.values import WEBSOCKET, Load, Snapshot
+from maintenance.base.flags import Flags
+from maintenance.base.instances import Load
+from maintenance.base.values import WEBSOCKET, Snapshot
 
 MAX_OLDEST: Final = 200
 """The longest method and path that are reported, in characters."""
@@ -13,8 +15,8 @@ MAX_OLDEST: Final = 200
 ROOM: Final = 256
 """How long a table may grow before it is swept, beyond twice the requests that are in flight."""
 
-EVERYTHING: Final = Snapshot(enabled=False)
-"""A flag under which everything in flight counts, and no bypass is asked."""
+EVERYTHING: Final = Flags(site=Snapshot(enabled=False))
+"""Flags under which everything in flight counts, and no bypass is asked."""
 
 
 class Entry(NamedTuple):
@@ -83,13 +85,17 @@ class InFlight:
 class InFlightSource(Protocol):
     """One middleware, as its state sees it."""
 
-    def entries(self, snapshot: Snapshot) -> list[tuple[Entry, bool]] | None:
-        """The requests in flight, each with whether a flag refuses it; None if requests are not tracked."""
+    def entries(self, flags: Flags) -> list[tuple[Entry, frozenset[str | None]]] | None:
+        """The requests in flight, each with the flags that count it; None if requests are not tracked.
+
+        The site's flag (None) counts what it refuses, and all while it is off. The flag of a scope counts what it
+        refuses if an operator waits for its drain.
+        """
 
     def clear(self) -> None:
         """Forget all."""
 
-    def notify(self, snapshot: Snapshot) -> None:
+    def notify(self, flags: Flags) -> None:
         """Take note of a flip. Returns immediately."""
 
 
@@ -114,13 +120,13 @@ class Sources:
         """Count no request that comes from now on."""
         self.closed_at = min(self.closed_at, self._clock())
 
-    def measure(self, snapshot: Snapshot) -> Load | None:
-        """The requests in flight that a flag refuses; None if one of the middlewares does not track its requests."""
-        entries = [source.entries(snapshot) for source in tuple(self._sources)]
+    def measure(self, flags: Flags) -> Load | None:
+        """The requests in flight by the flags that count them; None if a middleware does not track its requests."""
+        entries = [source.entries(flags) for source in tuple(self._sources)]
         if None in entries:
             return None
         mine = (it for it in itertools.chain(*filter(None, entries)) if it[0].start <= self.closed_at)
-        return sum_up(mine, now=self._clock())
+        return sum_up(mine, flags.drains, now=self._clock())
 
     def is_idle(self) -> bool:
         """Whether no known request is in flight."""
@@ -132,22 +138,23 @@ class Sources:
         for source in tuple(self._sources):
             source.clear()
 
-    def notify(self, snapshot: Snapshot) -> None:
+    def notify(self, flags: Flags) -> None:
         """Pass a flip on."""
         for source in tuple(self._sources):
-            source.notify(snapshot)
+            source.notify(flags)
 
 
-def sum_up(entries: Iterable[tuple[Entry, bool]], *, now: float) -> Load:
-    """Sum up what is in flight in a process: each request, and whether it counts."""
+def sum_up(entries: Iterable[tuple[Entry, frozenset[str | None]]], drains: Iterable[str | None], *, now: float) -> Load:
+    """Sum up what is in flight in a process: each request, and the flags that count it."""
     present = list(entries)
-    counted = [entry for entry, counts in present if counts]
+    counted = [entry for entry, flags in present if None in flags]
     oldest = min(counted, key=lambda entry: entry.start, default=None)
     return Load(
         in_flight=len(counted),
         websockets=sum(entry.method == WEBSOCKET for entry, _ in present),
         oldest=_printable(f"{oldest.method} {oldest.path}") if oldest else None,
         oldest_age=now - oldest.start if oldest else None,
+        drains={scope: sum(scope in flags for _, flags in present) for scope in drains if scope is not None},
     )
 
 

@@ -1,13 +1,16 @@
 """The newest answer of the store, and until when a request may use it."""
 
+import datetime as dt
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from maintenance.base.flags import Flags, StoreClock, close, keep_newer
 from maintenance.base.options import Settings
 from maintenance.base.quoting import quote
 from maintenance.base.runtime import Runtime
-from maintenance.base.values import Snapshot
+from maintenance.base.values import Snapshot, Written
 from maintenance.errors import ConfigurationError
 from maintenance.process.life import Event, Life, Phase
 
@@ -26,18 +29,21 @@ class Answer:
     """All that a request looks at: one immutable value, replaced as a whole.
 
     Attributes:
-        snapshot: The flag.
-        deadline: Until when (clock) a request may use it.
-        open_until: `deadline` if the flag is off, else minus infinity. Most requests compare the clock to it alone.
+        snapshot: The site's flag, as it holds until `deadline`.
+        deadline: Until when (clock) a request may use it: the end of the lease, or the next start or end of a schedule.
+        scopes: The flags of the scopes that are on.
+        open_until: `deadline` if every flag is off, else minus infinity. Most requests compare the clock to it alone.
     """
 
     snapshot: Snapshot
     deadline: float
+    scopes: Mapping[str, Snapshot] = field(default_factory=dict)
     open_until: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive `open_until`."""
-        object.__setattr__(self, "open_until", float("-inf") if self.snapshot.enabled else self.deadline)
+        is_off = not self.snapshot.enabled and not self.scopes
+        object.__setattr__(self, "open_until", self.deadline if is_off else float("-inf"))
 
 
 class Lease:
@@ -47,8 +53,9 @@ class Lease:
         settings: How this process follows.
         runtime: Its clock and threads.
         life: Its phase and epoch.
-        known: The snapshot that was installed last.
+        known: The flags that were installed last, as stored.
         current: What a request uses.
+        holds_until: When (clock) the next schedule begins or ends, which changes `current`.
         until: When (clock) the lease ends.
         error: Why the last try did not renew the lease; None if it did.
         known_in: The epoch in which `known` was installed; None before the first answer.
@@ -61,15 +68,39 @@ class Lease:
         self._lock = runtime.lock()
         self._tickets = itertools.count(1)
         self._newest = self._taken = 0
-        self.known = before
+        self.known = Flags(site=before)
+        self.holds_until = float("inf")
         self.known_in: int | None = None
         self.until = float("-inf")
         self.error: str | None = None
         self._blocked = _refuse_all(before)
-        self.current = self._choose(before, self.until)
+        self._use(self.known, self.until)
 
-    def _choose(self, known: Snapshot, until: float) -> Answer:
-        return self._blocked if self.life.closed else Answer(known, until)
+    def _use(self, known: Flags, until: float) -> None:
+        """Choose what applies at this moment. Only the lock's holder calls this."""
+        flags, holds_until = known.at(self.runtime.clock())
+        on = {scope: flag for scope, flag in flags.scopes.items() if flag.enabled}
+        self.current = self._blocked if self.life.closed else Answer(flags.site, min(until, holds_until), on)
+        # Last, because readers take no lock. One that finds nothing to begin or end must find `current` up to date.
+        self.holds_until = holds_until
+
+    def advance(self) -> bool:
+        """Begin or end what a schedule says for this moment, without asking the store. True if something changed."""
+        if self.runtime.clock() < self.holds_until:
+            return False
+        with self._lock:
+            self._use(self.known, self.until)
+            return True
+
+    def find_answer(self) -> Answer | None:
+        """Return what requests may use now; None once the lease is over."""
+        while True:
+            # One reading for the lease and for the schedules, before the answer: a newer answer is safe.
+            now, answer = self.runtime.clock(), self.current
+            if now < answer.deadline:
+                return answer
+            if not self.advance():
+                return None
 
     def ticket(self) -> int:
         """A place in the order of answers: taken before a read is sent, and after a write has returned."""
@@ -77,42 +108,68 @@ class Lease:
 
     def install(
         self,
-        snapshot: Snapshot,
+        flags: Flags,
         *,
         ticket: int,
         epoch: int | None = None,
         lagging: bool = False,
-        asked: int | None = None,
     ) -> bool:
-        """Take an answer, unless one with a later ticket was taken.
+        """Take the answer to a read, unless one with a later ticket was taken.
 
         Two answers over different connections may overtake each other. If they overlap, an older revision never
         replaces a newer one, because the newer one may be acknowledged.
 
         Args:
-            snapshot: The answer.
+            flags: The answer.
             ticket: Its place in the order.
             epoch: The epoch in which it was asked for, if it renews the lease from `Snapshot.read_at` on; else None.
             lagging: Whether a standby answered, which may be behind.
-            asked: A ticket from before it was asked for, if that is not `ticket`.
 
         Returns:
             Whether it was taken.
         """
         with self._lock:
-            overlaps = (ticket if asked is None else asked) < self._taken
-            if ticket < self._newest or ((lagging or overlaps) and snapshot.revision < self.known.revision):
+            overlaps = ticket < self._taken
+            if ticket < self._newest or ((lagging or overlaps) and flags.revision < self.known.newest):
                 return False
-            self._newest, self._taken, until = ticket, next(self._tickets), self.until
+            until = self.until
             if epoch == self.life.epoch:
-                until = snapshot.read_at + self.settings.ttl
+                until = flags.site.read_at + self.settings.ttl
                 self.error = None
-            self._blocked = _refuse_all(snapshot)
-            # In this order, because readers take no lock. A thread that finds the answer known may acknowledge it, and
-            # one that finds the lease running may admit a request: both must find the answer in `current`.
-            self.current = self._choose(snapshot, until)
-            self.known, self.known_in, self.until = snapshot, self.life.epoch, until
+            self._take(keep_newer(self.known, flags, now=self.runtime.clock()), ticket=ticket, until=until)
             return True
+
+    def put(self, written: Written, flag: Snapshot, *, clock: StoreClock, asked: int) -> bool:
+        """Take an own write, unless a read that was sent in between shows a later one.
+
+        Args:
+            written: What the store returned.
+            flag: Its row as a snapshot.
+            clock: The store's clock at the write.
+            asked: A ticket from before the write was sent.
+
+        Returns:
+            Whether this process now knows every change up to the write, which it may acknowledge then.
+        """
+        with self._lock:
+            known = self.known
+            if asked < self._taken and flag.revision < known.get(flag.scope).revision:
+                return False
+            complete = known.revision == written.follows
+            # Without its token, the next read brings every flag: a request to drain may have come in between.
+            flags = replace(
+                known.put(flag), revision=written.last if complete else known.revision, token=None, clock=clock
+            )
+            self._take(flags, ticket=self.ticket(), until=self.until)
+            return complete
+
+    def _take(self, flags: Flags, *, ticket: int, until: float) -> None:
+        self._newest, self._taken = ticket, next(self._tickets)
+        self._blocked = _refuse_all(flags.site)
+        # In this order, because readers take no lock. A thread that finds the answer known may acknowledge it, and
+        # one that finds the lease running may admit a request: both must find the answer in `current`.
+        self._use(flags, until)
+        self.known, self.known_in, self.until = flags, self.life.epoch, until
 
     def fail(self, error: str) -> None:
         """Remember that the store did not answer, or not well enough to renew the lease."""
@@ -131,7 +188,7 @@ class Lease:
     @property
     def primed(self) -> bool:
         """Whether `refresh` or `set` brought an answer in this life, younger than the TTL, and no watcher has yet."""
-        age = self.runtime.clock() - self.known.read_at
+        age = self.runtime.clock() - self.known.site.read_at
         is_first = self.known_in == self.life.epoch and self.life.phase is not Phase.FOLLOWING
         return is_first and age < self.settings.ttl
 
@@ -148,11 +205,24 @@ class Lease:
         """
         if self.blocks:
             return self._blocked
-        until = self.runtime.clock() + grace
         with self._lock:
-            if grace and until - grace >= self.current.deadline and not self.life.closed:
-                self.current = replace(self.current, deadline=until)
+            now = self.runtime.clock()
+            if now >= self.holds_until:
+                self._use(self.known, self.until)
+            if grace and now >= self.current.deadline and not self.life.closed:
+                self.current = replace(self.current, deadline=min(now + grace, self.holds_until))
             return self.current
+
+    @property
+    def store_now(self) -> dt.datetime:
+        """What the store's clock shows now; this machine's wall clock before the first read."""
+        clock = self.known.clock
+        return dt.datetime.now(dt.UTC) if clock is None else clock.read(self.runtime.clock())
+
+    @property
+    def flags(self) -> Flags:
+        """The known flags as they hold now."""
+        return self.known.at(self.runtime.clock())[0]
 
     def end(self, event: Event) -> bool:
         """End the lease and its epoch. The known answer stays.
@@ -174,7 +244,7 @@ class Lease:
     def _expire(self) -> None:
         self.until = float("-inf")
         self.error = None
-        self.current = self._choose(self.known, self.until)
+        self._use(self.known, self.until)
 
     def fork(self) -> None:
         """Begin without a lease in a child. A thread of the parent may hold the lock, so the child gets a new one."""
@@ -186,7 +256,7 @@ class Lease:
 def _refuse_all(known: Snapshot) -> Answer:
     """What refuses everything. Made once for each answer, because responses are cached by its snapshot."""
     # When it ends is unknown, so the known message and end do not belong to it.
-    unknown = replace(known, enabled=True, mode="full", message=None, until=None, retry_after=None, source="default")
+    unknown = replace(close(known), source="default")
     return Answer(unknown, float("-inf"))
 
 

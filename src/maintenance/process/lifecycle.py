@@ -58,8 +58,10 @@ class Lifecycle:
         """Return the answer for a request past its deadline, or None if the caller must use `wait_for_answer`."""
         self.begin()
         lease, watcher = self._lease, self.watcher
-        if lease.running:
-            return lease.current
+        if lease.advance() and watcher is not None:
+            watcher.wake(read=False)
+        if (answer := lease.find_answer()) is not None:
+            return answer
         if watcher is None or self.booting:
             return lease.current if lease.life.closed else None
         # Unless the thread runs, a request has to try.
@@ -97,7 +99,7 @@ class Lifecycle:
         outcome = room.enter()
         if room.outcomes != outcomes or lease.running or watcher.over:
             return
-        if not lease.failing or (watcher.late and self.booting):
+        if not lease.failing or (watcher.late and not watcher.busy and self.booting):
             watcher.wake()  # a failing one paces itself, however many requests come; a late one has waited already
         if watcher.running or (watcher.thread is Thread.STARTING and self.booting):
             outcome.wait(max(seconds, 0.0))
@@ -106,8 +108,8 @@ class Lifecycle:
 
     def _conclude(self, *, first: bool) -> Answer:
         lease = self._lease
-        if lease.running:
-            return lease.current
+        if lease.running and (answer := lease.find_answer()) is not None:
+            return answer
         if first and not lease.failing:
             lease.fail(f"no answer within {PATIENCE:g} s")
         return lease.stale_answer(grace=GRACE)
@@ -137,11 +139,11 @@ class Lifecycle:
                 # The request that notices is in flight itself, so nothing in flight is forgotten.
                 self.fork()
 
-    def wake(self) -> None:
-        """Have the thread report an own write. It reads too if the last read failed."""
+    def wake(self, *, read: bool) -> None:
+        """Have the thread report an own write. It reads too if the last read failed, or if the caller asks for it."""
         watcher = self.watcher
         if watcher is not None:
-            watcher.wake(read=self._lease.failing)
+            watcher.wake(read=read or self._lease.failing)
 
     def leave(self, event: Event = Event.LEAVE) -> None:
         """End the life and remove this process from the fleet. The next caller brings both back.

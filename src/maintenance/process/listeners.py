@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable
 from typing import Final
 
+from maintenance.base.flags import Flags
 from maintenance.base.log import log
 from maintenance.base.quoting import quote
 from maintenance.base.values import Snapshot
@@ -13,18 +14,30 @@ from maintenance.process.lease import Lease
 from maintenance.process.status import StatusLog
 
 _facts: Final = operator.attrgetter(
-    "enabled", "mode", "message", "until", "retry_after", "actor", "reason", "revision", "source"
+    *(
+        "enabled",
+        "mode",
+        "message",
+        "starts",
+        "until",
+        "auto_off",
+        "retry_after",
+        "actor",
+        "reason",
+        "revision",
+        "source",
+    )
 )
-"""What of a snapshot counts as a change."""
+"""What of a flag counts as a change."""
 
 
 class Listeners:
-    """Notifies middlewares at once. Callbacks run in one thread at a time; the last call is about what is known."""
+    """Notifies middlewares at once. Callbacks run in one thread at a time; the last calls are about what is known."""
 
     def __init__(self, lease: Lease, sources: Sources, status: StatusLog) -> None:
         """Start with what is known, which is not news."""
         self._lease, self._sources, self._status = lease, sources, status
-        self._notified = self._called = lease.known
+        self._notified = self._called = lease.flags
         self._callbacks: tuple[Callable[[Snapshot], object], ...] = ()
         self.fork()
 
@@ -44,7 +57,7 @@ class Listeners:
     def notify_in_thread(self) -> None:
         """Report a change, and call the callbacks in a thread: a slow one must not delay the next read."""
         self._note()
-        if not self._callbacks or not _differ(self._lease.known, self._called):
+        if not self._callbacks or not _list_changes(self._lease.flags, self._called):
             return
         try:
             self._lease.runtime.start(self._call)
@@ -53,33 +66,39 @@ class Listeners:
 
     def _note(self) -> None:
         self._status.note()
-        known, before = self._lease.known, self._notified
-        if _differ(known, before) and not self._lease.life.closed:
-            self._notified = known
-            self._sources.notify(known)
+        flags, before = self._lease.flags, self._notified
+        if _list_changes(flags, before) and not self._lease.life.closed:
+            self._notified = flags
+            self._sources.notify(flags)
 
     def _call(self) -> None:
         """Call them until nothing is new, unless another thread does that, which then goes on."""
         # No lock is held across a call: a callback may flip the flag, and under gevent it may switch.
         while (news := self._take_news()) is not None:
             try:
-                for callback in self._callbacks:
-                    _call_one(callback, news)
+                for flag in news:
+                    for callback in self._callbacks:
+                        _call_one(callback, flag)
             finally:
                 self._calling = False
 
-    def _take_news(self) -> Snapshot | None:
+    def _take_news(self) -> list[Snapshot] | None:
         """What the caller alone has to report; None if nothing is new, or another thread reports it."""
         with self._lock:
-            known = self._lease.known
-            if self._calling or not _differ(known, self._called):
+            flags = self._lease.flags
+            news = _list_changes(flags, self._called)
+            if self._calling or not news:
                 return None
-            self._called, self._calling = known, True
-            return known
+            self._called, self._calling = flags, True
+            return news
 
 
-def _differ(one: Snapshot, other: Snapshot) -> bool:
-    return bool(_facts(one) != _facts(other))
+def _list_changes(flags: Flags, before: Flags) -> list[Snapshot]:
+    """The flags that differ from those before."""
+    if flags is before:
+        return []
+    changed = [flag for flag in flags if _facts(flag) != _facts(before.get(flag.scope))]
+    return changed + [flags.get(scope) for scope in before.scopes if scope not in flags.scopes]
 
 
 def _call_one(callback: Callable[[Snapshot], object], known: Snapshot) -> None:

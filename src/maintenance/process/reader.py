@@ -5,13 +5,21 @@ import logging
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from maintenance.base.flags import Flags, Reading
 from maintenance.base.log import log
-from maintenance.base.values import Reading
 from maintenance.errors import StoreError
 from maintenance.process.in_flight import Sources
 from maintenance.process.lease import LAGGING, Lease
-from maintenance.proof.membership import Membership, Row
+from maintenance.proof.membership import Membership, Report, Row, make_report
 from maintenance.stores import Session, Store
+
+NEVER: Final = float("inf")
+
+CARRY_OUT_SPREAD: Final = 0.5
+"""Seconds within which the processes of a fleet try to write the value that a schedule has reached, one by one."""
+
+CARRY_OUT_PAUSE: Final = 10.0
+"""Seconds until this process tries again, because it may not write."""
 
 NOT_REGISTERED: Final = "this process is not registered"
 
@@ -20,7 +28,9 @@ class _Read(NamedTuple):
     """A reading, when it was asked for, and its place in the order of answers."""
 
     sent: float
+    received: float
     ticket: int
+    before: Flags
     reading: Reading
 
 
@@ -32,6 +42,7 @@ class Reader:
         epoch: The epoch of this life.
         answered: Whether a read has brought an answer.
         incomplete: Whether an own write overtook the last read, so that another one must follow.
+        carry_out_at: When (clock) this process writes the value that a schedule has reached.
     """
 
     def __init__(self, store: Store, lease: Lease, sources: Sources) -> None:
@@ -41,7 +52,10 @@ class Reader:
         self.membership = Membership(lease.settings, runtime=lease.runtime)
         self.epoch = lease.life.epoch
         self.answered = self.incomplete = False
+        self.carry_out_at = NEVER
         self._took = 0.0
+        self._keeps = getattr(store, "keep_connection", True)
+        self._lost = True
         self.session: Session | None = None
 
     @property
@@ -70,7 +84,8 @@ class Reader:
         # The addresses of the server share what is left of the lease, because one of them may not answer.
         left = self._lease.until - self._lease.runtime.clock()
         session = self._store.connect(listen=True, limit=left if left > self._settings.quick_limit / 2 else None)
-        self.membership.report_again()
+        if self._lost:
+            self.membership.report_again()
         return session
 
     @property
@@ -94,23 +109,25 @@ class Reader:
         membership.confirm(registered=read.reading.registered)
         self._install(read)
         if read.reading.primary:
-            known = self._lease.known
-            membership.acknowledge(session, known.revision, self._sources.measure(known), drain=read.reading.drain)
+            membership.acknowledge(session, self._report())
+            self._carry_out(session)
         else:
             self.hang_up()  # the address may lead to a primary next time
 
     def _ask(self, session: Session) -> _Read:
         clock, ticket = self._lease.runtime.clock, self._lease.ticket()
         # The clock before the question: the answer may lack what is committed after this moment.
-        read = _Read(clock(), ticket, session.read(self.membership.instance.id))
-        self._took = clock() - read.sent
+        before, sent = self._lease.known, clock()
+        reading = session.read(self.membership.instance.id, known=before)
+        read = _Read(sent, clock(), ticket, before, reading)
+        self._took = read.received - read.sent
         return read
 
     def _install(self, read: _Read) -> None:
         lagging = not read.reading.primary
         obstacle = LAGGING if lagging else self._obstacle()
         taken = self._lease.install(
-            read.reading.snapshot(read_at=read.sent),
+            read.reading.flags(read.before, sent=read.sent, received=read.received),
             ticket=read.ticket,
             epoch=None if obstacle else self.epoch,
             lagging=lagging,
@@ -133,17 +150,54 @@ class Reader:
         Raises:
             StoreError: The store cannot be reached.
         """
-        if self.session is None or self.membership.row is not Row.PRESENT:
+        if self.session is None:
             return
-        known = self._lease.known
-        load = self._sources.measure(known)
-        if self.membership.owes(known.revision, load):
+        if self.membership.row is Row.PRESENT and self.membership.owes(report := self._report()):
             with self.session.within(self._limit):
-                self.membership.follow_up(self.session, known.revision, load)
+                self.membership.follow_up(self.session, report)
+        self._carry_out(self.session)
 
-    def hang_up(self) -> None:
-        """End the conversation, whether it works or not."""
+    def _report(self) -> Report:
+        flags = self._lease.flags
+        return make_report(self._lease.known, flags, self._sources.measure(flags))
+
+    def _carry_out(self, session: Session) -> None:
+        """Write the value that a schedule has reached, unless another process is faster.
+
+        The value in force does not depend on it: each process computes it. It is for readers that only look at the
+        value, and for the history.
+        """
+        lease, now = self._lease, self._lease.runtime.clock()
+        known, flags = lease.known, lease.flags
+        # If nothing is scheduled, the two are the same object.
+        overdue = [] if flags is known else [it for it in flags if it.enabled is not known.get(it.scope).enabled]
+        if not overdue or known.taken_back:
+            self.carry_out_at = NEVER
+        elif self.carry_out_at == NEVER:
+            # Not all at once: one write is enough.
+            self.carry_out_at = now + lease.runtime.uniform(0.0, CARRY_OUT_SPREAD)
+        elif now >= self.carry_out_at:
+            self.carry_out_at = now + CARRY_OUT_PAUSE
+            with session.within(self._limit):
+                for flag in overdue:
+                    session.carry_out(flag.scope, flag.revision, enabled=flag.enabled)
+
+    def pause(self) -> bool:
+        """Hang up until the next read, if the store keeps no connection and no operator waits for this process."""
+        waits = self.membership.draining or self.carry_out_at < NEVER
+        if self.session is None or self._keeps or waits:
+            return False
+        self.hang_up(lost=False)
+        return True
+
+    def hang_up(self, *, lost: bool = True) -> None:
+        """End the conversation, whether it works or not.
+
+        Args:
+            lost: Whether it did not work, so that the store may have changed into another one.
+        """
         session, self.session = self.session, None
+        self._lost = lost
         if session is not None:
             with contextlib.suppress(Exception):  # a connection that has failed may fail to close, too
                 session.close()

@@ -6,15 +6,20 @@ import datetime as dt
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from maintenance.base.flags import StoreClock
+from maintenance.base.history import Entry
+from maintenance.base.instances import Fleet, Instance
 from maintenance.base.options import Settings, check_function
 from maintenance.base.quoting import quote
 from maintenance.base.runtime import REAL, Runtime, is_importing
-from maintenance.base.values import Change, Details, Fleet, Instance, Mode, Snapshot, WhenStale
-from maintenance.errors import ConfigurationError, MaintenanceError, StoreError
+from maintenance.base.scopes import check_scope
+from maintenance.base.values import Change, Details, Mode, Snapshot, WhenStale
+from maintenance.errors import ConfigurationError, ConflictError, FlagError, MaintenanceError, StoreError
 from maintenance.process.in_flight import EVERYTHING, InFlightSource, Sources
 from maintenance.process.lease import LAGGING, Answer, Lease, fallback
 from maintenance.process.life import Event
@@ -29,6 +34,9 @@ from maintenance.stores.conversation import Conversation
 
 WRITE_LIMIT: Final = 10.0
 """Seconds after which a write that hangs is ended."""
+
+MAX_HISTORY: Final = 100_000
+"""The most entries of the history that one call returns."""
 
 Callback = TypeVar("Callback", bound=Callable[[Snapshot], object])
 
@@ -48,6 +56,7 @@ class MaintenanceState:
         when_stale: WhenStale = "serve",
         boot_timeout: float = 5.0,
         register: bool = True,
+        service: str | None = None,
         runtime: Runtime = REAL,
     ) -> None:
         """Check the options.
@@ -59,12 +68,18 @@ class MaintenanceState:
                 that an operator can prove that a silent process has stopped.
             boot_timeout: Seconds for which the first requests wait for the first read.
             register: Whether the process counts as one that serves; False for one that only watches.
+            service: Which kind of process it is, such as ``web``; None for ``MAINTENANCE_SERVICE``, or without that
+                variable, the program's name.
             runtime: The clock and the threads, for tests.
 
         Raises:
             ConfigurationError: An option, the URL or ``MAINTENANCE_MODE`` is wrong.
         """
-        settings = Settings(ttl=ttl, when_stale=when_stale, boot_timeout=boot_timeout, register=register)
+        if service is None:
+            service = os.environ.get("MAINTENANCE_SERVICE", "")
+        settings = Settings(
+            ttl=ttl, when_stale=when_stale, boot_timeout=boot_timeout, register=register, service=service
+        )
         self.store = open_store(store) if isinstance(store, str) else _check_store(store)
         self.clock = runtime.clock
         self.lease = Lease(fallback(os.environ.get("MAINTENANCE_MODE")), settings=settings, runtime=runtime)
@@ -98,15 +113,28 @@ class MaintenanceState:
         if self.lease.primed and not self.lease.blocks:
             if not is_importing():  # or this process may be about to fork
                 lifecycle.begin()
-            return self.lease.known
+            return self.lease.flags.site
         # `peek` first: it starts the life that `must_wait` looks at. Without a thread, as in a child that is forked
         # for one job, only the caller reads.
         answer = self.peek() or (self.wait_for_answer() if lifecycle.must_wait else self.lease.stale_answer(grace=0.0))
         return answer.snapshot
 
+    def is_enabled(self, scope: str | None = None) -> bool:
+        """Whether maintenance is on; see `snapshot`.
+
+        Args:
+            scope: A part of the site. It is closed too while the whole site is.
+
+        Raises:
+            TypeError, ValueError: It does not name a scope.
+        """
+        if scope is not None:
+            check_scope(scope)
+        return self.snapshot().enabled or (scope is not None and self.lease.flags.get(scope).enabled)
+
     @property
     def enabled(self) -> bool:
-        """Whether maintenance is on; see `snapshot`."""
+        """Whether the whole site is in maintenance; see `snapshot`."""
         return self.snapshot().enabled
 
     def prime(self) -> Snapshot:
@@ -116,7 +144,7 @@ class MaintenanceState:
         """
         with contextlib.suppress(StoreError):
             self.refresh()
-        return self.lease.known
+        return self.lease.flags.site
 
     def refresh(self) -> Snapshot:
         """Read now.
@@ -126,67 +154,170 @@ class MaintenanceState:
         """
         try:
             with self._converse(self.lease.settings.boot_timeout) as session:
-                ticket, sent = self.lease.ticket(), self.clock()
-                reading = session.read()
-            snapshot = reading.snapshot(read_at=sent)
+                ticket, sent, before = self.lease.ticket(), self.clock(), self.lease.known
+                reading = session.read(known=before)
+            flags = reading.flags(before, sent=sent, received=self.clock())
         except StoreError as exc:
             self.lease.fail(str(exc))
             self._status.note()
             raise
         lagging = not reading.primary
-        if not self.lease.install(snapshot, ticket=ticket, lagging=lagging) and self.lifecycle.watcher:
+        if not self.lease.install(flags, ticket=ticket, lagging=lagging) and self.lifecycle.watcher:
             self.lifecycle.watcher.wake()  # another answer came first; what else this read showed must not be lost
         self._finish(LAGGING if lagging else None)
-        return self.lease.known
+        return self.lease.flags.site
 
     def set(
         self,
         enabled: bool,
         *,
+        scope: str | None = None,
         message: str | None = None,
+        starts: dt.datetime | None = None,
         until: dt.datetime | None = None,
+        auto_off: bool = False,
         retry_after: int | None = None,
         mode: Mode = "full",
         actor: str | None = None,
         updated_by: UUID | str | None = None,
         reason: str | None = None,
+        if_revision: int | None = None,
         drain: bool = False,
     ) -> Snapshot:
-        """Flip the flag for the whole fleet: the store first, this process's memory after.
+        """Flip a flag for the whole fleet: the store first, this process's memory after. It replaces every detail.
 
         Args:
             enabled: On or off.
+            scope: A part of the site; None for all of it.
             message: The text for visitors.
+            starts: When it is to begin; aware, and in the future. Every process begins then.
             until: When it is expected to end; aware. Passing it does not switch off.
+            auto_off: Switch off at `until`, in every process.
             retry_after: Seconds, sent as ``Retry-After``.
             mode: ``full``, or ``read_only`` to admit GET, HEAD and OPTIONS.
             actor: Who flips, as text.
             updated_by: Who flips, as the platform's own key; a UUID or its text.
             reason: Why, for the record; never shown to visitors.
+            if_revision: Write only if the flag is still at this revision; 0 for a scope that was never flipped.
             drain: Ask every process, in the same write, to report when its requests in flight have ended.
 
         Returns:
-            The snapshot as written.
+            The flag as written.
 
         Raises:
             TypeError, ValueError: An argument is wrong; nothing was written.
+            ConflictError: The flag is not at `if_revision` any more; nothing was written.
             StoreError: It was not written, or that is unknown; this process's memory is unchanged.
         """
-        details = Details(mode=mode, message=message, until=until, retry_after=retry_after, actor=actor, reason=reason)
-        change = Change(enabled=enabled, details=details, updated_by=_parse_uuid(updated_by), drain=drain)
+        details = Details(
+            mode=mode,
+            message=message,
+            starts=starts,
+            until=until,
+            auto_off=auto_off,
+            retry_after=retry_after,
+            actor=actor,
+            reason=reason,
+        )
+        return self.write(
+            Change(
+                enabled=enabled,
+                details=details,
+                scope=scope,
+                updated_by=_parse_uuid(updated_by),
+                drain=drain,
+                if_revision=if_revision,
+            )
+        )[0]
+
+    def update(self, *, scope: str | None = None, if_revision: int | None = None, **details: Any) -> Snapshot:
+        """Change some details of a flag that is on or scheduled. Nothing that is not named changes.
+
+        Args:
+            scope: A part of the site; None for all of it.
+            if_revision: Write only if the flag is still at this revision.
+            **details: ``message``, ``starts``, ``until``, ``auto_off``, ``retry_after``, ``mode``, ``actor``,
+                ``updated_by`` and ``reason``, as in `set`.
+
+        Returns:
+            The flag as written.
+
+        Raises:
+            TypeError, ValueError: An argument is wrong; nothing was written.
+            ConflictError: The flag is off, or another caller has changed it; nothing was written.
+            StoreError: It was not written, or that is unknown; this process's memory is unchanged.
+        """
+        check_scope(scope)
+        self.refresh()
+        flag = self.lease.flags.get(scope)
+        if not flag.enabled and flag.starts is None:
+            raise ConflictError(f"{self.store.name}: maintenance is off, so it has no details: use set_maintenance()")
+        updated_by = _parse_uuid(details.pop("updated_by", flag.updated_by))
+        began = {"starts": None} if flag.enabled else {}
+        kept = {it.name: getattr(flag, it.name) for it in fields(Details)} | began
+        if unknown := details.keys() - kept.keys():
+            raise TypeError(f"{', '.join(sorted(unknown))}: use the details of set_maintenance()")
+        change = Change(
+            enabled=True,
+            details=Details(**kept | details),
+            scope=scope,
+            updated_by=updated_by,
+            if_revision=flag.revision if if_revision is None else if_revision,
+        )
+        return self.write(change)[0]
+
+    def write(self, change: Change) -> tuple[Snapshot, Snapshot | None]:
+        """Write a change: the store first, this process's memory after.
+
+        Returns:
+            The flag as written, and as it was before; None if it is new.
+
+        Raises:
+            ValueError, ConflictError, StoreError: See `set`.
+        """
         with self._converse(WRITE_LIMIT) as session:
             asked, sent = self.lease.ticket(), self.clock()
-            snapshot = session.write(change).snapshot(read_at=sent, written=details)
-        if snapshot.enabled is not enabled:
+            written = session.write(change)
+        flag = written.row.snapshot(read_at=sent, written=change.details)
+        if flag.enabled is not change.value:
             raise StoreError(
-                f"{self.store.name}: the flag was written, but it is {'on' if snapshot.enabled else 'off'}: "
+                f"{self.store.name}: the flag was written, but it is {'on' if flag.enabled else 'off'}: "
                 "look for a trigger that overrides it"
             )
         # A read that was sent before the write returned may lack it. A read that shows more stays.
-        self.lease.install(snapshot, asked=asked, ticket=self.lease.ticket())
-        self.lifecycle.wake()
+        complete = self.lease.put(written, flag, clock=StoreClock(written.now, sent, self.clock()), asked=asked)
+        self.lifecycle.wake(read=not complete)
         self._finish(None)
-        return snapshot
+        before = None
+        with contextlib.suppress(FlagError):  # a row that was wrong is replaced
+            before = None if written.before is None else written.before.snapshot(read_at=sent)
+        return flag, before
+
+    def upcoming(self) -> Snapshot | None:
+        """The maintenance that begins next, of the site or of a scope; None if none is scheduled. Reads memory only."""
+        self.snapshot()
+        now = self.lease.store_now
+        ahead = [
+            (it.starts, it.scope or "", it) for it in self.lease.flags if it.starts is not None and it.starts > now
+        ]
+        return min(ahead, default=(None, "", None))[-1]
+
+    def history(self, *, scope: str | None = None, limit: int = 100) -> tuple[Entry, ...]:
+        """The last changes, the newest first.
+
+        Args:
+            scope: Of one scope only; None for every flag.
+            limit: The most entries.
+
+        Raises:
+            TypeError, ValueError: An argument is wrong; nothing was asked.
+            StoreError: The store cannot be reached, or keeps no history.
+        """
+        check_scope(scope)
+        if limit not in range(1, MAX_HISTORY + 1):
+            raise ValueError(f"limit is {limit!r}: use a whole number from 1 to {MAX_HISTORY}")
+        with self._converse(WRITE_LIMIT) as session:
+            return session.history(scope, limit=limit)
 
     def prove(
         self,
@@ -194,7 +325,7 @@ class MaintenanceState:
         *,
         drain: bool = False,
         timeout: float | None = None,
-        expect: int | None = None,
+        expect: int | Mapping[str, int] | None = None,
         presume_dead: float | None = None,
         progress: Progress = lambda _: None,
     ) -> Proof:
@@ -204,7 +335,7 @@ class MaintenanceState:
             snapshot: What `set` returned.
             drain: Also wait until nothing that the flag refuses is in flight.
             timeout: Seconds; None for a time above the longest lease.
-            expect: How many instances there must be at least.
+            expect: How many instances there must be at least, or how many of each service, as ``{"web": 24}``.
             presume_dead: Seconds of silence after which an instance counts as dead, at the caller's own risk.
             progress: Called with each judgement on the way.
 
@@ -244,14 +375,17 @@ class MaintenanceState:
         finally:
             cancelled = True
 
-    def fleet(self) -> Fleet:
-        """The flag and every registered instance, read in one statement.
+    def fleet(self, *, scope: str | None = None) -> Fleet:
+        """The flags and every registered instance, read in one statement.
+
+        Args:
+            scope: A scope whose flag to read even if it is off.
 
         Raises:
             StoreError: The store cannot be reached.
         """
         with self._converse(WRITE_LIMIT) as session:
-            return session.fleet()
+            return session.fleet(scope)
 
     def find(self, beginning: str) -> tuple[Instance, ...]:
         """The registered instances whose `id` begins with a text. No other row is read.
@@ -287,7 +421,7 @@ class MaintenanceState:
         return Status(
             condition=condition,
             since=self._status.since,
-            snapshot=self.lease.known,
+            snapshot=self.lease.flags.site,
             last_error=self.lease.error,
             store=self.store.name,
             ttl=self.lease.settings.ttl,
@@ -297,6 +431,7 @@ class MaintenanceState:
             registered=membership is not None and membership.row is Row.PRESENT,
             registration_error=membership.error if membership else None,
             in_flight=load.in_flight if load else None,
+            flags=self.lease.flags,
         )
 
     def on_change(self, callback: Callback) -> Callback:

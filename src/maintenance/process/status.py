@@ -3,11 +3,18 @@
 import datetime as dt
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
+from maintenance.base.flags import Flags
 from maintenance.base.log import log
 from maintenance.base.values import Snapshot, WhenStale
 from maintenance.process.lease import Lease
+
+TAKEN_BACK: Final = (
+    "the database shows an older state than the one that processes follow, as after a restore: maintenance stays on "
+    "until you run `maintenance on` or `maintenance off`"
+)
+"""What an operator has to decide."""
 
 Condition = Literal["fresh", "stale", "never read"]
 
@@ -29,6 +36,7 @@ class Status:
         registered: Whether a wait for the fleet includes this process.
         registration_error: Why not.
         in_flight: Requests that have not ended, exempt ones included; None if they are not tracked.
+        flags: Every flag that is on or scheduled, as it holds now.
     """
 
     condition: Condition
@@ -43,6 +51,7 @@ class Status:
     registered: bool
     registration_error: str | None
     in_flight: int | None
+    flags: Flags
 
 
 class StatusLog:
@@ -53,6 +62,7 @@ class StatusLog:
         self._lease = lease
         self._complained = False
         self._named: tuple[object, ...] = ()
+        self._taken_back = False
         self.condition: Condition = "never read"
         self.since = dt.datetime.now(dt.UTC)
 
@@ -66,8 +76,16 @@ class StatusLog:
         if bad != self._complained and (not bad or self._lease.failing):
             self._complained = bad
             self._log(condition)
-        self._name_problems(self._lease.known)
+        self._name_problems(self._lease.known.site)
+        self._name_taken_back(taken_back=self._lease.known.taken_back)
         return condition
+
+    def _name_taken_back(self, *, taken_back: bool) -> None:
+        before, self._taken_back = self._taken_back, taken_back
+        if taken_back and not before:
+            log(logging.WARNING, "%s", TAKEN_BACK)
+        elif before and not taken_back:
+            log(logging.WARNING, "the flags of the database are followed again")
 
     def _name_problems(self, known: Snapshot) -> None:
         named, self._named = self._named, (known.revision, *known.problems)
@@ -81,12 +99,12 @@ class StatusLog:
             )
 
     def _find_condition(self) -> Condition:
-        if self._lease.known.source != "store":
+        if self._lease.known.site.source != "store":
             return "never read"
         return "fresh" if self._lease.primed or self._lease.running else "stale"
 
     def _log(self, condition: Condition) -> None:
-        known = self._lease.known
+        known = self._lease.flags.site
         if condition == "fresh":
             log(logging.WARNING, "the flag is fresh again, at revision %d", known.revision)
             return

@@ -6,7 +6,7 @@ from typing import Final
 
 from maintenance.base.log import log
 from maintenance.base.runtime import NOBODY, Waker
-from maintenance.errors import FlagError, LateError, StoreError
+from maintenance.errors import BusyError, FlagError, LateError, StoreError
 from maintenance.process.in_flight import Sources
 from maintenance.process.lease import Lease
 from maintenance.process.life import Event, Thread
@@ -25,6 +25,9 @@ CALM: Final = (0.02, 0.05)
 """Seconds after a notification in which others are collected, to be followed by one read. Any role can send thousands a
 second. The fleet must not read in step, so each process draws another time."""
 
+BOOT_PAUSE: Final = 0.5
+"""The longest pause between two tries while the first requests wait, so that one comes before they give up."""
+
 IDLE_LOOK: Final = 1.0
 """The same while the row shows requests in flight, so that an idle process brings them to 0 soon. Also the pause before
 a report is repeated that a lock held up."""
@@ -33,14 +36,14 @@ a report is repeated that a lock held up."""
 class Backoff:
     """The pause between two tries, which grows with each failure in a row."""
 
-    def __init__(self, limit: float, uniform: Callable[[float, float], float]) -> None:
-        """Begin without a failure; `limit` is the longest pause, in seconds."""
-        self._limit, self._uniform = limit, uniform
+    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+        """Begin without a failure."""
+        self._uniform = uniform
         self.failures = 0
 
-    def pause(self) -> float:
-        """Seconds, with jitter."""
-        return min(self._limit, 0.05 * 2.0 ** min(self.failures, 10)) * self._uniform(0.5, 1.0)
+    def pause(self, most: float) -> float:
+        """Seconds, with jitter; `most` at most."""
+        return min(most, 0.05 * 2.0 ** min(self.failures, 10)) * self._uniform(0.5, 1.0)
 
 
 class Watcher:
@@ -51,6 +54,7 @@ class Watcher:
         room: Where requests wait for it.
         thread: Whether the thread runs.
         late: Whether the last try failed because the store was slow.
+        busy: Whether the store refused the connection for the moment, without taking time for that.
         trying_since: When (clock) the try under way began, in whatever thread; None between two tries.
     """
 
@@ -61,14 +65,15 @@ class Watcher:
         self.reader = Reader(store, lease, sources)
         self.room = WaitingRoom(boot_timeout=settings.boot_timeout, runtime=runtime)
         self.thread = Thread.NONE
-        self.late = False
+        self.late = self.busy = False
         self.trying_since: float | None = None
-        self._backoff = Backoff(settings.limit, runtime.uniform)
+        self._backoff = Backoff(runtime.uniform)
         self._lock = runtime.lock()
         self._waker: Waker = NOBODY
         self._ended = runtime.event()
         self._read_now = False
         self._next_here = self._calm_until = float("-inf")
+        self._held_until = float("inf")
 
     @property
     def over(self) -> bool:
@@ -160,11 +165,13 @@ class Watcher:
 
     def _try(self) -> None:
         """Read once. A failure is remembered, not raised."""
-        self.late = self._read_now = False
+        self.late = self.busy = self._read_now = False
         try:
             for _ in self.reader.read():
                 self._conclude()
             self._read_now = self._read_now or self.reader.incomplete
+            if not self.over and self.reader.pause():
+                self._backoff.failures = 0
         except FlagError as exc:
             self._lease.fail(str(exc))
         except Exception as exc:  # noqa: BLE001 - without this thread, an answer would apply for ever
@@ -215,7 +222,7 @@ class Watcher:
 
     def _fail(self, exc: BaseException) -> None:
         self._backoff.failures += 1
-        self.late = isinstance(exc, LateError)
+        self.late, self.busy = isinstance(exc, LateError), isinstance(exc, BusyError)
         expected = isinstance(exc, StoreError)
         self._lease.fail(str(exc) if expected else f"an unexpected {type(exc).__name__}, which the log shows")
         if not expected:
@@ -227,7 +234,9 @@ class Watcher:
         due = began + self._pause()
         session = self.reader.session
         if session is None:
-            self._waker.wait(0.0 if self._read_now else due - self._runtime.clock())
+            self._follow_schedule()
+            now = self._runtime.clock()
+            self._waker.wait(0.0 if self._read_now else min(due, self._lease.holds_until) - now)
             return
         try:
             while (left := due - self._runtime.clock()) > 0 and not self._read_now and not self._may_end():
@@ -243,12 +252,13 @@ class Watcher:
 
     def _has_news(self, session: Session, left: float) -> bool:
         """Wait for a change in the store, and report what this process owes; True if a read is due."""
-        membership = self.reader.membership
+        membership, now = self.reader.membership, self._runtime.clock()
+        self._follow_schedule()
+        left = min(left, min(self._lease.holds_until, self.reader.carry_out_at) - now)
         if membership.draining or self.over:
             left = min(left, LOOK)
         elif membership.shows_requests or membership.late:
             left = min(left, IDLE_LOOK)
-        now = self._runtime.clock()
         if now < self._calm_until:
             self._waker.wait(min(left, self._calm_until - now))
         elif session.wait(left, self._waker):
@@ -257,10 +267,18 @@ class Watcher:
         self.reader.follow_up()
         return False
 
+    def _follow_schedule(self) -> None:
+        """Report a start or an end, whether this thread or a request has noticed it."""
+        self._lease.advance()
+        if self._held_until != self._lease.holds_until:
+            self._held_until = self._lease.holds_until
+            self._listeners.notify_in_thread()
+
     def _pause(self) -> float:
         """Seconds until the next try: before the lease ends, or soon if the last one failed."""
         if self._backoff.failures:
-            return self._backoff.pause()
+            waits = not self.reader.answered and self._runtime.clock() < self.room.boot_until
+            return self._backoff.pause(BOOT_PAUSE if waits else self._settings.limit)
         if self._lease.failing or self.reader.membership.late:
             return self._settings.limit * self._runtime.uniform(0.5, 1.0)
         return self._settings.ttl * self._runtime.uniform(*STEADY)

@@ -4,16 +4,18 @@ import logging
 import socket
 import sys
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum, auto
 from pathlib import PurePath
-from typing import Final
+from typing import Final, NamedTuple
 
 from maintenance._version import __version__
+from maintenance.base.flags import Flags
+from maintenance.base.instances import MAX_NAME, Instance, Load
 from maintenance.base.log import log
 from maintenance.base.options import Settings
 from maintenance.base.runtime import Runtime, boot_id
-from maintenance.base.values import MAX_NAME, Instance, Load
 from maintenance.errors import LateError, RegistrationError, StoreError
 from maintenance.stores import Session
 
@@ -30,6 +32,31 @@ class Row(Enum):
     ABSENT = auto()
     UNCERTAIN = auto()  # it was sent; no later read has shown it yet
     PRESENT = auto()
+
+
+class Report(NamedTuple):
+    """What a process follows, and what it has in flight.
+
+    Attributes:
+        revision: The newest revision of any flag that it has installed.
+        on: The scopes whose flags are on (None: the site's).
+        load: The requests in flight; None if they are not tracked.
+        waited_for: How many of these requests an operator waits for.
+    """
+
+    revision: int
+    on: frozenset[str | None]
+    load: Load | None
+    waited_for: int
+
+
+def make_report(known: Flags, flags: Flags, load: Load | None) -> Report:
+    """Make a report of the flags as stored, the flags as they hold, and what is in flight under them."""
+    on = {flag.scope for flag in flags if flag.enabled}
+    waited_for = 0
+    if load is not None:
+        waited_for = sum(load.drains.values()) + (load.in_flight if None in known.drains else 0)
+    return Report(known.revision, frozenset(on), load, waited_for)
 
 
 class Membership:
@@ -55,11 +82,13 @@ class Membership:
             version=__version__,
             when_stale=settings.when_stale,
             ttl=settings.ttl,
+            service=settings.service or _program(),
         )
         self.row = Row.ABSENT
         self.error: str | None = None
         self.late = self.draining = False
         self._reported: Instance | None = None
+        self._reported_on: frozenset[str | None] = frozenset()
         self._reported_at = float("-inf")
 
     def register(self, session: Session) -> None:
@@ -77,37 +106,34 @@ class Membership:
             self.row = Row.ABSENT
             self._complain("its row was written and is not there: look for a trigger or a policy that drops it")
 
-    def acknowledge(self, session: Session, revision: int, load: Load | None, *, drain: bool) -> None:
-        """Report the revision that is installed, if the row does not show it yet. Call it only after the install.
-
-        Args:
-            session: Where to write.
-            revision: The installed one.
-            load: The requests in flight under it; None if they are not tracked.
-            drain: Whether an operator waits for what is in flight.
-        """
-        self.draining = drain and load is not None and load.in_flight > 0
+    def acknowledge(self, session: Session, report: Report) -> None:
+        """Report what is installed, if the row does not show it yet. Call it only after the install."""
+        self.draining = report.waited_for > 0
         before = self._reported
         if self.row is not Row.PRESENT or before is None:
             return
         is_due = self._runtime.clock() - self._reported_at >= HEARTBEAT
-        drained = drain and load is not None and load.in_flight != before.in_flight
-        if is_due or drained or revision != before.revision:
-            self._report(session, revision, load)
+        has_moved = (self.draining or bool(before.drains)) and _counts(report.load) != _counts(before)
+        if is_due or has_moved or self._has_flipped(before, report) or _has_ended(before, report.load):
+            self._report(session, report)
 
-    def owes(self, revision: int, load: Load | None) -> bool:
+    def owes(self, report: Report) -> bool:
         """Whether the row shows something else than what is installed, or requests that have ended."""
-        before, in_flight = self._reported, None if load is None else load.in_flight
-        if before is None or (before.revision, before.in_flight) == (revision, in_flight):
+        before = self._reported
+        if before is None:
             return False
-        if before.revision != revision or not in_flight:
+        if self._has_flipped(before, report) or _has_ended(before, report.load):
             return True
-        return self.draining and self._runtime.clock() - self._reported_at >= DRAIN_REPORT
+        is_due = self.draining and self._runtime.clock() - self._reported_at >= DRAIN_REPORT
+        return is_due and _counts(report.load) != _counts(before)
 
-    def follow_up(self, session: Session, revision: int, load: Load | None) -> None:
+    def _has_flipped(self, before: Instance, report: Report) -> bool:
+        return (before.revision, self._reported_on) != (report.revision, report.on)
+
+    def follow_up(self, session: Session, report: Report) -> None:
         """Report what the row owes, between two reads."""
-        self._report(session, revision, load)
-        self.draining = self.draining and load is not None and load.in_flight > 0
+        self._report(session, report)
+        self.draining = report.waited_for > 0
 
     @property
     def shows_requests(self) -> bool:
@@ -132,10 +158,10 @@ class Membership:
         with session.within(self._settings.limit):
             session.remove(self.instance.id)
 
-    def _report(self, session: Session, revision: int, load: Load | None) -> None:
-        counts = {} if load is None else load._asdict()
-        if self._write(session, replace(self.instance, revision=revision, **counts)):
-            self.error = None
+    def _report(self, session: Session, report: Report) -> None:
+        counts = {} if report.load is None else report.load._asdict()
+        if self._write(session, replace(self.instance, revision=report.revision, **counts)):
+            self.error, self._reported_on = None, report.on
 
     def _write(self, session: Session, instance: Instance) -> bool:
         """Write the row. If a later report fails, the row stays, and the report is repeated."""
@@ -162,6 +188,18 @@ class Membership:
             else "is not registered, so `maintenance on --wait` will not wait for it"
         )
         log(logging.WARNING, "this process %s: %s", problem, error)
+
+
+def _has_ended(before: Instance, load: Load | None) -> bool:
+    """Whether the last of the requests that a row shows has ended, or the last of a scope's."""
+    if load is None:
+        return before.in_flight is not None
+    drained = any(count == 0 and before.drains.get(scope) != 0 for scope, count in load.drains.items())
+    return drained or (load.in_flight == 0 and before.in_flight != 0)
+
+
+def _counts(of: Load | Instance | None) -> tuple[int | None, Mapping[str, int]]:
+    return (None, {}) if of is None else (of.in_flight, of.drains)
 
 
 def hostname() -> str:

@@ -1,14 +1,27 @@
 """The loop that reads the fleet again and again until a flip is proven or the time is over."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from maintenance.base.instances import SENTINEL, Fleet, Instance
 from maintenance.base.quoting import quote
 from maintenance.base.runtime import Runtime, boot_id
-from maintenance.base.values import SENTINEL, Instance, Snapshot
+from maintenance.base.values import Snapshot
 from maintenance.errors import RegistrationError, StoreError
-from maintenance.proof.judge import Progress, Proof, Question, check_number, judge, lease_end
+from maintenance.proof.judge import (
+    Progress,
+    Proof,
+    Question,
+    check_number,
+    find_row,
+    hold,
+    judge,
+    lease_end,
+    read_expect,
+    read_flag,
+)
 from maintenance.proof.membership import hostname
 from maintenance.stores import Session
 from maintenance.stores.conversation import Conversation
@@ -44,7 +57,7 @@ def prove(
     *,
     drain: bool,
     timeout: float | None,
-    expect: int | None,
+    expect: int | Mapping[str, int] | None,
     presume_dead: float | None,
     progress: Progress,
     runtime: Runtime,
@@ -59,9 +72,12 @@ def prove(
     host, boot = hostname(), boot_id()
     question = Question(
         revision=snapshot.revision,
-        enabled=snapshot.enabled,
+        enabled=snapshot.enabled or snapshot.starts is not None,
+        scope=snapshot.scope,
+        starts=snapshot.starts,
+        mode=snapshot.mode,
         drain=drain,
-        expect=expect,
+        expect=read_expect(expect),
         presume_dead=presume_dead,
         is_gone=lambda it: bool(boot) and (it.host, it.boot) == (host, boot) and runtime.is_gone(it.pid),
     )
@@ -77,13 +93,14 @@ class Prover:
         self._started = runtime.clock()
         self._proof = Proof(proven=False, revision=question.revision)
         self._gone: dict[str, Instance] = {}
-        self._longest = 0.0
+        self._longest = self._begins = 0.0
 
     def run(self, *, timeout: float | None, progress: Progress) -> Proof:
         """Wait.
 
         Args:
-            timeout: Seconds; None for a time above the longest lease, but for at most `LONGEST_WAIT`.
+            timeout: Seconds, from the start if that is ahead; None for a time above the longest lease, but for at most
+                `LONGEST_WAIT`.
             progress: Called with each new judgement.
 
         Returns:
@@ -95,6 +112,7 @@ class Prover:
         check_number("timeout", timeout, least=0)
         while True:
             self._look(self._limit(timeout) - self._elapsed())
+            self._proof = replace(self._proof, limit=self._limit(timeout))
             progress(self._proof)
             elapsed = self._elapsed()
             if self._proof.proven or self._proof.final or elapsed >= self._limit(timeout):
@@ -113,8 +131,9 @@ class Prover:
 
     def _limit(self, timeout: float | None) -> float:
         if timeout is not None:
-            return timeout
-        return min(lease_end(self._longest) + MARGIN, LONGEST_WAIT) + (DRAIN_MARGIN if self._question.drain else 0.0)
+            return self._begins + timeout
+        longest = min(lease_end(self._longest) + MARGIN, LONGEST_WAIT)
+        return self._begins + longest + (DRAIN_MARGIN if self._question.drain else 0.0)
 
     def _look(self, left: float) -> None:
         try:
@@ -126,9 +145,11 @@ class Prover:
     def _judge(self, session: Session) -> Proof:
         # The clock before the question: a lease must have run out by the time that the flag is read again.
         elapsed = self._elapsed()
-        fleet = session.fleet()
-        if self._question.drain and not fleet.reading.drain:
-            session.ask_drain(self._question.revision)  # the flip did not ask for it
+        fleet = session.fleet(self._question.scope)
+        self._follow_schedule(session, fleet, elapsed)
+        row = find_row(fleet.reading, self._question.scope)
+        if self._question.drain and not (row and row.drain):
+            session.ask_drain(self._question.revision, self._question.scope)  # the flip did not ask for it
         self._longest = max((instance.ttl for instance in fleet.instances), default=self._longest)
         proof = judge(fleet, self._question, elapsed=elapsed)
         present = {instance.id for instance in fleet.instances}
@@ -142,6 +163,20 @@ class Prover:
         if proof.proven and not fleet.intact:
             _mark_whole(session)
         return replace(proof, gone=tuple(self._gone.values()))
+
+    def _follow_schedule(self, session: Session, fleet: Fleet, elapsed: float) -> None:
+        """Note when the flag begins. Its value is written then: the same maintenance, at a new revision."""
+        question, flag = self._question, read_flag(fleet.reading, self._question.scope)
+        if question.starts is None or flag is None or (flag.starts, flag.mode) != (question.starts, question.mode):
+            return
+        on, left = hold(flag, fleet.reading.now)
+        if left is not None:
+            self._begins = elapsed + left
+        elif flag.enabled and flag.revision > question.revision:
+            self._question = replace(question, revision=flag.revision)
+        elif on and question.drain:
+            # No process may be allowed to, and a drain is proven only after it.
+            session.carry_out(question.scope, question.revision, enabled=True)
 
 
 def _mark_whole(session: Session) -> None:

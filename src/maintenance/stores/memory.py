@@ -3,13 +3,23 @@
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, Final
+from uuid import UUID
 
+from maintenance.base.flags import Flags, Reading
+from maintenance.base.history import Entry
+from maintenance.base.instances import Fleet, Instance
 from maintenance.base.runtime import REAL, Waker
-from maintenance.base.values import Change, Fleet, Instance, Reading, Row
+from maintenance.base.values import Change, Row, Written
 from maintenance.errors import ConfigurationError
 from maintenance.stores.protocol import Session, Store
+from maintenance.stores.rows import check_revision, describe_caller, is_in_force
+
+MAX_HISTORY: Final = 1000
+"""How many changes are kept."""
 
 
 class MemoryStore(Store):
@@ -37,15 +47,15 @@ class MemoryStore(Store):
 
     @property
     def row(self) -> Row | None:
-        """The flag's row. Set it to any row, as if written by hand, or to None to delete it."""
-        return self._table.row
+        """The row of the site's flag. Set it to any row, as if written by hand, or to None to delete it."""
+        return self._table.rows.get(None)
 
     @row.setter
     def row(self, row: Row | None) -> None:
         with self._table.lock:
             if row is not None and isinstance(row.revision, int):
-                self._table.revision = max(self._table.revision, row.revision)
-            self._table.put(row)
+                self._table.last = max(self._table.last, row.revision)
+            self._table.put(None, row)
 
     def connect(self, *, listen: bool = False, limit: float | None = None) -> "MemorySession":  # noqa: ARG002
         return MemorySession(self._table, listen=listen)
@@ -60,18 +70,48 @@ class _Table:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.lock = REAL.lock()
-        self.row: Row | None = Row(False, {}, 1, dt.datetime.now(dt.UTC))
-        self.revision = 1
-        self.drain: int | None = None
+        self.rows: dict[str | None, Row] = {None: Row(False, {}, 1, dt.datetime.now(dt.UTC))}
+        self.last = 1
+        self.flipped_at = float("-inf")
+        self.history: deque[Entry] = deque(maxlen=MAX_HISTORY)
         self.instances: dict[str, tuple[Instance, float]] = {}
         self.version = 0
         self.waiting: list[Waker] = []
 
-    def put(self, row: Row | None) -> None:
-        self.row = row
+    def put(self, scope: str | None, row: Row | None) -> None:
+        if row is None:
+            self.rows.pop(scope, None)
+        else:
+            self.rows[scope] = row
         self.version += 1
         for waker in self.waiting:
             waker.wake()
+
+    def change(self, row: Row) -> None:
+        """Put a row whose value or details are new, with the next revision."""
+        before = self.rows.get(row.scope)
+        self.last += 1
+        self.put(row.scope, replace(row, revision=self.last, drain=row.drain))
+        self.history.append(_make_entry(before, self.rows[row.scope]))
+
+
+def _make_entry(before: Row | None, row: Row) -> Entry:
+    def details(of: Row | None) -> Any:
+        return of.details if of is not None and isinstance(of.details, Mapping) else {}
+
+    def value(of: Row | None) -> bool | None:
+        return of.value_bool if of is not None and isinstance(of.value_bool, bool) else None
+
+    return Entry(
+        at=dt.datetime.now(dt.UTC),
+        scope=row.scope,
+        revision=row.revision if isinstance(row.revision, int) else 0,
+        before=value(before),
+        after=value(row),
+        details_before=details(before),
+        details=details(row),
+        updated_by=row.updated_by if isinstance(row.updated_by, UUID) else None,
+    )
 
 
 class MemorySession(Session):
@@ -85,27 +125,59 @@ class MemorySession(Session):
         self._table = table
         self._seen = table.version
 
-    def read(self, instance: str | None = None) -> Reading:
+    def read(self, instance: str | None = None, *, known: Flags | None = None) -> Reading:
         with self._table.lock:
             self._seen = self._table.version
-            return self._reading(instance)
+            caller = describe_caller(known)
+            return replace(self._reading(instance, caller["token"]), ahead=caller["doubtful"] and self._is_behind())
 
-    def _reading(self, instance: str | None = None) -> Reading:
-        row, drain = self._table.row, self._table.drain
-        asked = row is not None and drain is not None and row.revision == drain
-        return Reading(row, registered=instance in self._table.instances, drain=asked)
+    def _is_behind(self) -> bool:
+        """Whether an instance has acknowledged a revision that the table does not have, after the site's last flip."""
+        table = self._table
+        return any((it.revision or 0) > table.last and at > table.flipped_at for it, at in table.instances.values())
 
-    def write(self, change: Change) -> Row:
+    def _reading(self, instance: str | None = None, token: str | None = None, scope: str | None = None) -> Reading:
+        table = self._table
+        newest = str(table.version)
+        shown = [it for it in table.rows.values() if it.scope is not None and (is_in_force(it) or it.scope == scope)]
+        return Reading(
+            table.rows.get(None),
+            None if token == newest else tuple(shown),
+            last=table.last,
+            token=newest,
+            now=dt.datetime.now(dt.UTC),
+            registered=instance in table.instances,
+            store=MemoryStore.name,
+        )
+
+    def write(self, change: Change) -> Written:
         details = change.details.to_json()
         with self._table.lock:
-            old = self._table.row
-            if old is None or old.value_bool is not change.enabled or old.details != details:
-                self._table.revision += 1
-            if change.drain:
-                self._table.drain = self._table.revision
-            row = Row(change.enabled, details, self._table.revision, dt.datetime.now(dt.UTC), change.updated_by)
-            self._table.put(row)
-        return row
+            table, now = self._table, dt.datetime.now(dt.UTC)
+            before = table.rows.get(change.scope)
+            check_revision(change, before, store=MemoryStore.name)
+            change.check_times(now)
+            if change.scope is None:
+                table.flipped_at = table.clock()
+            row = Row(change.value, details, 0, now, change.updated_by, change.scope, change.drain)
+            if before is None or before.value_bool is not change.value or before.details != details:
+                table.change(row)
+            else:
+                table.put(change.scope, replace(row, revision=before.revision, drain=change.drain or before.drain))
+            return Written(table.rows[change.scope], before, table.last, now)
+
+    def carry_out(self, scope: str | None, revision: int, *, enabled: bool) -> bool:
+        with self._table.lock:
+            row = self._table.rows.get(scope)
+            if row is None or row.revision != revision or row.value_bool is enabled:
+                return False
+            self._table.change(replace(row, value_bool=enabled, details=row.details if enabled else {}))
+            return True
+
+    def history(self, scope: str | None, *, limit: int) -> tuple[Entry, ...]:
+        with self._table.lock:
+            found = [entry for entry in self._table.history if scope in (None, entry.scope)]
+        return tuple(reversed(found[-limit:]))
 
     def report(self, instance: Instance) -> None:
         with self._table.lock:
@@ -115,22 +187,22 @@ class MemorySession(Session):
         with self._table.lock:
             return sum(self._table.instances.pop(one, None) is not None for one in instances)
 
-    def fleet(self) -> Fleet:
+    def fleet(self, scope: str | None = None) -> Fleet:
         # Always intact, because nothing else can empty this process's memory.
         with self._table.lock:
             now = self._table.clock()
             found = [replace(one, silent_for=now - seen_at) for one, seen_at in self._table.instances.values()]
-            reading = self._reading()
+            reading = self._reading(scope=scope)
         return Fleet(reading, tuple(sorted(found, key=lambda one: (one.host, one.pid, one.id))), intact=True)
 
     def find(self, beginning: str) -> tuple[Instance, ...]:
         return tuple(one for one in self.fleet().instances if one.id.startswith(beginning))
 
-    def ask_drain(self, revision: int) -> None:
+    def ask_drain(self, revision: int, scope: str | None = None) -> None:
         with self._table.lock:
-            if self._table.row is not None and self._table.row.revision == revision:
-                self._table.drain = revision
-                self._table.put(self._table.row)
+            row = self._table.rows.get(scope)
+            if row is not None and row.revision == revision:
+                self._table.put(scope, replace(row, drain=True))
 
     def wait(self, timeout: float, waker: Waker) -> bool:
         if not self.listening:

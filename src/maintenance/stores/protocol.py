@@ -3,8 +3,11 @@
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
+from maintenance.base.flags import Flags, Reading
+from maintenance.base.history import Entry
+from maintenance.base.instances import Fleet, Instance
 from maintenance.base.runtime import Waker
-from maintenance.base.values import Change, Fleet, Instance, Reading, Row
+from maintenance.base.values import Change, Written
 
 
 class Session(Protocol):
@@ -18,11 +21,27 @@ class Session(Protocol):
     def listening(self) -> bool:
         """Whether a change ends a `wait` immediately; if not, only the next read finds it."""
 
-    def read(self, instance: str | None = None) -> Reading:
-        """Read the flag and, in the same statement, whether `instance` is registered."""
+    def read(self, instance: str | None = None, *, known: Flags | None = None) -> Reading:
+        """Read every flag that is on or scheduled, in one statement.
 
-    def write(self, change: Change) -> Row:
-        """Write the flag, its details and a request to drain in one durable step; return the row as written."""
+        Args:
+            instance: Whose registration to look up too.
+            known: What the caller knows. The scopes are left out if nothing has changed since.
+        """
+
+    def write(self, change: Change) -> Written:
+        """Write a flag, its details and a request to drain in one durable step.
+
+        Raises:
+            ConflictError: The flag is not at `Change.if_revision`; nothing was written.
+            ValueError: The schedule has passed by the store's clock; nothing was written.
+        """
+
+    def carry_out(self, scope: str | None, revision: int, *, enabled: bool) -> bool:
+        """Write the value that a schedule gives to a flag; False if it is not allowed, or at another revision."""
+
+    def history(self, scope: str | None, *, limit: int) -> tuple[Entry, ...]:
+        """Read the last changes of a flag, the newest first. All flags' if the scope is ``"*"``."""
 
     def report(self, instance: Instance) -> None:
         """Write an instance's row: its registration, acknowledgement and heartbeat alike.
@@ -38,14 +57,14 @@ class Session(Protocol):
             RegistrationError: The role may not remove one of them, and none was removed.
         """
 
-    def fleet(self) -> Fleet:
-        """Read the flag and every instance in one statement."""
+    def fleet(self, scope: str | None = None) -> Fleet:
+        """Read the flags, that of `scope` even if it is off, and every instance in one statement."""
 
     def find(self, beginning: str) -> tuple[Instance, ...]:
         """Read the instances whose id begins with a text, and nothing else."""
 
-    def ask_drain(self, revision: int) -> None:
-        """Ask each instance to report again once nothing that `revision` refuses is in flight."""
+    def ask_drain(self, revision: int, scope: str | None = None) -> None:
+        """Ask each instance to report again once nothing that this flag refuses is in flight."""
 
     def wait(self, timeout: float, waker: Waker) -> bool:
         """Wait for a change or for `waker`, for `timeout` seconds at most; True if the flag may have changed."""
@@ -63,6 +82,8 @@ class Session(Protocol):
 @runtime_checkable
 class Store(Protocol):
     """A place for the flag. Threads may share a store, but not a session.
+
+    If a store has the attribute `keep_connection` and it is false, a process closes its session between two reads.
 
     Attributes:
         name: For people, without a password.

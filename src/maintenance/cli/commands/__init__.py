@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 from maintenance.cli.commands.fleet import fleet, forget
-from maintenance.cli.commands.flip import flip, wait
+from maintenance.cli.commands.flip import edit, flip, wait
+from maintenance.cli.commands.log import log
 from maintenance.cli.commands.schema import migrate, sql
 from maintenance.cli.commands.status import status, watch
 
@@ -17,10 +18,21 @@ def demo(_: argparse.Namespace) -> int:
     return run()
 
 
+def completion(args: argparse.Namespace) -> int:
+    """Print the script for a shell."""
+    from maintenance.cli.completion import render  # noqa: PLC0415 - no other command needs it
+
+    print(render(args.shell), end="")
+    return 0
+
+
 COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "on": flip,
     "off": flip,
+    "extend": edit,
+    "edit": edit,
     "wait": wait,
+    "log": log,
     "status": status,
     "watch": watch,
     "fleet": fleet,
@@ -28,4 +40,5 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "migrate": migrate,
     "sql": sql,
     "demo": demo,
+    "completion": completion,
 }

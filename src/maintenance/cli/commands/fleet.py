@@ -2,15 +2,21 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
-from maintenance.base.values import Fleet, Instance, Snapshot
+from maintenance.base.flags import Flags, Reading
+from maintenance.base.instances import Fleet, Instance
 from maintenance.cli import text
+from maintenance.cli.options import NOT_PROVEN
 from maintenance.cli.store import connect_state, open_state
 from maintenance.errors import ConfigurationError, MaintenanceError
 from maintenance.process.lease import LAGGING
 from maintenance.process.state import MaintenanceState
+from maintenance.process.status import TAKEN_BACK
+
+DISPENSABLE: Final = ("VERSION", "WEBSOCKETS", "TTL", "PROGRAM", "WHEN STALE", "ANSWER AGE", "SERVICE")
+"""The columns that a narrow terminal leaves out, the first one first."""
 
 EMPTIED: Final = (
     "The process table was emptied (a restore, or by hand), so this list may be incomplete. Running processes "
@@ -31,17 +37,20 @@ def fleet(args: argparse.Namespace) -> int:
     """Show each process that serves."""
     state = open_state(args)
     found = state.fleet()
-    snapshot = found.reading.snapshot(read_at=state.clock())
+    flags = read_flags(found.reading, clock=state.clock())
     problem = None if found.reading.primary else LAGGING
+    status = NOT_PROVEN if args.check and not _is_sound(found) else 0
     if args.json:
         instances = [build_instance_json(instance) for instance in found.instances]
-        shown = {"flag": asdict(snapshot), "intact": found.intact, "instances": instances, "store": state.store.name}
-        text.print_json({**shown, "problem": problem})
-        return 0
-    print(text.format_headline(snapshot, state.store.name))
+        scopes = [asdict(flag) for flag in flags.scopes.values()]
+        shown = {"flag": asdict(flags.site), "scopes": scopes, "intact": found.intact, "instances": instances}
+        text.print_json({**shown, "store": state.store.name, "problem": problem})
+        return status
+    for flag in flags:
+        print(text.format_headline(flag, state.store.name))
     if found.instances:
-        print(text.format_table([_build_row(instance, snapshot) for instance in found.instances]))
-        print(_summarize(found, snapshot))
+        _print_instances(found)
+        print(_summarize(found))
     for instance in found.instances:
         if instance.problem:
             text.warn(f"The row {instance.id} cannot be trusted ({instance.problem}): maintenance forget {instance.id}")
@@ -49,24 +58,58 @@ def fleet(args: argparse.Namespace) -> int:
         text.warn(EMPTIED)
     elif not found.instances:
         text.warn("No process is registered in this database. Is this the database your app uses?")
+    if any(is_ahead(one, found.reading) and not text.is_silent(one) for one in found.instances):
+        text.warn(TAKEN_BACK)
     if problem:
         text.warn(problem)
-    return 0
+    return status
 
 
-def _build_row(instance: Instance, snapshot: Snapshot) -> dict[str, str]:
+def read_flags(reading: Reading, *, clock: float) -> Flags:
+    """Return the flags of a reading as they hold now, in the order of their names.
+
+    Raises:
+        FlagError: The site's row is missing or wrong.
+    """
+    before = Flags(site=reading.snapshot(read_at=clock))
+    return sort_scopes(reading.flags(before, sent=clock, received=clock).at(clock)[0])
+
+
+def sort_scopes(flags: Flags) -> Flags:
+    """Return the flags in the order of their names, which no store keeps."""
+    return replace(flags, scopes=dict(sorted(flags.scopes.items())))
+
+
+def _is_sound(found: Fleet) -> bool:
+    """Return whether the list is complete and each process in it follows."""
+    complete = found.intact and found.reading.primary
+    return complete and all(follows(one, found.reading) for one in found.instances)
+
+
+def follows(instance: Instance, reading: Reading) -> bool:
+    """Return whether a process has acknowledged every change, and is not silent."""
+    return instance.revision == reading.last and not text.is_silent(instance)
+
+
+def is_ahead(instance: Instance, reading: Reading) -> bool:
+    """Return whether a process follows a revision that the database does not have, as after a restore."""
+    return instance.revision is not None and isinstance(reading.last, int) and instance.revision > reading.last
+
+
+def _build_row(instance: Instance, reading: Reading) -> dict[str, str]:
     """Return a process's cells by their headings."""
     age = text.compute_answer_age(instance)
     revision = "none" if instance.revision is None else str(instance.revision)
     return {
         "ID": text.format_id(instance),
-        "HOST": text.escape(instance.host),
+        "HOST": text.shorten_host(instance),
         "PID": str(instance.pid),
+        "SERVICE": text.escape(instance.service),
         "PROGRAM": text.escape(instance.program),
         "VERSION": text.escape(instance.version),
         "WHEN STALE": instance.when_stale,
         "TTL": text.format_span(instance.ttl),
-        "REVISION": revision + ("" if instance.revision == snapshot.revision else " behind"),
+        "REVISION": revision + _name_lag(instance, reading),
         "ANSWER AGE": "none" if age is None else f"at most {text.format_span(age)}",
         "IN FLIGHT": "unknown" if instance.in_flight is None else str(instance.in_flight),
         "WEBSOCKETS": str(instance.websockets),
@@ -74,8 +117,29 @@ def _build_row(instance: Instance, snapshot: Snapshot) -> dict[str, str]:
     }
 
 
-def _summarize(found: Fleet, snapshot: Snapshot) -> str:
-    behind = sum(instance.revision != snapshot.revision for instance in found.instances)
+def _print_instances(found: Fleet) -> None:
+    heading, *rows = text.format_table(
+        [_build_row(instance, found.reading) for instance in found.instances], dispensable=DISPENSABLE
+    )
+    print(heading)
+    for instance, row in zip(found.instances, rows, strict=True):
+        print(text.paint(row, _choose_color(instance, found.reading)))
+
+
+def _choose_color(instance: Instance, reading: Reading) -> text.Color:
+    if text.is_silent(instance):
+        return "red"
+    return "" if follows(instance, reading) else "yellow"
+
+
+def _name_lag(instance: Instance, reading: Reading) -> str:
+    if instance.revision == reading.last:
+        return ""
+    return " ahead" if is_ahead(instance, reading) else " behind"
+
+
+def _summarize(found: Fleet) -> str:
+    behind = sum(instance.revision != found.reading.last for instance in found.instances)
     silent = sum(text.is_silent(instance) for instance in found.instances)
     work = sum(instance.in_flight or 0 for instance in found.instances)
     return (

@@ -26,27 +26,54 @@ SET LOCAL lock_timeout = 0;
 SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
 WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');
 
--- name: read
--- The time as text of a fixed form: psycopg parses no other DateStyle than ISO, and extra_float_digits may round a
--- number. Only infinity has no such form.
--- Details that are too large are not sent to every process. The first size is known without a look at them, and the
--- second one is that of a text that was compressed well.
-SELECT s.key IS NOT NULL, s.value_bool,
+-- name: flag
+-- A row of a flag, as JSON. The time as text of a fixed form: psycopg parses no other DateStyle than ISO. Only infinity
+-- has no such form. Details that are too large are not sent to every process. The first size is known without a look at
+-- them, and the second one is that of a text that was compressed well.
+pg_catalog.json_build_array(
+    s.key, s.value_bool,
     CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 OR pg_catalog.octet_length(s.details::text) > 262144
-        THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
+        THEN '"larger than 262144 bytes"' ELSE s.details::text END,
+    s.revision,
     coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
-    s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(),
-    EXISTS (SELECT FROM public.maintenance_instances WHERE id = %(instance)s)
-FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s;
+    s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision
+)
+
+-- name: in_force
+-- The same condition as that of the index.
+pg_catalog.starts_with(s.key::text, 'maintenance_mode:'::text) AND (s.value_bool OR s.details ? 'starts'::text)
+
+-- name: clock
+extract(epoch FROM pg_catalog.clock_timestamp())::numeric
+
+-- name: facts
+-- The scopes only if something has changed since the caller's token.
+(SELECT {flag}::text FROM public.platform_settings s WHERE s.key = 'maintenance_mode' LIMIT 1),
+    CASE WHEN c.token::text IS DISTINCT FROM %(token)s::text THEN (
+        SELECT coalesce(pg_catalog.json_agg({flag})::text, '[]'::text)
+        FROM public.platform_settings s
+        WHERE ({in_force}) OR s.key = ANY (%(keys)s::text[])
+    ) END,
+    c.last, c.token::text, {clock}, pg_catalog.pg_is_in_recovery()
+
+-- name: read
+SELECT {facts},
+    EXISTS (SELECT FROM public.maintenance_instances WHERE id = %(instance)s),
+    CASE WHEN %(doubtful)s THEN EXISTS (
+        SELECT FROM public.maintenance_instances i
+        WHERE i.revision > c.last AND i.seen_at > ALL (
+            SELECT s.updated_at FROM public.platform_settings s WHERE s.key = 'maintenance_mode'
+        )
+    ) ELSE false END
+FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings_revision c ON true;
 
 -- name: read_flag
 -- The same without the instances, whose table may be missing, locked or not granted.
-SELECT s.key IS NOT NULL, s.value_bool,
-    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 OR pg_catalog.octet_length(s.details::text) > 262144
-        THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
-    coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
-    s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false
-FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s;
+SELECT {facts}, false, false
+FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings_revision c ON true;
+
+-- name: lock
+SELECT (SELECT {flag}::text FROM public.platform_settings s WHERE s.key = %(key)s FOR UPDATE), {clock};
 
 -- name: write
 -- The trigger replaces a drain_revision of 0 by the revision of this very change.
@@ -58,22 +85,45 @@ ON CONFLICT (key) DO UPDATE SET
     updated_by = EXCLUDED.updated_by,
     updated_at = EXCLUDED.updated_at,
     drain_revision = CASE WHEN %(drain)s THEN 0 ELSE s.drain_revision END
-RETURNING s.value_bool, s.details::text, s.revision,
-    coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
-    s.updated_by::text;
+RETURNING true;
+
+-- name: written
+-- In a statement of its own, because RETURNING would show the counter as it was before.
+SELECT {flag}::text, c.last, {clock}
+FROM public.platform_settings s, public.platform_settings_revision c
+WHERE s.key = %(key)s;
+
+-- name: carry_out
+-- A drain that was asked for goes on under the new revision.
+UPDATE public.platform_settings SET
+    value_bool = %(enabled)s,
+    details = CASE WHEN %(enabled)s THEN details ELSE '{}' END,
+    updated_at = pg_catalog.now(),
+    drain_revision = CASE WHEN drain_revision = revision THEN 0 ELSE drain_revision END
+WHERE key = %(key)s AND revision = %(revision)s AND value_bool IS DISTINCT FROM %(enabled)s
+RETURNING true;
 
 -- name: ask_drain
 UPDATE public.platform_settings SET drain_revision = revision
 WHERE key = %(key)s AND revision = %(revision)s AND drain_revision IS DISTINCT FROM revision;
 
+-- name: history
+SELECT pg_catalog.to_char(h.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), h.key, h.revision,
+    h.old_value, h.new_value, h.old_details::text, h.new_details::text, h.updated_by::text, h.role, h.application_name,
+    pg_catalog.host(h.client_address)
+FROM public.maintenance_history h
+WHERE %(key)s::text IS NULL OR h.key = %(key)s::text
+ORDER BY h.revision DESC, h.changed_at DESC
+LIMIT %(limit)s;
+
 -- name: report
 INSERT INTO public.maintenance_instances (
-    id, host, boot, pid, program, version, when_stale, ttl,
-    revision, in_flight, websockets, oldest, oldest_age, seen_at
+    id, host, boot, pid, program, version, service, when_stale, ttl,
+    revision, in_flight, websockets, oldest, oldest_age, drains, seen_at
 )
 VALUES (
-    %(id)s, %(host)s, %(boot)s, %(pid)s, %(program)s, %(version)s, %(when_stale)s, %(ttl)s,
-    %(revision)s, %(in_flight)s, %(websockets)s, %(oldest)s, %(oldest_age)s, pg_catalog.now()
+    %(id)s, %(host)s, %(boot)s, %(pid)s, %(program)s, %(version)s, %(service)s, %(when_stale)s, %(ttl)s,
+    %(revision)s, %(in_flight)s, %(websockets)s, %(oldest)s, %(oldest_age)s, %(drains)s::jsonb, pg_catalog.now()
 )
 ON CONFLICT (id) DO UPDATE SET
     revision = EXCLUDED.revision,
@@ -81,6 +131,7 @@ ON CONFLICT (id) DO UPDATE SET
     websockets = EXCLUDED.websockets,
     oldest = EXCLUDED.oldest,
     oldest_age = EXCLUDED.oldest_age,
+    drains = EXCLUDED.drains,
     seen_at = EXCLUDED.seen_at;
 
 -- name: acknowledge
@@ -92,6 +143,7 @@ UPDATE public.maintenance_instances SET
     websockets = %(websockets)s,
     oldest = %(oldest)s,
     oldest_age = %(oldest_age)s,
+    drains = %(drains)s::jsonb,
     seen_at = pg_catalog.now()
 WHERE id = %(id)s AND pg_catalog.set_config('synchronous_commit', 'off', true) = 'off'
 RETURNING true;
@@ -112,6 +164,7 @@ SELECT coalesce(pg_catalog.replace(i.id::text, '-', ''), 'null'),
     pg_catalog.substr(i.when_stale, 1, 1001),
     CASE WHEN i.ttl > 0::float8 AND i.ttl <= 1000000::float8 THEN i.ttl::numeric END,
     i.revision, i.in_flight, i.websockets, pg_catalog.substr(i.oldest, 1, 1001), i.oldest_age,
+    pg_catalog.substr(i.drains::text, 1, 262144), pg_catalog.substr(i.service, 1, 1001),
     CASE WHEN pg_catalog.isfinite(i.seen_at)
         THEN extract(epoch FROM pg_catalog.clock_timestamp() - i.seen_at)::numeric END
 FROM public.maintenance_instances i
@@ -124,11 +177,11 @@ SET client_encoding TO LATIN1;
 SET client_encoding TO UTF8;
 
 -- name: fleet
-SELECT s.key IS NOT NULL, s.value_bool,
-    CASE WHEN pg_catalog.pg_column_size(s.details) > 262144 OR pg_catalog.octet_length(s.details::text) > 262144
-        THEN '"larger than 262144 bytes"' ELSE s.details::text END, s.revision,
-    coalesce(pg_catalog.to_char(s.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), s.updated_at::text),
-    s.updated_by::text, s.drain_revision IS NOT DISTINCT FROM s.revision, pg_catalog.pg_is_in_recovery(), false,
-    i.*
-FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings s ON s.key = %(key)s
-LEFT JOIN ({instances}) AS i ON true;
+-- The flags in one row only, because there may be many of both.
+SELECT f.*, i.*
+FROM (
+    SELECT {facts}, false, false, 1::bigint AS number
+    FROM (VALUES (1)) AS one LEFT JOIN public.platform_settings_revision c ON true
+) AS f FULL JOIN (
+    SELECT pg_catalog.row_number() OVER (), i.* FROM ({instances}) AS i
+) AS i (number) ON i.number = f.number;

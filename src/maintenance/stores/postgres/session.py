@@ -1,8 +1,10 @@
 """One session of PostgreSQL: the statements of the protocol, and the errors of psycopg in plain words."""
 
 import contextlib
+import datetime as dt
 import functools
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,12 +15,29 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
+from maintenance.base.flags import Flags, Reading
+from maintenance.base.history import Entry
+from maintenance.base.instances import Fleet, Instance
 from maintenance.base.runtime import Waker
-from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
-from maintenance.errors import LateError, LateRegistrationError, RegistrationError, StoreError
+from maintenance.base.scopes import KEY, scope_key
+from maintenance.base.values import Change, Written
+from maintenance.errors import BusyError, LateError, LateRegistrationError, RegistrationError, StoreError
 from maintenance.stores.postgres.connection import Connection, GivenUpError, UnresolvedError
 from maintenance.stores.protocol import Session
-from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_instances, make_reading, make_row
+from maintenance.stores.rows import (
+    check_revision,
+    describe_caller,
+    instance_values,
+    load_statements,
+    make_entry,
+    make_fleet,
+    make_instances,
+    make_reading,
+    make_row,
+)
+
+READING: Final = 8
+"""The number of columns of a reading."""
 
 LOCK_TIMEOUT: Final = 5.0
 """Seconds that a migration waits for a lock on a table, while readers queue behind it."""
@@ -28,6 +47,10 @@ BATCH: Final = 0.02
 
 _SQL: Final = load_statements("maintenance.stores.postgres")
 _LATE: Final = (pg.ConnectionTimeout, pg.LockNotAvailable, pg.QueryCanceled, GivenUpError, UnresolvedError)
+_BUSY: Final = re.compile(
+    "too many (clients|connections)|connection slots are reserved|database system is (starting|shutting)"
+    "|not (yet |currently )?accepting connections|no more connections allowed"  # the last one is PgBouncer's
+)
 # By a word of the server's message. The empty word is in every message.
 _GRANTS: Final = {
     "must be owner": ": migrate as the tables' owner",
@@ -96,25 +119,27 @@ class PostgresSession(Session):
         self._connection.add_notify_handler(self._on_notify)
         return True
 
-    def read(self, instance: str | None = None) -> Reading:
+    def read(self, instance: str | None = None, *, known: Flags | None = None) -> Reading:
         if not self._instances:
             self._probe()
-        values = {"key": KEY, "instance": instance}
+        values = {"instance": instance, **describe_caller(known)}
         try:
             columns = self._run_often(values, "read" if self._instances else "read_flag")[0]
         except StoreError as exc:
             if not isinstance(exc.__cause__, pg.LockNotAvailable):
                 raise
             columns = self._one(values, "short_lock_timeout", "read_flag")  # only the instances may be locked
-        return make_reading(columns, store=self._name)
+        return self._make_reading(columns)
 
-    def write(self, change: Change) -> Row:
-        # Unescaped, because jsonb takes no escapes in a database whose encoding is SQL_ASCII.
-        details = Jsonb(change.details.to_json(), dumps=functools.partial(json.dumps, ensure_ascii=False))
+    def _make_reading(self, columns: Sequence[Any]) -> Reading:
+        site, scopes, *facts = columns
+        return make_reading(_load(site), _load(scopes), facts, store=self._name)
+
+    def write(self, change: Change) -> Written:
         values = {
-            "key": KEY,
-            "enabled": change.enabled,
-            "details": details,
+            "key": scope_key(change.scope),
+            "enabled": change.value,
+            "details": _dump(change.details.to_json()),
             "updated_by": change.updated_by,
             "drain": change.drain,
         }
@@ -122,14 +147,33 @@ class PostgresSession(Session):
         try:
             # COMMIT is a message of its own: a write that is given up while it waits for a lock must not happen later.
             with self._wrapped(), self._connection.transaction():
-                row = make_row(*self._one(values, "durable", "write"))
+                before, now = self._one(values, "durable", "lock")
+                before = before and make_row(_load(before))
+                check_revision(change, before, store=self._name)
+                change.check_times(_read_clock(now))
+                self._one(values, "write")
+                row, last, now = self._one(values, "written")
         except StoreError as exc:
             if row is None or not self._connection.closed:
                 raise
             raise StoreError(
                 f"{exc}; it is unknown whether the change was saved: run `maintenance status` to check"
             ) from exc.__cause__
-        return row
+        return Written(make_row(_load(row)), before, last, _read_clock(now))
+
+    def carry_out(self, scope: str | None, revision: int, *, enabled: bool) -> bool:
+        values = {"key": scope_key(scope), "revision": revision, "enabled": enabled}
+        try:
+            return bool(self._run(values, "short_lock_timeout", "durable", "carry_out"))
+        except StoreError:
+            # Such as a role that may not write. Each process follows the schedule without the value.
+            if self._connection.closed:
+                raise
+            return False
+
+    def history(self, scope: str | None, *, limit: int) -> tuple[Entry, ...]:
+        key = None if scope is None else scope_key(scope)
+        return tuple(make_entry(columns) for columns in self._run({"key": key, "limit": limit}, "history"))
 
     def report(self, instance: Instance) -> None:
         values = instance_values(instance)
@@ -154,8 +198,12 @@ class PostgresSession(Session):
                 raise
             raise RegistrationError(f"instances cannot be removed: {exc}") from exc.__cause__
 
-    def fleet(self) -> Fleet:
-        return make_fleet(self._run_with_texts({"key": KEY, "beginning": ""}, "fleet"), store=self._name)
+    def fleet(self, scope: str | None = None) -> Fleet:
+        values = {"token": None, "keys": [] if scope is None else [scope_key(scope)], "beginning": ""}
+        rows = self._run_with_texts(values, "fleet")
+        facts = next(row for row in rows if row[READING] is not None)
+        found = [row[READING + 2 :] for row in rows if row[READING + 1] is not None]
+        return make_fleet(self._make_reading(facts[:READING]), found)
 
     def find(self, beginning: str) -> tuple[Instance, ...]:
         return make_instances(self._run_with_texts({"beginning": beginning}, "instances"))
@@ -174,8 +222,8 @@ class PostgresSession(Session):
         finally:
             self._run(None, "no_bytes")
 
-    def ask_drain(self, revision: int) -> None:
-        self._run({"key": KEY, "revision": revision}, "ask_drain")
+    def ask_drain(self, revision: int, scope: str | None = None) -> None:
+        self._run({"key": scope_key(scope), "revision": revision}, "ask_drain")
 
     def wait(self, timeout: float, waker: Waker) -> bool:
         end = time.monotonic() + timeout
@@ -197,13 +245,13 @@ class PostgresSession(Session):
             # As `Connection.notifies(timeout=0)`, in a tenth of the time.
             self._connection.pgconn.consume_input()
             while notify := self._connection.pgconn.notifies():
-                self._notified_of_flag = self._notified_of_flag or notify.extra == KEY.encode()
+                self._notified_of_flag = self._notified_of_flag or notify.extra.startswith(KEY.encode())
         notified, self._notified_of_flag = self._notified_of_flag, False
         return notified
 
     def _on_notify(self, notify: psycopg.Notify) -> None:
         """Note a notification that arrived during a query."""
-        self._notified_of_flag = self._notified_of_flag or notify.payload == KEY
+        self._notified_of_flag = self._notified_of_flag or notify.payload.startswith(KEY)
 
     def migrate(self, migrations: tuple[tuple[str, str], ...]) -> None:
         """Apply SQL files in one transaction. A second migration waits, and then changes nothing."""
@@ -258,7 +306,7 @@ class PostgresSession(Session):
         try:
             yield
         except (psycopg.Error, OSError, UnicodeError) as exc:  # a surrogate cannot be sent
-            kind = LateError if isinstance(exc, _LATE) else StoreError
+            kind = BusyError if _is_busy(exc) else LateError if isinstance(exc, _LATE) else StoreError
             raise kind(f"{self._name}: {_describe(exc)}{_next_step(exc)}") from exc
 
 
@@ -269,10 +317,28 @@ def _describe(exc: Exception) -> str:
     return " ".join(message.split()) or type(exc).__name__
 
 
+def _dump(value: Any) -> Jsonb:
+    # Unescaped, because jsonb takes no escapes in a database whose encoding is SQL_ASCII.
+    return Jsonb(value, dumps=functools.partial(json.dumps, ensure_ascii=False))
+
+
+def _load(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _read_clock(seconds: Any) -> dt.datetime:
+    return dt.datetime.fromtimestamp(float(seconds), dt.UTC)
+
+
 def _uuids(texts: Sequence[str]) -> Iterator[UUID]:
     for text in texts:
         with contextlib.suppress(ValueError):
             yield UUID(text)
+
+
+def _is_busy(exc: Exception) -> bool:
+    # libpq does not pass on the code of an error at the login, so a server that speaks another language is not found.
+    return isinstance(exc, psycopg.OperationalError) and _BUSY.search(str(exc)) is not None
 
 
 def _next_step(exc: BaseException) -> str:

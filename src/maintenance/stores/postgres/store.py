@@ -31,18 +31,28 @@ class PostgresStore(Store):
     Each session is a connection of its own: autocommit, never the application's, never shared across a fork.
     """
 
-    def __init__(self, url: str, *, listen: bool = True, statement_timeout: float = STATEMENT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        listen: bool = True,
+        keep_connection: bool = True,
+        statement_timeout: float = STATEMENT_TIMEOUT,
+    ) -> None:
         """Check the URL; nothing is connected yet.
 
         Args:
             url: ``postgresql://user:password@host:port/database``; libpq's parameters may follow a ``?``.
             listen: Whether to LISTEN if the server supports it. If false, changes are found by polling alone.
+            keep_connection: Whether each process keeps its connection between two reads. If false, it holds none for
+                most of the time, and does not LISTEN: a change is found within one TTL.
             statement_timeout: Seconds that one statement may take.
 
         Raises:
             ConfigurationError: The URL or an option is wrong, or libpq cannot be loaded.
         """
         check_bool("listen", listen)
+        check_bool("keep_connection", keep_connection)
         check_seconds("statement_timeout", statement_timeout)
         _check(url)
         try:
@@ -52,7 +62,8 @@ class PostgresStore(Store):
                 f"psycopg cannot be loaded ({exc}): install libpq, or run pip install 'maintenance[standard]'"
             ) from exc
         self._parameters: dict[str, str] = import_module(f"{__package__}.connection").parse_url(url)
-        self._listen = listen
+        self._listen = listen and keep_connection
+        self.keep_connection = keep_connection
         self._timeout = statement_timeout
         self.name = _without_password(self._parameters)
 

@@ -1,6 +1,7 @@
 """One session of an SQLite file: the only module that imports sqlite3, whose errors it wraps."""
 
 import contextlib
+import datetime as dt
 import functools
 import json
 import operator
@@ -12,11 +13,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from maintenance.base.flags import Flags, Reading
+from maintenance.base.history import Entry
+from maintenance.base.instances import Fleet, Instance
 from maintenance.base.runtime import REAL, Waker
-from maintenance.base.values import KEY, Change, Fleet, Instance, Reading, Row
+from maintenance.base.scopes import KEY, scope_key
+from maintenance.base.values import Change, Row, Written
 from maintenance.errors import LateError, RegistrationError, StoreError
 from maintenance.stores.protocol import Session
-from maintenance.stores.rows import instance_values, load_statements, make_fleet, make_instances, make_reading, make_row
+from maintenance.stores.rows import (
+    check_revision,
+    describe_caller,
+    instance_values,
+    load_statements,
+    make_entry,
+    make_fleet,
+    make_instances,
+    make_reading,
+    make_row,
+)
 
 POLL: Final = 0.1
 """Seconds between two looks at the file while waiting for a change."""
@@ -111,31 +126,74 @@ class SQLiteSession(Session):
         self._connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
         self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
 
-    def read(self, instance: str | None = None) -> Reading:
+    def read(self, instance: str | None = None, *, known: Flags | None = None) -> Reading:
         with self._conversation() as execute:
             # Read first, so that a commit after it ends the next `wait`.
             [self._version] = execute("PRAGMA data_version").fetchone()
-            statement = "read" if execute(_SQL["has_instances"]).fetchone() else "read_flag"
-            columns = execute(_SQL[statement], {"key": KEY, "instance": instance}).fetchone()
-            self._seen = columns[:-1]
-            return make_reading(columns, store=self._name)
+            with self._transaction(execute):
+                return self._read(execute, describe_caller(known) | {"instance": instance})
 
-    def write(self, change: Change) -> Row:
-        # One transaction, because RETURNING would show the row as it was before the triggers.
+    def _read(self, execute: Callable[..., sqlite3.Cursor], caller: dict[str, Any]) -> Reading:
+        site = execute(_SQL["one"], {"key": KEY}).fetchone()
+        facts = "facts" if execute(_SQL["has_instances"]).fetchone() else "facts_of_flags"
+        found = execute(_SQL[facts], caller).fetchone() or (None, None, 0, False, False, False)
+        self._seen = found[1], site
+        scopes = None
+        if found[1] is None or found[1] != caller["token"]:
+            asked = (execute(_SQL["one"], {"key": key}).fetchone() for key in caller["keys"])
+            by_key = {row[0]: row for row in (*execute(_SQL["scopes"]).fetchall(), *filter(None, asked))}
+            scopes = by_key.values()
+        return make_reading(site, scopes, found, store=self._name)
+
+    @contextlib.contextmanager
+    def _transaction(self, execute: Callable[..., sqlite3.Cursor], kind: str = "") -> Iterator[None]:
+        """One transaction: it commits, or rolls back after an error."""
+        with self._connection:
+            execute(f"BEGIN {kind}")
+            yield
+
+    def write(self, change: Change) -> Written:
         values = {
-            "key": KEY,
-            "enabled": change.enabled,
+            "key": scope_key(change.scope),
+            "enabled": change.value,
             "details": json.dumps(change.details.to_json(), ensure_ascii=False, sort_keys=True),
             "updated_by": change.updated_by and str(change.updated_by),
         }
-        with self._conversation() as execute, self._connection:
-            execute("BEGIN IMMEDIATE")
+        with self._conversation() as execute, self._transaction(execute, "IMMEDIATE"):
+            before = self._find(execute, values["key"])
+            check_revision(change, before, store=self._name)
+            change.check_times(self._read_facts(execute)[1])
             execute(_SQL["write"], values)
-            _, *columns, _, _, _ = execute(_SQL["read_flag"], {"key": KEY}).fetchone()
-            row = make_row(*columns)
-            if change.drain:
-                execute(_SQL["ask_drain"], {"key": KEY, "revision": row.revision})
-            return row
+            # Not RETURNING, which would show the row as it was before the triggers.
+            row = self._find(execute, values["key"])
+            if change.drain and row is not None:
+                execute(_SQL["ask_drain"], {"key": values["key"], "revision": row.revision})
+                row = self._find(execute, values["key"])
+            last, now = self._read_facts(execute)
+        if row is None:
+            raise StoreError(f"{self._name}: the row was not written: look for a trigger that removes it")
+        return Written(row, before, last, now)
+
+    def _find(self, execute: Callable[..., sqlite3.Cursor], key: object) -> Row | None:
+        columns = execute(_SQL["one"], {"key": key}).fetchone()
+        return columns and make_row(columns)
+
+    def _read_facts(self, execute: Callable[..., sqlite3.Cursor]) -> tuple[int, dt.datetime]:
+        last, _, now, *_ = execute(_SQL["facts_of_flags"]).fetchone()
+        return last, dt.datetime.fromtimestamp(now, dt.UTC)
+
+    def carry_out(self, scope: str | None, revision: int, *, enabled: bool) -> bool:
+        try:
+            return self._run(_SQL["carry_out"], {"key": scope_key(scope), "revision": revision, "enabled": enabled}) > 0
+        except StoreError as exc:
+            if _code(exc.__cause__) == sqlite3.SQLITE_READONLY:
+                return False
+            raise
+
+    def history(self, scope: str | None, *, limit: int) -> tuple[Entry, ...]:
+        key = None if scope is None else scope_key(scope)
+        with self._conversation() as execute:
+            return tuple(map(make_entry, execute(_SQL["history"], {"key": key, "limit": limit}).fetchall()))
 
     def report(self, instance: Instance) -> None:
         try:
@@ -148,16 +206,18 @@ class SQLiteSession(Session):
     def remove(self, *instances: str) -> int:
         return self._run(_SQL["remove"], {"ids": json.dumps(instances)})
 
-    def fleet(self) -> Fleet:
-        with self._conversation() as execute:
-            return make_fleet(execute(_SQL["fleet"], {"key": KEY, "beginning": ""}).fetchall(), store=self._name)
+    def fleet(self, scope: str | None = None) -> Fleet:
+        caller = describe_caller(None) | {"instance": None, "keys": [] if scope is None else [scope_key(scope)]}
+        with self._conversation() as execute, self._transaction(execute):
+            reading = self._read(execute, caller)
+            return make_fleet(reading, execute(_SQL["instances"], {"beginning": ""}).fetchall())
 
     def find(self, beginning: str) -> tuple[Instance, ...]:
         with self._conversation() as execute:
             return make_instances(execute(_SQL["instances"], {"beginning": beginning}).fetchall())
 
-    def ask_drain(self, revision: int) -> None:
-        self._run(_SQL["ask_drain"], {"key": KEY, "revision": revision})
+    def ask_drain(self, revision: int, scope: str | None = None) -> None:
+        self._run(_SQL["ask_drain"], {"key": scope_key(scope), "revision": revision})
 
     def wait(self, timeout: float, waker: Waker) -> bool:
         # SQLite does not notify other processes, so this checks the file every `POLL` seconds.
