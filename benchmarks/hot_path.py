@@ -13,6 +13,9 @@ from typing import Any, Final
 
 from benchmarks.report import line
 from maintenance import MaintenanceState, asgi, wsgi
+from maintenance.base.secret import hash_token
+from maintenance.bypass import addresses
+from maintenance.http.secret_link import name_cookie
 
 ROUNDS: Final = 400
 CALLS: Final = 500
@@ -20,7 +23,7 @@ ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8
 TRACKED: Final = {"WSGI": 600 / 100, "ASGI": 600 / 207}
 """The limit of 600 ns in do-nothing middlewares, of the machine that it was set on: there they add 100 and 207 ns."""
 
-VARIANTS: Final = ("bare", "nothing", "off", "off, in flight", "on", "on, in flight")
+VARIANTS: Final = ("bare", "nothing", "off", "off, in flight", "on", "on, in flight", "on, all options", "by cookie")
 
 Times = dict[str, float]
 
@@ -51,8 +54,26 @@ def _states() -> tuple[MaintenanceState, MaintenanceState]:
     return off, on
 
 
-def _variants(app: Any, nothing: Any, ours: Callable[..., Any]) -> list[Any]:
+TOKEN: Final = "benchmark-token-with-enough-characters"
+ALL_OPTIONS: Final[dict[str, Any]] = {
+    "exempt": ["/metrics", "GET =/"],
+    "bypass": addresses("10.0.0.0/8"),
+    "scope": {"/shop": "shop"},
+    "cors": ["https://app.example"],
+    "reads": ["POST /search"],
+    "mark_read_only": True,
+}
+
+
+def _cookie() -> str:
+    return f"sid=1; {name_cookie(hash_token(TOKEN))}={TOKEN}"
+
+
+def _variants(app: Any, nothing: Any, ours: Callable[..., Any], show_cookie: Callable[[Any], Any]) -> list[Any]:
     off, on = _states()
+    secret = MaintenanceState("memory://", ttl=3600)
+    secret.set(True, message="Back soon.", secret=TOKEN)
+    full = ours(app, secret, **ALL_OPTIONS)
     return [
         app,
         nothing(app),
@@ -60,6 +81,8 @@ def _variants(app: Any, nothing: Any, ours: Callable[..., Any]) -> list[Any]:
         ours(app, off, in_flight=True),
         ours(app, on, in_flight=False),
         ours(app, on, in_flight=True),
+        full,
+        show_cookie(full),
     ]
 
 
@@ -94,7 +117,9 @@ def of_wsgi() -> Times:
                 close()
         return time.perf_counter_ns() - began
 
-    servers = [(_a_loop_of_its_own(once), it) for it in _variants(app, Nothing, wsgi.MaintenanceMiddleware)]
+    known = environ | {"HTTP_COOKIE": _cookie()}
+    variants = _variants(app, Nothing, wsgi.MaintenanceMiddleware, lambda it: lambda _, start: it(known, start))
+    servers = [(_a_loop_of_its_own(once), it) for it in variants]
     best = [serve(wrapped) for serve, wrapped in servers]
     for _ in range(ROUNDS):
         best = [min(fastest, serve(wrapped)) for fastest, (serve, wrapped) in zip(best, servers, strict=True)]
@@ -105,7 +130,7 @@ async def of_asgi() -> Times:
     """Nanoseconds for one request whose server awaits nothing."""
     start = {"type": "http.response.start", "status": 200, "headers": []}
     body = {"type": "http.response.body", "body": b"page"}
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http", "method": "GET", "path": "/x/y", "root_path": "", "client": ("127.0.0.1", 1),
         "headers": [(b"host", b"example.org"), (b"accept", ACCEPT.encode())],
     }  # fmt: skip
@@ -126,7 +151,9 @@ async def of_asgi() -> Times:
             await wrapped(scope, receive, send)
         return time.perf_counter_ns() - began
 
-    servers = [(_a_loop_of_its_own(once), it) for it in _variants(app, AsyncNothing, asgi.MaintenanceMiddleware)]
+    known = scope | {"headers": [*scope["headers"], (b"cookie", _cookie().encode())]}
+    variants = _variants(app, AsyncNothing, asgi.MaintenanceMiddleware, lambda it: lambda _, *rest: it(known, *rest))
+    servers = [(_a_loop_of_its_own(once), it) for it in variants]
     best = [await serve(wrapped) for serve, wrapped in servers]
     for _ in range(ROUNDS):
         best = [min(fastest, await serve(wrapped)) for fastest, (serve, wrapped) in zip(best, servers, strict=True)]
@@ -144,6 +171,8 @@ def _show(protocol: str, times: Times) -> None:
     line(f"{protocol}: the same in this machine's time", tracked, "ns", limit=600)
     line(f"{protocol}: a 503", times["on"] / 1000, "us", limit=3)
     line(f"{protocol}: a 503, in flight tracked", times["on, in flight"] / 1000, "us", limit=3)
+    line(f"{protocol}: a 503, all options in use", times["on, all options"] / 1000, "us", limit=10)
+    line(f"{protocol}: a request let in by a cookie", times["by cookie"] / 1000, "us", limit=10)
 
 
 def run() -> None:

@@ -76,11 +76,12 @@ BEGIN
         RETURN NEW;
     ELSIF TG_OP = 'UPDATE' THEN
         NEW.revision := OLD.revision;
-        -- A schedule ends with its flag. Otherwise, a flag that is switched off by hand would be on again at once.
+        -- A schedule ends with its flag. Otherwise, a flag that is switched off by hand would be on again at once. So
+        -- does a secret link. Otherwise, it would be valid again when the flag is switched on by hand.
         IF OLD.value_bool AND NEW.value_bool IS NOT TRUE AND jsonb_typeof(NEW.details) = 'object'
-            AND NEW.details -> 'starts' = OLD.details -> 'starts'
+            AND NEW.details -> 'starts' IS NOT DISTINCT FROM OLD.details -> 'starts'
         THEN
-            NEW.details := NEW.details - 'starts' - 'auto_off';
+            NEW.details := NEW.details - 'starts' - 'auto_off' - 'secret';
         END IF;
         changes := OLD.revision = 0 OR (NEW.key, NEW.value_bool, NEW.value_text, NEW.details)
             IS DISTINCT FROM (OLD.key, OLD.value_bool, OLD.value_text, OLD.details);

@@ -27,6 +27,7 @@ PUBLIC = [
     "Instance",
     "MaintenanceError",
     "MaintenanceState",
+    "Page",
     "Proof",
     "Request",
     "Response",
@@ -54,11 +55,12 @@ ERRORS = {
 
 DETAILS = (
     "scope=None, message=None, starts=None, until=None, auto_off=False, retry_after=None, mode='full', actor=None, "
-    "updated_by=None, reason=None"
+    "updated_by=None, reason=None, secret=None"
 )
 MIDDLEWARE = (
     "app, state=None, *, exempt=(), default_exempt=True, bypass=None, respond=None, in_flight=True, scope=None, "
-    "status_path=None"
+    "status_path=None, discard_bytes=8388608, discard_seconds=5.0, close_streams=False, cors=(), reads=(), "
+    "mark_read_only=False, page=None"
 )
 
 # `...` is a default that is not a literal, such as a clock.
@@ -75,6 +77,8 @@ CALLABLES = {
     ),
     "maintenance.wsgi.MaintenanceMiddleware": MIDDLEWARE,
     "maintenance.asgi.MaintenanceMiddleware": f"{MIDDLEWARE}, close_websockets=False",
+    "maintenance.bypass.addresses": "*networks, proxies=0",
+    "maintenance.bypass.header_token": "name, value",
     "maintenance.stores.open_store": "url",
     "maintenance.stores.PostgresStore": "url, *, listen=True, keep_connection=True, statement_timeout=3.0",
     "maintenance.stores.SQLiteStore": "url, *, create=True",
@@ -83,11 +87,12 @@ CALLABLES = {
 
 VALUES = {
     "Snapshot": (
-        "*, enabled, scope=None, mode='full', message=None, starts=None, until=None, auto_off=False, "
-        "retry_after=None, actor=None, reason=None, revision=0, "
+        "*, enabled, scope=None, mode='full', message=None, messages=None, starts=None, until=None, auto_off=False, "
+        "retry_after=None, actor=None, reason=None, secret=None, revision=0, "
         "updated_at=None, updated_by=None, source='store', read_at=0.0, problems=()"
     ),
-    "Request": "method, path, headers=..., client=None",
+    "Page": "*, name=None, logo=None, accent=None, support=None, status_url=None, texts=None, template=None",
+    "Request": "method, path, headers=..., client=None, query_string=''",
     "Response": "status, headers, body",
     "Status": (
         "*, condition, since, snapshot, last_error, store, ttl, when_stale, listening, instance, registered, "
@@ -152,10 +157,10 @@ STATE_INTERNALS = {"attach", "closed", "fork", "peek", "wait_for_answer", "write
 COMMON = "--help --database --json"
 PROOF = "--timeout --expect --presume-dead"
 RECORD = "--scope --if-revision --actor --updated-by --reason"
-DETAIL = "--message --until --for --retry-after --mode"
+DETAIL = "--message --message-for --until --for --retry-after --mode"
 COMMANDS = {
     "": f"{COMMON} --version",
-    "on": f"{COMMON} {RECORD} {DETAIL} --at --in --auto-off --if-off --wait --drain {PROOF}",
+    "on": f"{COMMON} {RECORD} {DETAIL} --at --in --auto-off --if-off --secret --secret-stdin --wait --drain {PROOF}",
     "off": f"{COMMON} {RECORD} --wait {PROOF}",
     "extend": f"{COMMON} {RECORD}",
     "edit": f"{COMMON} {RECORD} {DETAIL}",
@@ -166,6 +171,10 @@ COMMANDS = {
     "fleet": f"{COMMON} --check",
     "forget": f"{COMMON} --silent",
     "migrate": COMMON,
+    "page": (
+        "--help --language --message --message-for --until --name --logo --accent --support --status-url --template "
+        "--output --open"
+    ),
     "sql": "--help --json",
     "demo": "--help",
     "completion": "--help",

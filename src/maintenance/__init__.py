@@ -5,7 +5,7 @@ from maintenance.base.history import Entry
 from maintenance.base.instances import Fleet, Instance
 from maintenance.base.values import Snapshot
 from maintenance.errors import ConfigurationError, ConflictError, MaintenanceError, StoreError
-from maintenance.http.refusal import Response
+from maintenance.http.refusal import Page, Response
 from maintenance.http.request import Request
 from maintenance.process.api import (
     aset_maintenance,
@@ -28,6 +28,7 @@ __all__ = [
     "Instance",
     "MaintenanceError",
     "MaintenanceState",
+    "Page",
     "Proof",
     "Request",
     "Response",

@@ -5,7 +5,11 @@ from collections.abc import Iterable
 from maintenance.base.options import check_bool
 from maintenance.base.values import WEBSOCKET
 from maintenance.http.admission import Bypass, Middleware, Respond
-from maintenance.http.asgi_io import WIRE, App, Receive, Scope, Send, build_messages, find_answer, run_lifespan
+from maintenance.http.asgi_io import WIRE, App, Receive, Scope, Send, find_answer, refuse, run_lifespan, strip_tokens
+from maintenance.http.asgi_io import mark_read_only as mark
+from maintenance.http.asgi_streams import StreamEnder
+from maintenance.http.discard import MAX_BYTES, MAX_SECONDS
+from maintenance.http.refusal import Page
 from maintenance.http.scopes import Scope as Scopes
 from maintenance.http.websocket import Closer, refuse_websocket
 from maintenance.process.state import MaintenanceState
@@ -29,6 +33,13 @@ class MaintenanceMiddleware(Middleware):
         in_flight: bool = True,
         scope: Scopes | None = None,
         status_path: str | None = None,
+        discard_bytes: int = MAX_BYTES,
+        discard_seconds: float = MAX_SECONDS,
+        close_streams: bool = False,
+        cors: Iterable[str] = (),
+        reads: Iterable[str] = (),
+        mark_read_only: bool = False,
+        page: Page | None = None,
         close_websockets: bool = False,
     ) -> None:
         """Wrap an app.
@@ -43,6 +54,13 @@ class MaintenanceMiddleware(Middleware):
             in_flight: Whether to count running requests.
             scope: The scope of the app, or a mapping from path prefix to scope, or a function of a `Request`.
             status_path: A path that the middleware answers itself, with what is on and what is planned, as JSON.
+            discard_bytes: How much of the body of a refused request is read before it is answered; 0 for nothing.
+            discard_seconds: How long that may take.
+            close_streams: Whether a flip ends the ``text/event-stream`` responses that it refuses.
+            cors: The origins whose browser apps may read a refusal.
+            reads: Requests that `read_only` admits, by method and path: ``"POST /search"``.
+            mark_read_only: Whether responses of the app carry ``Maintenance-Mode: read_only`` while that mode is on.
+            page: How the page looks that visitors see.
             close_websockets: Whether a flip closes the open WebSockets that it refuses, with code 1012.
 
         Raises:
@@ -58,10 +76,25 @@ class MaintenanceMiddleware(Middleware):
             in_flight=in_flight,
             scope=scope,
             status_path=status_path,
+            discard_bytes=discard_bytes,
+            discard_seconds=discard_seconds,
+            close_streams=close_streams,
+            cors=cors,
+            reads=reads,
+            mark_read_only=mark_read_only,
+            page=page,
         )
         check_bool("close_websockets", close_websockets)
         if close_websockets:
-            self._app = Closer(self._app, self._admission)
+            self._app = Closer(self._strip_inside(self._app), self._admission)
+
+    def _end_streams(self, app: App) -> App:
+        return StreamEnder(self._strip_inside(app), self._admission)
+
+    def _strip_inside(self, app: App) -> App:
+        """Leave the tokens in the scope for what asks about a request again, and take them away behind it."""
+        self._strip = lambda scope: scope
+        return strip_tokens(app, self._admission)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection. Everything except HTTP, WebSockets and the lifespan passes untouched."""
@@ -91,25 +124,24 @@ class MaintenanceMiddleware(Middleware):
                     flight.sweep()
             answer = admission.lease.current
             if now < answer.open_until or admission.admits_all(path, root, answer, now):
-                await app(scope, receive, send)
+                # While any flag is on, its token is alive, in requests of other parts of the site too.
+                await app(scope if now < answer.open_until else self._strip(scope), receive, send)
                 return
-            refusal, target = None, admission.read_target(method, path, root, scope)
+            target = admission.read_target(method, path, root, scope)
             if target is None:
-                admission.start()
+                refusal = admission.pass_exempt(method, path, root, scope)
             else:
                 answer = answer if now < answer.deadline else await find_answer(admission)
                 refusal = admission.find_refusal(target, answer)
             if refusal is None:
-                await app(scope, receive, send)
+                await app(self._strip(scope), receive, mark(send) if admission.marks(target, answer) else send)
                 return
         finally:
             entry.clear()
         if kind == "websocket":
             await refuse_websocket(refusal, scope, receive, send)
             return
-        start, body = build_messages(refusal, method == "HEAD")
-        await send(start)
-        await send(body)
+        await refuse(refusal, scope, receive, send, self._discard)
 
     async def _run_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

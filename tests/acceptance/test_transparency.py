@@ -177,5 +177,5 @@ def test_both_adapters_send_the_same_refusal(accept: str | None, method: str, st
     options: dict[str, Any] = {"method": method, "headers": {"Accept": accept} if accept else None}
     refusal = call_wsgi(WSGIMiddleware(wsgi, state), **options)
     assert refusal == call_asgi(ASGIMiddleware(asgi, state), **options)
-    assert (refusal.status, refusal.headers["vary"]) == (503, "Accept")
+    assert (refusal.status, refusal.headers["vary"]) == (503, "Accept, Accept-Language")
     assert (refusal.body == b"") is (method == "HEAD")

@@ -64,7 +64,7 @@ def test_the_wheel_from_the_sdist_holds_every_file_of_the_package_and_nothing_el
     assert {name for name in names if ".dist-info/" not in name} == SOURCES | {
         f"maintenance/sql/{name}" for name in MIGRATIONS
     }
-    page = {f"maintenance/http/refusal/{name}" for name in ("page.html", "texts.json")}
+    page = {f"maintenance/http/refusal/{name}" for name in ("page.html", "page.js", "texts.json")}
     assert {"maintenance/py.typed", "maintenance/sql/0001_platform_settings.sql"} | page <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 

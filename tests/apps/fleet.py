@@ -21,6 +21,7 @@ from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 _store = PostgresStore(os.environ["MAINTENANCE_DATABASE_URL"], listen=os.environ.get("APP_LISTEN") != "0")
 state = init_maintenance(_store, **json.loads(os.environ.get("APP_OPTIONS", "{}")))
 _options = json.loads(os.environ.get("APP_MIDDLEWARE", "{}"))
+_shared = {name: value for name, value in _options.items() if name != "close_websockets"}
 
 
 def _log(word: str) -> None:
@@ -127,5 +128,5 @@ class _NamedASGI:
         await self._app(scope, receive, named)
 
 
-wsgi = _NamedWSGI(WSGIMiddleware(_plain_wsgi))
+wsgi = _NamedWSGI(WSGIMiddleware(_plain_wsgi, **_shared))
 asgi = _NamedASGI(ASGIMiddleware(_plain_asgi, **_options))

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from maintenance.base.flags import Reading
-from maintenance.base.values import MAX_RETRY_AFTER, MAX_TEXT, Change, Details, Row, Snapshot
+from maintenance.base.values import MAX_RETRY_AFTER, MAX_TEXT, Change, Details, Row, Snapshot, split_message
 from maintenance.errors import FlagError
 
 NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
@@ -21,6 +21,12 @@ NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
         ({"mode": None}, ValueError, "mode is None"),
         ({"mode": ["full"]}, ValueError, "mode is"),
         ({"message": 3}, TypeError, "message is a int: use a str or None"),
+        ({"messages": "x"}, TypeError, "messages is a str: use a mapping from language to text"),
+        ({"messages": {"deutsch!": "x"}}, ValueError, "messages has the language 'deutsch!': use a tag such as 'de'"),
+        ({"messages": {"a" * 40: "x"}}, ValueError, "messages has the language"),
+        ({"messages": {"de": 3}}, TypeError, "the message in de is a int: use a str"),
+        ({"messages": {f"en-{n:05}": "" for n in range(51)}}, ValueError, "messages has 51 languages: use at most 50"),
+        ({"messages": dict.fromkeys(("de", "fr", "it"), "x" * 7000)}, ValueError, "messages has 21000 characters in"),
         ({"actor": b"me"}, TypeError, "actor is a bytes"),
         ({"reason": "x" * (MAX_TEXT + 1)}, ValueError, f"reason has {MAX_TEXT + 1} characters: use at most"),
         ({"message": "a\0b"}, ValueError, "message has a NUL"),
@@ -102,6 +108,8 @@ def test_a_wrong_flag_is_an_error_that_names_its_column(row: Row, says: str) -> 
         ({"message": {"a": 1}}, "message is a dict"),
         ({"message": "x" * (MAX_TEXT + 1)}, f"message has {MAX_TEXT + 1} characters: use at most"),
         ({"actor": 7}, "actor is a int"),
+        ({"secret": "a token by mistake"}, "secret is not a hash: use the SHA-256 of a random token"),
+        ({"secret": 7}, "secret is not a hash"),
         ({"reason": "\ud83d"}, "reason has a NUL or half of a surrogate pair"),
     ],
 )  # fmt: skip
@@ -202,3 +210,25 @@ def test_a_wrong_row_is_not_quoted_whole() -> None:
         with pytest.raises(FlagError, match=r"\.\.\.: ") as caught:
             row.snapshot(read_at=0.0)
         assert len(str(caught.value)) < 300
+
+
+def test_a_message_may_be_given_for_each_language() -> None:
+    given = {"de": "Bald.", "PT-br": "Já.", "ZH-hant-tw": "很快", "sl-ROZAJ": "Kmalu."}
+    details = Details(**split_message(given))
+    assert (details.message, list(details.messages or {})) == ("Bald.", ["de", "pt-BR", "zh-Hant-TW", "sl-rozaj"])
+    assert details.to_json() == {"message": "Bald.", "messages": details.messages}
+    assert Details.from_json(details.to_json()) == (details, ())
+    assert hash(details) == hash(Details(message="Bald."))
+    assert split_message({}) == split_message(None) == {"message": None, "messages": None}
+    assert split_message("Soon.") == {"message": "Soon.", "messages": None}
+    assert Details(messages={}) == Details()
+    given["de"] = "changed"
+    assert (details.messages or {})["de"] == "Bald."
+
+
+def test_messages_by_hand_that_are_wrong_count_as_absent() -> None:
+    stored = {"message": "m", "messages": {"de": "x", "?": "y"}}
+    assert Details.from_json(stored) == (
+        Details(message="m"),
+        ("messages has the language '?': use a tag such as 'de' or 'pt-BR'",),
+    )

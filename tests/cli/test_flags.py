@@ -222,3 +222,22 @@ def test_a_database_that_was_taken_back_is_shown(url: str, cli: Cli):
     assert ("99 ahead" in done.out, "shows an older state" in done.err) == (True, True)
     cli("off")
     assert cli("status").status == 0
+
+
+def test_a_message_for_each_language(each_url: str, cli: Cli):
+    done = cli("on", "--message", "Soon.", "--message-for", "de", "Bald.", "--message-for", "pt-br", "Já volta.")
+    assert done.lines[2:5] == ["  message     Soon.", "  in de       Bald.", "  in pt-BR    Já volta."]
+    assert operator(each_url).refresh().messages == {"de": "Bald.", "pt-BR": "Já volta."}
+    assert cli("edit", "--message-for", "de", "Gleich.").status == 0
+    flag = operator(each_url).refresh()
+    assert (flag.message, flag.messages) == ("Soon.", {"de": "Gleich.", "pt-BR": "Já volta."})
+    cli("extend", "30m")
+    assert operator(each_url).refresh().messages == flag.messages
+    assert cli("edit", "--message", "Now.", "--message-for", "fr", "Là.").status == 0
+    flag = operator(each_url).refresh()
+    assert (flag.message, flag.messages) == ("Now.", {"fr": "Là."})
+    cli("edit", "--message", "Later.")
+    assert operator(each_url).refresh().messages is None
+    for wrong in (["deutsch!", "x"], ["de", "x", "--message-for", "DE", "y"]):
+        done = cli("on", "--message-for", *wrong)
+        assert (done.status, "--message-for" in done.err) == (2, True)

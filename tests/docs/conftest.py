@@ -18,7 +18,7 @@ def paste(migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Runs a sample as if it were pasted into an empty project; returns its module."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAINTENANCE_DATABASE_URL", migrated_url)
-    monkeypatch.setenv("MAINTENANCE_BYPASS_TOKEN", "a long random text")
+    monkeypatch.setenv("MAINTENANCE_BYPASS_TOKEN", "a-long-random-text")
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "tests.support.django_settings")
     monkeypatch.setattr(api, "_state", None)
     (tmp_path / "maintenance.sql").write_text("SELECT 1")

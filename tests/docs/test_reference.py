@@ -16,9 +16,13 @@ import maintenance
 from maintenance import MaintenanceState
 from maintenance.asgi import MaintenanceMiddleware
 from maintenance.base.options import Settings
-from maintenance.base.values import MAX_TEXT, Details, Mode
+from maintenance.base.values import MAX_LANGUAGES, MAX_MESSAGES, MAX_TEXT, Details, Mode
 from maintenance.cli import main, options
 from maintenance.http.refusal import DEFAULT_RETRY_AFTER
+from maintenance.http.refusal.languages import MAX_HEADER
+from maintenance.http.refusal.page import MAX_LOGO, MAX_NAME
+from maintenance.http.refusal.template import SLOTS
+from maintenance.http.refusal.texts import load_texts
 from maintenance.process import api, lifecycle, waiting, watcher
 from maintenance.process.state import WRITE_LIMIT
 from maintenance.proof.membership import HEARTBEAT
@@ -60,6 +64,7 @@ def test_every_public_name_is_in_the_reference() -> None:
         MaintenanceState.prove,
         MaintenanceMiddleware,
         super(MaintenanceMiddleware, MaintenanceMiddleware).__init__,
+        maintenance.Page,
         PostgresStore,
         SQLiteStore,
     ],
@@ -172,6 +177,11 @@ LIMIT = Settings(ttl=1e3, when_stale="serve", register=True).limit
         ("docs/reference/python.md", "statement_timeout={:.1f}", default(PostgresStore, "statement_timeout")),
         ("docs/reference/python.md", "waits for a lock for {:g} s", READ_LOCK),
         ("docs/reference/python.md", "at most {:,} characters", MAX_TEXT),
+        ("docs/reference/python.md", "at most {:g} languages", MAX_LANGUAGES),
+        ("docs/reference/python.md", "languages and {:,} characters", MAX_MESSAGES),
+        ("docs/reference/python.md", "SVG or PNG file of at most {:g} KiB", MAX_LOGO / 1024),
+        ("docs/reference/python.md", "the name of the site, at most {:g} characters", MAX_NAME),
+        ("docs/reference/http.md", "At most {:,} characters of the header", MAX_HEADER),
         ("docs/reference/http.md", "has passed: {:g} s", DEFAULT_RETRY_AFTER),
     ],
 )  # fmt: skip
@@ -208,3 +218,7 @@ def test_every_key_of_json_is_in_the_reference(
     page = text("docs/reference/command-line.md").partition("## JSON")[2] + text("docs/reference/python.md")
     missing = ({key for key, _ in found} | events) - set(re.findall(r"`\"?(\w+)\"?`", page))
     assert not missing
+
+
+def test_every_text_and_slot_is_in_the_guide() -> None:
+    referred("the texts", {*load_texts()["en"], *SLOTS}, page="docs/how-to/page.md")

@@ -206,6 +206,6 @@ def test_each_new_snapshot_reaches_the_middleware_once(adapter: Adapter, first: 
     second = replace_state(clock)
     app._admission._follow(second)
     app._admission._follow(second)
-    app._admission.on_flip = lambda snapshot: seen.append(snapshot.revision)
+    app._admission.on_flips.append(lambda snapshot: seen.append(snapshot.revision))
     revision = second.set(True).revision
     assert seen == [revision]

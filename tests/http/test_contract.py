@@ -79,6 +79,13 @@ def test_the_options_can_be_inspected(adapter: Adapter) -> None:
         "in_flight": True,
         "scope": None,
         "status_path": None,
+        "cors": (),
+        "reads": (),
+        "mark_read_only": False,
+        "discard_bytes": 8 * 2**20,
+        "discard_seconds": 5.0,
+        "close_streams": False,
+        "page": None,
     }
     if adapter.name == "asgi":
         expected["close_websockets"] = False
@@ -136,7 +143,7 @@ def test_head_has_the_same_headers_and_no_body(adapter: Adapter, state: Maintena
     get, head = adapter.ask(app), adapter.ask(app, method="HEAD")
     assert dict(get.headers) == dict(head.headers)
     assert (int(head.headers["content-length"]), head.body) == (len(get.body), b"")
-    assert get.headers["vary"] == "Accept"
+    assert get.headers["vary"] == "Accept, Accept-Language"
 
 
 def test_visitors_get_different_seconds_to_return_after(adapter: Adapter, state: MaintenanceState) -> None:
@@ -313,6 +320,7 @@ def test_respond_builds_the_response_and_gets_the_flag_and_the_request(
     assert (answer.status, answer.body) == (503, "schön".encode())
     assert dict(answer.headers) == {
         "content-type": "text/x", "retry-after": "77", "cache-control": "no-store", "content-length": "6",
+        "maintenance-mode": "full",
     }  # fmt: skip
     assert (dict(head.headers), head.body) == (dict(answer.headers), b"")
     assert (asked[0][0].message, asked[0][1].path) == ("hi", "/x")

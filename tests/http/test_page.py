@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
+from maintenance import Page as Options
 from maintenance.base.values import Snapshot
-from maintenance.http.refusal import render, retry_after
+from maintenance.http.refusal import Renderer, retry_after
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -38,22 +40,25 @@ class Site:
     hint: str | None = None
     head: int | None = None
     refresh: int = 60
+    now: dt.datetime = NOW
+    renderer: Renderer = field(default_factory=Renderer)
     asked: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
-    def answer(self, method: str, path: str) -> tuple[int, list[tuple[str, str]], bytes]:
+    def answer(self, method: str, path: str, language: str | None) -> tuple[int, list[tuple[str, str]], bytes]:
         if method == "HEAD" and self.head is not None:
             return self.head, [("Content-Length", "0")], b""
         if self.up:
             body = f"<!doctype html><title>app</title><link rel=icon href=data:,><h1>{method}</h1>".encode()
             headers = [("Content-Type", "text/html"), ("Content-Length", str(len(body))), ("Location", "/login")]
             return 200 if path == "/login" else self.status, headers, body
-        answer = render(
-            self.snapshot, "text/html", retry_after(self.snapshot, now=NOW, spread=0.5), submits=method == "POST"
-        )
+        flag, late = self.snapshot, self.snapshot.until is not None and self.snapshot.until <= self.now
+        spoken = self.renderer.choose(language, tuple(flag.messages or ()))
+        seconds = retry_after(flag, now=self.now, spread=0.5)
+        answer = self.renderer.render(flag, "text/html", spoken, seconds, submits=method == "POST", late=late)
         body = answer.body.replace(b'content="60"', b'content="%d"' % self.refresh)
         changed = {"Content-Length": str(len(body))} | ({"Retry-After": self.hint} if self.hint else {})
         return answer.status, [(name, changed.get(name, value)) for name, value in answer.headers], body
@@ -69,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         self.site.asked.append(f"{self.command} {self.path}")
-        status, headers, body = self.site.answer(self.command, self.path)
+        status, headers, body = self.site.answer(self.command, self.path, self.headers.get("Accept-Language"))
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -125,7 +130,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Visit]:
     opened = []
 
     def check(request: Request) -> None:
-        if not request.url.startswith(site.url):
+        if not request.url.startswith((site.url, "file:")):
             complaints.append(f"asked for {request.url}")
 
     def hear(text: str) -> None:
@@ -157,6 +162,14 @@ def until(**delta: float) -> Snapshot:
     return Snapshot(enabled=True, until=NOW + dt.timedelta(**delta))
 
 
+def send_form(page: Page, site: Site) -> None:
+    """Send a form to the site from another page."""
+    page.goto("about:blank")
+    page.set_content(f"<form method=post action={site.url}pay><button>Buy</button></form>")
+    page.get_by_role("button").click()
+    expect(page.locator("#heading")).to_be_visible()
+
+
 def hear_no(page: Page, count: int) -> None:
     """Wait until the page has heard that it is not over, and waits for the `count`-th time."""
     page.wait_for_function("count => waits.length === count", arg=count)
@@ -176,7 +189,7 @@ def hide(page: Page, *, hidden: bool) -> None:
 class TestWhatIsShown:
     def test_the_message_keeps_its_lines(self, visit: Visit, site: Site) -> None:
         site.snapshot = Snapshot(enabled=True, message="We are moving.\nBack soon & well.")
-        detail = visit().locator(".detail")
+        detail = visit().locator(".message")
         expect(detail).to_be_visible()
         assert detail.inner_text() == "We are moving.\nBack soon & well."
 
@@ -186,15 +199,15 @@ class TestWhatIsShown:
             ("en-US", "America/New_York", "Sunday, November 22 at 8:00 AM EST"),
             ("de-DE", "Europe/Berlin", "Sonntag, 22. November um 14:00 MEZ"),
             ("ja-JP", "Asia/Tokyo", "11月22日日曜日 22:00 JST"),
+            ("eo", "UTC", "Sunday, November 22 at 1:00 PM UTC"),  # the page is in English
         ],
     )
-    def test_the_end_is_in_the_visitors_own_time_and_language(
+    def test_the_end_is_in_the_visitors_own_time_and_the_language_of_the_page(
         self, visit: Visit, site: Site, locale: str, zone: str, shown: str
     ) -> None:
         site.snapshot = until(hours=25)
         time = visit(locale=locale, timezone_id=zone).locator("time")
         assert re.sub(r"[\s\u202f]+", " ", time.inner_text()) == shown
-        assert time.get_attribute("lang") == locale
         assert time.get_attribute("datetime") == "2026-11-22T13:00:00+00:00"
 
     def test_a_language_that_is_none_hinders_nothing(self, visit: Visit, site: Site) -> None:
@@ -209,6 +222,26 @@ class TestWhatIsShown:
         site.snapshot = until(days=90)
         assert "2027" in visit().locator("time").inner_text()
 
+    @pytest.mark.parametrize(
+        ("locale", "minutes", "shown"),
+        [
+            ("en-GB", 45, "in about 45 minutes"),
+            ("de-DE", 1, "in etwa 1 Minute"),
+            ("fr-FR", 120, "dans environ 2 heures"),
+            ("ja-JP", 60 * 48, "約2 日後"),
+        ],
+    )
+    def test_how_long_it_takes_is_a_rough_number(
+        self, visit: Visit, site: Site, locale: str, minutes: int, shown: str
+    ) -> None:
+        site.snapshot = until(minutes=minutes)
+        page = visit(locale=locale)
+        left = page.locator(".left")
+        assert re.sub(r"\s+", " ", left.inner_text()) == shown
+        if minutes == 45:
+            page.clock.run_for("10:00")
+            expect(left).to_have_text("in about 35 minutes")
+
     def test_once_the_end_has_passed_it_says_so_kindly(self, visit: Visit, site: Site) -> None:
         site.snapshot = until(minutes=3)
         page = visit()
@@ -217,10 +250,24 @@ class TestWhatIsShown:
         hide(page, hidden=True)  # so that no answer is what says it
         page.clock.run_for("03:01")
         expect(status).to_contain_text("It’s taking a little longer than expected. Thank you for your patience.")
+        expect(page.locator("#end")).to_be_hidden()
+        assert "Expected back" not in page.locator("main").inner_text()
 
     def test_an_end_that_had_passed_before_is_said_at_once(self, visit: Visit, site: Site) -> None:
         site.snapshot = until(minutes=-1)
-        expect(visit().get_by_role("status")).to_contain_text("longer than expected")
+        for script in (True, False):
+            page = visit(java_script_enabled=script, at=NOW if script else None)
+            expect(page.get_by_role("status")).to_contain_text("longer than expected")
+            expect(page.locator("#end")).to_be_hidden()
+
+    def test_links_are_clickable_and_line_breaks_show(self, visit: Visit, site: Site) -> None:
+        site.snapshot = Snapshot(enabled=True, message="News: https://a.example/?b=1&c=2.\nWrite to help@a.example")
+        page = visit()
+        assert page.evaluate("[...document.querySelectorAll('.message a')].map(a => a.href)") == [
+            "https://a.example/?b=1&c=2",
+            "mailto:help@a.example",
+        ]
+        assert page.locator(".message").inner_text() == "News: https://a.example/?b=1&c=2.\nWrite to help@a.example"
 
     def test_without_a_script_the_time_is_utc_and_the_page_reloads_with_a_get(self, visit: Visit, site: Site) -> None:
         site.snapshot = until(hours=25)
@@ -234,7 +281,7 @@ class TestWhatIsShown:
     def test_a_hostile_message_is_read_and_not_run(self, visit: Visit, site: Site) -> None:
         site.snapshot = Snapshot(enabled=True, message=HOSTILE)
         page = visit()
-        assert page.locator(".detail").inner_text() == HOSTILE
+        assert page.locator(".message").inner_text() == HOSTILE
         assert page.title() == "Down for maintenance"
         assert page.locator("img").count() == 0
 
@@ -256,15 +303,23 @@ class TestWhatIsShown:
 
 
 COLOURS = """() => {
+    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+    const numbers = colour => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
     const channel = v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
     const light = ([r, g, b]) => .2126 * channel(r) + .7152 * channel(g) + .0722 * channel(b);
-    const numbers = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
     const background = getComputedStyle(document.body);
-    const grounds = [background.backgroundColor, ...background.backgroundImage.match(/rgb\\([^)]*\\)/g)].map(numbers);
-    const texts = [...document.querySelectorAll('h1, p, span, time, button')].filter(e => e.innerText);
+    const stops = background.backgroundImage.match(/(?:rgb|color)\\([^)]*\\)/g) || [];
+    const grounds = [background.backgroundColor, ...stops].map(numbers);
+    const texts = [...document.querySelectorAll('h1, p, span, time, button, a')].filter(e => e.innerText);
     return {
         ground: background.backgroundColor,
         count: texts.length,
+        grounds: grounds.length,
         contrast: Math.min(...texts.flatMap(e => grounds.map(ground => {
             const [low, high] = [light(numbers(getComputedStyle(e).color)), light(ground)].sort((a, b) => a - b);
             return (high + .05) / (low + .05);
@@ -288,8 +343,12 @@ class TestHowItLooks:
         ring, ink, style = visit(color_scheme=scheme).evaluate(RING)  # WCAG 2.2, 1.4.11
         assert (ring, style) == (ink, "solid")
 
+    @pytest.mark.parametrize("accent", [None, "#000000", "#ffffff", "#ff0000"])
     @pytest.mark.parametrize("mode", ["full", "read_only"])
-    def test_light_and_dark_differ_and_both_can_be_read(self, visit: Visit, site: Site, mode: str) -> None:
+    def test_light_and_dark_differ_and_both_can_be_read(
+        self, visit: Visit, site: Site, mode: str, accent: str | None
+    ) -> None:
+        site.renderer = Renderer(Options(accent=accent, name="Shop", support="a@b.example"))
         site.snapshot = Snapshot(enabled=True, mode=mode, until=NOW + dt.timedelta(hours=1))
         page, seen = visit(), {}
         for scheme in ("light", "dark"):
@@ -297,20 +356,71 @@ class TestHowItLooks:
             seen[scheme] = page.evaluate(COLOURS)
         assert seen["light"]["ground"] != seen["dark"]["ground"]
         for colours in seen.values():
-            assert colours["count"] >= 5
+            assert colours["count"] >= 7
+            assert colours["grounds"] == 3
             assert colours["contrast"] >= 4.5  # WCAG 2.2, 1.4.3
 
-    @pytest.mark.parametrize("message", [LONG, "האתר בתחזוקה.\nתודה על הסבלנות."])
-    def test_nothing_sticks_out_of_a_narrow_screen(self, visit: Visit, site: Site, message: str) -> None:
+    @pytest.mark.parametrize(
+        ("locale", "message", "submits"),
+        [
+            ("de-DE", LONG, False),
+            ("en-GB", LONG, True),
+            ("ar", "האתר בתחזוקה.\nתודה https://a.example/" + "a" * 99, True),
+            ("uk-UA", None, True),
+            ("ja-JP", None, False),
+        ],
+    )
+    def test_nothing_sticks_out_of_a_small_screen(
+        self, visit: Visit, site: Site, message: str | None, locale: str, submits: bool
+    ) -> None:
+        site.renderer = Renderer(Options(name="Donaudampfschifffahrt" * 4, support="a" * 60 + "@b.example"))
         site.snapshot = Snapshot(enabled=True, message=message, until=NOW + dt.timedelta(days=99))
-        page = visit(viewport={"width": 320, "height": 500}, locale="de-DE")
-        assert page.evaluate("document.documentElement.scrollWidth") == 320
-        edges = "[...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect().right)"
-        assert page.evaluate(f"Math.max(...{edges})") <= 320
+        page = visit(viewport={"width": 320, "height": 500}, locale=locale)
+        if submits:
+            send_form(page, site)
+        for width, height in ((320, 500), (667, 320)):
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            boxes = "[...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect())"
+            assert page.evaluate(f"Math.max(...{boxes}.map(box => box.right))") <= width
+            assert page.evaluate(f"Math.min(...{boxes}.map(box => box.left))") >= 0
+
+    def test_on_a_phone_on_its_side_the_message_is_seen_without_scrolling(self, visit: Visit, site: Site) -> None:
+        site.snapshot = Snapshot(enabled=True, message="We are moving.", until=NOW + dt.timedelta(hours=1))
+        page = visit(viewport={"width": 667, "height": 320})
+        for part in ("h1", ".message", "time"):
+            assert page.locator(part).evaluate("e => e.getBoundingClientRect().bottom") < 320
+
+    @pytest.mark.parametrize(("locale", "side"), [("ar", "right"), ("en-GB", "left")])
+    def test_the_page_begins_on_the_side_of_its_language(
+        self, visit: Visit, site: Site, locale: str, side: str
+    ) -> None:
+        site.snapshot = until(hours=1)
+        page = visit(locale=locale)
+        edges = page.evaluate(
+            f"""['main', 'h1', '.end', 'time', '#status'].map(name => {{
+                const range = document.createRange();
+                range.selectNodeContents(document.querySelector(name));
+                return range.getBoundingClientRect().{side};
+            }})"""
+        )
+        assert max(edges) - min(edges) < 2
+
+    def test_an_address_in_a_right_to_left_message_keeps_its_direction(self, visit: Visit, site: Site) -> None:
+        site.snapshot = Snapshot(enabled=True, message="תודה https://a.example/")
+        assert visit(locale="he").evaluate("getComputedStyle(document.querySelector('.message a')).direction") == "ltr"
+
+    def test_in_forced_colours_the_page_uses_those_of_the_system(self, visit: Visit, site: Site) -> None:
+        site.snapshot = until(hours=1)
+        page = visit(forced_colors="active")
+        seen = page.evaluate(COLOURS)
+        assert seen["grounds"] == 1  # no gradient
+        assert seen["contrast"] >= 7
+        assert page.evaluate("matchMedia('(forced-colors: active)').matches")
 
     def test_a_right_to_left_message_starts_on_the_right(self, visit: Visit, site: Site) -> None:
         site.snapshot = Snapshot(enabled=True, message="תודה")
-        style = "getComputedStyle(document.querySelector('.detail')).direction"
+        style = "getComputedStyle(document.querySelector('.message')).direction"
         assert visit().evaluate(style) == "rtl"
 
     def test_those_who_want_no_motion_get_none(self, visit: Visit) -> None:
@@ -354,8 +464,9 @@ class TestTheWayBack:
         expect(page.get_by_role("status")).to_have_text("We’ll let you know here when you can send it again.")
         site.up = True
         page.clock.run_for("01:00")
-        expect(page.get_by_role("status")).to_have_text("We’re back. Go back to your form and send it again.")
-        expect(page.locator("h1")).to_have_text(DOWN)
+        expect(page.get_by_role("status")).to_have_text("Go back to your form and send it again.")
+        expect(page.locator("h1")).to_have_text("We’re back")
+        assert page.title() == "We’re back"
         site.status = 200
         page.get_by_role("button", name="Go back").click()
         expect(page.locator("h1")).to_have_text("GET")
@@ -376,10 +487,11 @@ class TestTheWayBack:
         page = visit()
         site.up, site.status = True, 204
         page.clock.run_for("00:30")
-        expect(page.get_by_role("status")).to_have_text("We’re back. One moment …")
+        expect(page.get_by_role("status")).to_have_text("One moment …")
         page.clock.run_for("00:05")
-        expect(page.get_by_role("status")).to_have_text("We’re back. If nothing happens, please reload this page.")
-        expect(page.locator("h1")).to_have_text(DOWN)
+        expect(page.get_by_role("status")).to_have_text("If nothing happens, please reload this page.")
+        expect(page.locator("h1")).to_have_text("We’re back")
+        expect(page.locator(".message")).to_be_hidden()
         page.clock.run_for("10:00")
         assert site.asked == ["GET /", "HEAD /", "GET /"]
 
@@ -441,7 +553,7 @@ class TestTheWayBack:
         site.snapshot = Snapshot(enabled=True, mode="read_only")
         page.goto(site.url + "form?saved")
         expect(page.locator("h1")).to_have_text("You can look around, but changes are paused")
-        expect(page.locator("h1 + p")).to_have_text("Your change was not saved.")
+        expect(page.locator("main p").first).to_have_text("Your change was not saved.")
         page.clock.run_for("01:00:00")
         hide(page, hidden=True)
         hide(page, hidden=False)
@@ -462,6 +574,74 @@ class TestTheWayBack:
         site.up = True
         page.clock.run_for("01:00")
         expect(page.locator("h1")).to_have_text("GET")
+
+
+class TestTheNews:
+    def test_an_open_page_follows_the_message_and_the_end(self, visit: Visit, site: Site) -> None:
+        site.snapshot = Snapshot(enabled=True, message="One.", until=NOW + dt.timedelta(minutes=30))
+        page = visit()
+        page.clock.run_for("00:30")
+        page.wait_for_function("waits.length >= 3")
+        assert site.asked == ["GET /", "HEAD /"]
+        site.snapshot = Snapshot(enabled=True, message="Two, see https://a.example/", until=NOW + dt.timedelta(hours=3))
+        page.clock.run_for("01:00")
+        expect(page.locator(".message")).to_have_text("Two, see https://a.example/")
+        expect(page.locator(".message a")).to_have_count(1)
+        expect(page.locator("time")).to_have_text("15:00 UTC")
+        expect(page.locator(".left")).to_have_text("in about 3 hours")
+        count = len(site.asked)
+        assert site.asked[2:] in ([*["HEAD /"] * (count - 3), "GET /"], ["HEAD /", "GET /", *["HEAD /"] * (count - 4)])
+        site.snapshot = Snapshot(enabled=True, message="Two, see https://a.example/")
+        page.clock.run_for("01:00")
+        expect(page.locator("#end")).to_be_hidden()
+        expect(page.locator("h1")).to_have_text(DOWN)
+
+    def test_a_new_end_is_promised_again(self, visit: Visit, site: Site) -> None:
+        site.snapshot = until(minutes=1)
+        page = visit()
+        page.clock.run_for("01:10")
+        expect(page.get_by_role("status")).to_contain_text("longer than expected")
+        site.snapshot, site.now = until(hours=1), NOW + dt.timedelta(minutes=2)
+        page.clock.run_for("01:00")
+        expect(page.locator("time")).to_have_text("13:00 UTC")
+        expect(page.get_by_role("status")).to_have_text(PROMISE)
+
+    def test_the_page_of_a_form_follows_too_and_keeps_what_was_not_saved(self, visit: Visit, site: Site) -> None:
+        page = visit()
+        send_form(page, site)
+        site.snapshot = Snapshot(enabled=True, message="Two.")
+        page.clock.run_for("01:00")
+        expect(page.locator(".message")).to_have_text("Two.")
+        expect(page.get_by_text("Your form was not saved.")).to_be_visible()
+
+    def test_a_refusal_that_is_not_this_page_changes_nothing(self, visit: Visit, site: Site) -> None:
+        page = visit()
+        body = "<p id=message>Injected</p>"
+        headers = {"Maintenance-Page": "other", "Content-Type": "text/html"}
+        page.route("**", lambda route: route.fulfill(status=503, headers=headers, body=body))
+        page.clock.run_for("00:30")
+        hear_no(page, 2)
+        assert "Injected" not in page.locator("main").inner_text()
+
+    def test_the_tab_shows_that_it_is_over(self, visit: Visit, site: Site) -> None:
+        site.renderer = Renderer(Options(name="Shop"))
+        page = visit(locale="de-DE")
+        assert page.title() == "Wartungsarbeiten · Shop"
+        site.up, site.status = True, 204
+        page.clock.run_for("00:30")
+        expect(page.locator("h1")).to_have_text("Wir sind wieder da")
+        assert page.title() == "Wir sind wieder da · Shop"
+
+    def test_a_file_shows_itself_and_asks_nothing(self, visit: Visit, site: Site, tmp_path: Path) -> None:
+        path = tmp_path / "503.html"
+        path.write_text(site.renderer.render_file(until(hours=1), "de"))
+        page = visit()
+        page.goto(path.as_uri())
+        expect(page.get_by_role("status")).to_have_text("Sobald wir zurück sind, laden wir diese Seite neu.")
+        expect(page.locator("time")).not_to_be_empty()
+        waits = len(page.evaluate("waits"))
+        page.clock.run_for("00:50")
+        assert len(page.evaluate("waits")) == waits
 
 
 class TestTheSpread:

@@ -16,13 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maintenance.base.values import MAX_RETRY_AFTER, Snapshot
-from maintenance.http.refusal import Refusals, Response, render, retry_after
+from maintenance.http.refusal import Refusals, Renderer, Response, retry_after
 from maintenance.http.refusal.accept import choose_known_kind
-from maintenance.http.refusal.render import MAX_REFUSALS, _render_body
+from maintenance.http.refusal.render import MAX_BODIES, MAX_LANGUAGE_HEADERS, MAX_REFUSALS
 
 NOW = dt.datetime(2026, 11, 21, 12, 0, tzinfo=dt.UTC)
+SOON = NOW + dt.timedelta(hours=1)
 HTML, PROBLEM, TEXT = "text/html; charset=utf-8", "application/problem+json", "text/plain; charset=utf-8"
 EACH_KIND = pytest.mark.parametrize("accept", ["text/html", "application/json", "text/plain"])
+STANDARD = Renderer()
 HOSTILE = "<script>alert(1)</script>'\"&amp;<!--title--></p><img src=x onerror=alert(1)>"
 
 
@@ -30,8 +32,19 @@ def on(**details: object) -> Snapshot:
     return Snapshot(enabled=True, **details)
 
 
-def ask(snapshot: Snapshot, accept: str | None = None, *, spread: float = 0.0, submits: bool = False) -> Response:
-    return render(snapshot, accept, retry_after(snapshot, now=NOW, spread=spread), submits=submits)
+def ask(
+    snapshot: Snapshot,
+    accept: str | None = None,
+    *,
+    language: str | None = None,
+    spread: float = 0.0,
+    submits: bool = False,
+    now: dt.datetime = NOW,
+    renderer: Renderer = STANDARD,
+) -> Response:
+    spoken = renderer.choose(language, tuple(snapshot.messages or ()))
+    seconds, late = retry_after(snapshot, now=now, spread=spread), snapshot.until is not None and snapshot.until <= now
+    return renderer.render(snapshot, accept, spoken, seconds, submits=submits, late=late)
 
 
 def read(*args: Any, **options: Any) -> str:
@@ -118,6 +131,8 @@ class TestAccept:
             (TEXT, ["text/html;q=0.1, text/html;level=1, text/plain;q=0.5"]),
             (TEXT, ['text/plain;x="a, text/html, \\" b";q=0.5', 'text/plain, text/html;x="never closed']),
             (PROBLEM, ["application/json;version=1"]),
+            (PROBLEM, ["application/vnd.api+json", "application/*+json", "text/plain;q=0.5, application/hal+json"]),
+            (HTML, ["text/html, application/ld+json;q=0.9"]),
         ],
         ids=str,
     )
@@ -154,7 +169,8 @@ class TestHeaders:
         assert answer.status == 503
         assert header(answer, "Retry-After") == "63"
         assert header(answer, "Cache-Control") == "no-store"
-        assert header(answer, "Vary") == "Accept"
+        assert header(answer, "Vary") == "Accept, Accept-Language"
+        assert header(answer, "Content-Language") == "en"
         assert header(answer, "X-Content-Type-Options") == "nosniff"
         assert header(answer, "Content-Length") == str(len(answer.body))
 
@@ -199,18 +215,29 @@ class TestProblem:
         until = dt.datetime(2026, 11, 21, 15, 30, tzinfo=dt.timezone(dt.timedelta(hours=2)))
         answer = ask(on(message="Back at ½ past", until=until, retry_after=0))
         assert json.loads(answer.body) == {
-            "type": "about:blank",
+            "type": "urn:problem-type:maintenance",
             "title": "Service Unavailable",
             "status": 503,
             "detail": "Back at ½ past",
+            "mode": "full",
+            "scope": None,
             "retry_after": 1,
             "until": "2026-11-21T13:30:00+00:00",
         }
 
     def test_it_leaves_out_what_is_not(self) -> None:
         problem = json.loads(ask(on()).body)
-        assert set(problem) == {"type", "title", "status", "detail"}
+        assert set(problem) == {"type", "title", "status", "detail", "mode", "scope"}
         assert problem["detail"] == DOWN
+
+    @pytest.mark.parametrize("accept", ["text/html", "text/plain", "application/json"])
+    @pytest.mark.parametrize("mode", ["full", "read_only"])
+    def test_a_client_can_tell_it_from_any_other_503(self, mode: Any, accept: str) -> None:
+        answer = ask(on(mode=mode, scope="shop"), accept)
+        assert header(answer, "Maintenance-Mode") == mode
+        if accept == "application/json":
+            problem = json.loads(answer.body)
+            assert (problem["mode"], problem["scope"]) == (mode, "shop")
 
     @given(st.text())
     def test_any_message_is_valid_json(self, message: str) -> None:
@@ -242,9 +269,10 @@ class TestTexts:
         given = "Back at noon." if message == "Back at noon." else None
         lines = [line for line in (loss, given or detail) if line]
         assert text.splitlines() == lines
-        assert json.loads(problem)["detail"] == (given or " ".join(lines))
-        shown = re.findall(r'<p class="(?:loss|detail)"[^>]*>(.*?)</p>', page)
-        assert shown == lines
+        assert json.loads(problem)["detail"] == " ".join(lines)
+        shown = re.findall(r'<(?:p|h1) [^>]*(?:unsaved|heading|message)"[^>]*>(.*?)</', page)
+        assert [it for it in shown if it in lines] == lines
+        assert not loss or shown[0] == loss
 
     def test_a_process_that_blocks_without_knowing_the_flag_does_not_mention_read_only(self) -> None:
         assert read(Snapshot(enabled=False, mode="read_only"), "text/plain") == f"{DOWN}\n"
@@ -290,33 +318,88 @@ class TestPage:
     def test_a_hostile_message_is_text(self) -> None:
         outline, quiet = _Outline(ask(on(message=HOSTILE), "text/html").body), _Outline(ask(on(), "text/html").body)
         assert HOSTILE in outline.text
-        assert outline.tags == quiet.tags
+        assert [tag for tag, _ in outline.tags] == [tag for tag, _ in quiet.tags]
 
     def test_it_refers_to_nothing_outside_itself(self) -> None:
-        page = ask(on(until=NOW), "text/html").body
+        page = ask(on(until=SOON), "text/html").body
         assert not re.search(rb"https?:|//[a-z]|@import|\bsrc=|\bhref=", page)
-        assert len(page) < 8192
+        assert len(page) < 16_384
 
     def test_it_has_no_slot_left_open(self) -> None:
-        assert b"<!--" not in ask(on(until=NOW), "text/html").body
+        assert b"{{" not in ask(on(until=SOON), "text/html").body
 
     def test_it_is_marked_up_for_those_who_hear_it(self) -> None:
-        tags = _Outline(ask(on(until=NOW), "text/html").body).tags
+        tags = _Outline(ask(on(until=SOON), "text/html").body).tags
         names = [name for name, _ in tags]
-        assert ("html", {"lang": "en"}) in tags
+        assert ("html", {"lang": "en", "dir": "ltr"}) in tags
         assert [names.count(name) for name in ("main", "h1", "title")] == [1, 1, 1]
         assert "status" in [attributes.get("role") for _, attributes in tags]
 
     def test_without_a_script_it_reloads_and_shows_the_end_in_utc(self) -> None:
-        page = read(on(until=NOW), "text/html")
+        page = read(on(until=SOON), "text/html")
         assert '<noscript><meta http-equiv="refresh" content="60"></noscript>' in page
-        assert '<time datetime="2026-11-21T12:00:00+00:00" dir="auto">2026-11-21 12:00 UTC</time>' in page
+        assert '<time datetime="2026-11-21T13:00:00+00:00" dir="auto">2026-11-21 13:00 UTC</time>' in page
 
     @pytest.mark.parametrize(("mode", "submits"), [("full", True), ("read_only", True)])
     def test_it_never_reloads_if_that_would_lose_typed_data(self, mode: Any, submits: bool) -> None:
         page = read(on(mode=mode), "text/html", submits=submits)
         assert "http-equiv" not in page
         assert '<button id="back"' in page
+
+
+class TestLinks:
+    @pytest.mark.parametrize(
+        ("message", "links"),
+        [
+            ("See https://a.example/x?y=1&z=2.", ["https://a.example/x?y=1&z=2"]),
+            ("(http://a.example/(b)), HTTPS://B.example!", ["http://a.example/(b)", "HTTPS://B.example"]),
+            ("Write to ann.lee+shop@mail.example, or bob@x.example", ["ann.lee+shop@mail.example", "bob@x.example"]),
+            ("https://a.example/\u202egpj.exe", ["https://a.example/"]),
+            ('https://a.example/"onclick="alert(1)', ["https://a.example/"]),
+            ("ann@localhost javascript:alert(1) data:text/html,x ftp://a.example //a.example <a href=x>", []),
+            ("xhttps://a.example @b.example a@@b.example", []),
+        ],
+    )
+    def test_only_addresses_are_links(self, message: str, links: list[str]) -> None:
+        outline = _Outline(ask(on(message=message), "text/html").body)
+        assert message in outline.text
+        found = [attributes for tag, attributes in outline.tags if tag == "a"]
+        assert [(it["href"] or "").removeprefix("mailto:") for it in found] == links
+        assert all("@" in (it["href"] or "") or it["rel"] == "noopener noreferrer" for it in found)
+        assert set().union(*found) <= {"href", "rel", "target", "dir"}
+
+    @pytest.mark.timeout(5)
+    @pytest.mark.parametrize("part", ["a", "a.", "a@", "a@b.", "https://", "(", "http://a.example/)"])
+    def test_a_long_message_costs_time_in_proportion_to_its_length(self, part: str) -> None:
+        assert ask(on(message=part * (100_000 // len(part))), "text/html").status == 503
+
+    def test_lines_stay_lines(self) -> None:
+        assert "One.<br>\n<br>\nTwo &amp; three.</p>" in read(on(message="One.\r\n\r\nTwo & three."), "text/html")
+
+
+class TestTheEnd:
+    @EACH_KIND
+    def test_an_end_that_has_passed_is_not_promised(self, accept: str) -> None:
+        flag = on(until=NOW)
+        assert "2026-11-21" in read(flag, accept, now=NOW - dt.timedelta(seconds=1))
+        assert "2026-11-21" not in read(flag, accept)
+        assert "Expected back" not in read(flag, accept)
+
+    def test_the_page_says_that_it_takes_longer(self) -> None:
+        assert 'role="status">It’s taking a little longer than expected' in read(on(until=NOW), "text/html")
+
+    def test_the_refusals_of_a_snapshot_stop_promising(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        refusals, clock = Refusals(on(until=SOON, retry_after=9), STANDARD), [NOW]
+
+        class Clock(dt.datetime):
+            @classmethod
+            def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+                return clock[0]
+
+        monkeypatch.setattr("maintenance.http.refusal.render.dt.datetime", Clock)
+        assert b"2026-11-21" in refusals.get("text/plain", None, 0.0, False).body
+        clock[0] = SOON
+        assert b"2026-11-21" not in refusals.get("text/plain", None, 0.0, False).body
 
 
 class TestCaches:
@@ -331,16 +414,17 @@ class TestCaches:
 
     def test_old_messages_and_odd_headers_do_not_pile_up(self) -> None:
         for number in range(1000):
-            ask(on(message=str(number)), f"text/html;n={number}")
-        assert _render_body.cache_info().currsize <= 16
+            ask(on(message=str(number)), f"text/html;n={number}", language=f"de, en;q=0.{number}")
+        assert STANDARD._render_known.cache_info().currsize <= MAX_BODIES
+        assert STANDARD.choose_known.cache_info().currsize <= MAX_LANGUAGE_HEADERS
         assert choose_known_kind.cache_info().currsize <= 256
 
     @pytest.mark.parametrize(("size", "kept"), [(1024, 1), (1025, 0)])
     def test_a_header_that_is_too_long_is_not_kept(self, size: int, kept: int) -> None:
-        accept, refusals = f"text/html;x={'y' * (size - 12)}", Refusals(on())
+        accept, refusals = f"text/html;x={'y' * (size - 12)}", Refusals(on(), STANDARD)
         choose_known_kind.cache_clear()
         assert kind(accept) == HTML
-        assert refusals.get(accept, 0.0, False) == ask(on(), accept)
+        assert refusals.get(accept, None, 0.0, False) == ask(on(), accept)
         assert (choose_known_kind.cache_info().currsize, len(refusals._built)) == (kept, kept)
 
     @pytest.mark.parametrize(
@@ -348,16 +432,16 @@ class TestCaches:
     )
     @pytest.mark.parametrize("submits", [True, False])
     def test_the_refusals_of_a_snapshot_are_those_of_render_and_built_once(self, flag: Any, submits: bool) -> None:
-        refusals = Refusals(on(**flag))
+        refusals = Refusals(on(**flag), STANDARD)
         for accept, spread in (("text/html", 0.0), (None, 0.5), ("text/html", 0.5)):
-            built = refusals.get(accept, spread, submits)
+            built = refusals.get(accept, None, spread, submits)
             assert built == ask(on(**flag), accept, spread=spread, submits=submits)
-            assert refusals.get(accept, spread, submits) is built
+            assert refusals.get(accept, None, spread, submits) is built
 
     def test_refusals_do_not_pile_up(self) -> None:
-        refusals = Refusals(on())
+        refusals = Refusals(on(), STANDARD)
         for number in range(2 * MAX_REFUSALS + 10):
-            refusals.get(f"text/html;answer={number}", 0.0, False)
+            refusals.get(f"text/html;answer={number}", None, 0.0, False)
             assert len(refusals._built) <= MAX_REFUSALS
 
     def test_threads_that_share_the_caches_get_their_own_answers(self) -> None:

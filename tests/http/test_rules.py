@@ -37,6 +37,10 @@ from tests.support.plain_apps import asgi, wsgi
         *(((wrong,), "exempt holds") for wrong in ("GET  /x", "/x?y=1", "/x#y", "/a b", "/x\n")),
         (("/",), "would exempt every path: name the paths"),
         *(((wrong,), "would exempt every path") for wrong in ("GET /", "//")),
+        *(((wrong,), "leave out the wildcard") for wrong in ("/api/*", "GET /*", "/a*")),
+        *(((wrong,), "end it before the parameter") for wrong in ("/u/<id>", "/u/<int:id>/x", "/u/{id}", "GET /{x}")),
+        *(((wrong,), "in front, as in '=/x'") for wrong in ("/x$", "GET /x$")),
+        *(((wrong,), "use '/x' for a path") for wrong in ("^/x$", "/x/.*", "/a|/b", "/[a-z]", "/(?P<n>x)", r"/u/\d+")),
         (("/a%20b",), "use a decoded path without %"),
         *(((wrong,), "use a decoded path") for wrong in ("/a\\b", "/a;b", "/a//b", "/a/../b", "/a/.", "/a\0")),
     ],
@@ -56,12 +60,37 @@ def test_a_wrong_rule_is_refused_with_what_to_write(exempt: Any, message: str) -
         (["GET /status"], "GET", "/status/now", True),
         (["GET /status"], "GET", "/health", True),  # the rules without a method still count
         (["GET /status"], "HEAD", "/status", False),
+        (["GET =/"], "GET", "/", True),
+        (["GET =/"], "GET", "", True),  # the mount point itself
+        (["GET =/"], "POST", "/", False),
+        (["GET =/"], "GET", "/x", False),
+        (["=/x"], "POST", "/x", True),
+        (["=/x"], "POST", "/x/", False),
+        (["=/x"], "GET", "/x/y", False),
+        (["=/x", "GET /y"], "GET", "/x", True),
+        (["/$metadata", "/f(1)", "/c++"], "GET", "/$metadata", True),
+        (["PROP-FIND /x"], "PROP-FIND", "/x", True),
         (["WEBSOCKET /live"], WEBSOCKET, "/live", True),
         (["WEBSOCKET /live"], "GET", "/live", False),
     ],
 )
 def test_a_rule_opens_its_path_for_its_method(exempt: Any, method: str, path: str, *, opens: bool) -> None:
     assert Rules(iter(exempt)).exempts(method, path, path) is opens
+
+
+@pytest.mark.parametrize(
+    ("reads", "message"),
+    [
+        ("POST /search", r"reads is 'POST /search': use a tuple, such as \('POST /search',\)"),
+        (None, "reads is None: use a tuple"),
+        (("/search",), "name a method too, as in 'POST /search'"),
+        (("POST /*",), "leave out the wildcard"),
+        ((5,), "reads holds 5: use str"),
+    ],
+)
+def test_a_wrong_read_is_refused_with_what_to_write(reads: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Rules.of_reads(reads)
 
 
 @pytest.mark.parametrize("path", [*PROBES, "/admin"])

@@ -251,7 +251,7 @@ def test_one_that_is_busy_is_closed_at_its_next_receive(state: MaintenanceState,
         await flip(state)
         server.says("receive", text="too late")
         closer = closer_of(wrapped)
-        await until(lambda: all(socket._ending for socket in closer._open.values()))
+        await until(lambda: all(socket._ending for socket in closer._table.open.values()))
         busy.set()
 
     wrapped = closing(app, state)
@@ -276,7 +276,7 @@ def test_a_flip_between_the_check_and_the_table_is_not_missed(state: Maintenance
 
     server = converse(backend, wrapped, talk)
     assert server.sent == [REFUSED]
-    assert (app.received, closer._open, state.status().in_flight) == ([], {}, 0)
+    assert (app.received, closer._table.open, state.status().in_flight) == ([], {}, 0)
 
 
 @pytest.mark.parametrize("mode", ["full", "read_only"])
@@ -311,7 +311,7 @@ def test_the_app_s_exception_comes_through_unchanged(state: MaintenanceState, ba
     with pytest.raises(ValueError, match="the app's") as caught:
         anyio.run(wrapped, scope_of(), None, None, backend=backend)
     assert caught.value is error
-    assert closer_of(wrapped)._open == {}
+    assert closer_of(wrapped)._table.open == {}
 
 
 class Strict(Server):
@@ -352,7 +352,7 @@ def test_one_that_the_app_has_closed_is_not_closed_again(state: MaintenanceState
     assert [message["type"] for message in server.sent] == ["websocket.accept", "websocket.close"]
     assert [message["type"] for message in received] == ["websocket.receive", "websocket.disconnect"]
     assert received[-1] == {"type": "websocket.disconnect", "code": 1000}
-    assert closer_of(wrapped)._open == {}
+    assert closer_of(wrapped)._table.open == {}
 
 
 def test_one_that_the_app_refuses_itself_is_left_to_it(state: MaintenanceState, backend: str) -> None:
@@ -471,9 +471,9 @@ def test_one_that_has_not_begun_to_read_is_closed_at_its_first_chance(
     closer = closer_of(wrapped)
 
     async def talk(_: Server) -> None:
-        await until(lambda: closer._open)
+        await until(lambda: closer._table.open)
         await flip(state)
-        await until(lambda: all(socket._ending for socket in closer._open.values()))
+        await until(lambda: all(socket._ending for socket in closer._table.open.values()))
         go_on.set()
 
     server = converse(backend, wrapped, talk)
@@ -488,7 +488,7 @@ def test_one_that_comes_while_the_others_are_looked_at_hinders_none(state: Maint
     def meanwhile(*arguments: Any) -> bool:
         asked.append(arguments)
         if len(asked) == 1:
-            closer._open[0] = next(iter(closer._open.values()))
+            closer._table.open[0] = next(iter(closer._table.open.values()))
         return refuses(*arguments)
 
     async def look_and_flip(_: object) -> None:
@@ -509,20 +509,20 @@ def test_a_loop_that_has_ended_hinders_no_other(
     state: MaintenanceState, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beside = replace(REAL, start=lambda run: threading.Thread(target=run).start())
-    monkeypatch.setattr("maintenance.http.websocket.REAL", beside)
+    monkeypatch.setattr("maintenance.http.open.REAL", beside)
     app = Echo()
     wrapped = closing(app, state)
     closer = closer_of(wrapped)
     left: list[Any] = []
 
     async def remember(server: Server) -> None:
-        left.extend(closer._open.values())
+        left.extend(closer._table.open.values())
         server.says("disconnect", code=1000)
 
     converse(backend, wrapped, remember)
 
     async def talk(server: Server) -> None:
-        closer._open = {0: left[0], **closer._open}  # one whose loop was stopped dead
+        closer._table.open = {0: left[0], **closer._table.open}  # one whose loop was stopped dead
         await flip(state)
 
     assert converse(backend, wrapped, talk).sent[-1] == CLOSED

@@ -8,6 +8,7 @@ import pytest
 
 from maintenance import ConflictError, MaintenanceState
 from maintenance.base.flags import StoreClock
+from maintenance.base.secret import hash_token
 from maintenance.base.values import Change, Details
 from maintenance.errors import StoreError
 from maintenance.process.reader import CARRY_OUT_PAUSE, CARRY_OUT_SPREAD
@@ -187,8 +188,10 @@ def test_an_edit_needs_a_flag_that_is_on_and_that_nobody_else_has_changed(state:
     state.update(message="m")
     with pytest.raises(ConflictError, match=f"not {revision}: look at `maintenance log`"):
         state.update(message="n", if_revision=revision)
-    with pytest.raises(TypeError, match="messages: use the details of set_maintenance"):
-        state.update(messages="m")
+    with pytest.raises(TypeError, match="texts: use the details of set_maintenance"):
+        state.update(texts="m")
+    state.update(secret="a" * 32)
+    assert state.lease.flags.site.secret == hash_token("a" * 32)
     assert state.lease.flags.site.message == "m"
 
 

@@ -95,7 +95,7 @@ def _registers_after_admitting(self: Any, session: Any) -> Iterator[None]:
 def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
     admission = self._admission
     now, answer = _read_clock(admission), admission.lease.current
-    refusal = None if now < answer.open_until else self._find_refusal(environ, now)
+    refusal = None if now < answer.open_until else self._judge(environ, start_response, now)[0]
     if refusal is not None:
         return send_response(refusal, environ, start_response)
     admission.lease.runtime.sleep(admission.lease.settings.ttl / 20)  # a busy machine
@@ -112,7 +112,7 @@ def _enters_after_asking(self: Any, environ: Any, start_response: Any) -> Any:
 def _reads_the_clock_after_the_flag(self: Any, environ: Any, start_response: Any) -> Any:
     answer = self._admission.lease.current
     now = _read_clock(self._admission)
-    refusal = None if now < answer.open_until else self._find_refusal(environ, now)
+    refusal = None if now < answer.open_until else self._judge(environ, start_response, now)[0]
     return self._app(environ, start_response) if refusal is None else send_response(refusal, environ, start_response)
 
 

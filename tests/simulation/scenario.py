@@ -46,7 +46,7 @@ STRIKES: Final = (
 )  # fmt: skip
 
 STEPPED: Final = {
-    wsgi.MaintenanceMiddleware: ("__call__", "_find_refusal"),
+    wsgi.MaintenanceMiddleware: ("__call__", "_judge"),
     admission.Admission: ("wait_for_answer", "_find_state"),
     lease.Lease: ("install", "put", "_use", "advance", "find_answer", "stale_answer", "end", "fork"),
     life.Life: ("apply",),
@@ -568,10 +568,12 @@ class Scenario:
     def _last_plan(self, last: Operator, longest: float) -> None:
         """A plan begins and ends by itself, whoever may write."""
         world, scope, wrong = self.world, self.random.choice(self.scopes), self.history.wrong
-        ahead, lasts = self.random.uniform(0.1, 1.5) * longest, 3 * longest + 3
+        present = [one for one in alive(self.servers) if one.process.may_register]
+        # Who has no thread reads only with a request.
+        lasts = 3 * longest + 3 if all(one.process.threads for one in present) else 6 * longest + 20
+        ahead = self.random.uniform(0.1, 1.5) * longest
         starts, until = self._clock(ahead), self._clock(ahead + lasts)
         snapshot = last.flip(True, scope=scope, starts=starts, until=until, auto_off=True)
-        present = [one for one in alive(self.servers) if one.process.may_register]
         drain = all(one.options.tracks and one.process.threads for one in present) and self.random.random() < 0.5
         if snapshot is None or not last.prove(snapshot, drain=drain, timeout=lasts, expect=len(present)):
             wrong.append("a start was not proven in the calm")

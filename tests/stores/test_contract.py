@@ -18,7 +18,7 @@ import pytest
 from maintenance import MaintenanceState
 from maintenance.base.instances import SENTINEL
 from maintenance.base.runtime import SocketWaker
-from maintenance.base.scopes import KEY
+from maintenance.base.scopes import KEY, scope_key
 from maintenance.base.values import MAX_TEXT, Change, Details, Row
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.stores import MemoryStore, PostgresStore, Session, SQLiteStore, Store, open_store
@@ -32,6 +32,7 @@ EVERYTHING = Details(
     retry_after=120,
     actor="Zoë",
     reason="l'index; DROP TABLE --",
+    secret="0123456789abcdef" * 4,
 )
 ALL_ON = Change(enabled=True, details=EVERYTHING)
 
@@ -98,6 +99,29 @@ def test_every_detail_comes_back_as_it_was_written(session: Session, other: Sess
     assert (written.value_bool, written.updated_by) == (True, who)
     row = session.write(OFF).row
     assert (row.value_bool, Details.from_json(row.details), row.updated_by) == (False, (Details(), ()), None)
+
+
+@pytest.mark.parametrize("scope", [None, "shop"])
+def test_a_secret_link_ends_with_its_flag_also_by_hand(shared_url: str, scope: str | None) -> None:
+    """And a flag that is switched on by hand has none, whatever it had before."""
+    with closing(MaintenanceState(shared_url)) as state:
+        token = state.set(True, scope=scope, secret=True, message="m").token
+        assert token is not None
+        assert state.lease.flags.get(scope).secret is not None
+        for value in ("false", "true"):
+            run_sql(shared_url, f"UPDATE platform_settings SET value_bool = {value} WHERE key = '{scope_key(scope)}'")
+        state.refresh()
+        flag = state.lease.flags.get(scope)
+        assert (flag.enabled, flag.secret, flag.message) == (True, None, "m")
+        assert token not in repr([(it.details, it.details_before) for it in state.history()])
+
+
+def test_a_flag_that_is_planned_anew_keeps_its_secret(shared_url: str) -> None:
+    with closing(MaintenanceState(shared_url)) as state:
+        secret = state.set(True, secret=True).secret
+        starts = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+        flag = state.update(starts=starts)
+        assert (flag.enabled, flag.starts, flag.secret) == (False, starts, secret)
 
 
 @pytest.mark.parametrize(

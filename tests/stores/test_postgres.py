@@ -445,6 +445,7 @@ def test_a_commit_that_waits_for_a_standby_is_given_up_and_may_still_happen(own_
             other.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standbys}'")
             other.execute("SELECT pg_reload_conf()")
             eventually(lambda: other.execute("SHOW synchronous_standby_names").fetchone() == (standbys,))
+            other.execute("CHECKPOINT")  # its process passes the setting on to those that commit
 
         wait_for("one_that_is_gone")
         message = r"no answer within 0\.5 s: .*; it is unknown whether the change was saved: run `maintenance status`"

@@ -26,6 +26,7 @@ from maintenance import (
     Status,
     StoreError,
 )
+from maintenance.bypass import addresses, header_token
 from maintenance.errors import LateError
 from maintenance.stores import MemoryStore, PostgresStore, Session, SQLiteStore, Store, Waker, open_store
 
@@ -60,6 +61,9 @@ def functions(store: Store, state: MaintenanceState, key: UUID, mode: Mode, when
 
     assert_type(maintenance.set_maintenance(True), Snapshot)
     assert_type(maintenance.update_maintenance(scope="shop", message="Back at noon."), Snapshot)
+    maintenance.set_maintenance(True, secret=True)
+    maintenance.update_maintenance(secret="a-token-of-our-own-with-many-signs")
+    maintenance.set_maintenance(True, secret=1)  # type: ignore[arg-type]
     maintenance.update_maintenance(messages="Back at noon.")  # type: ignore[call-arg]
     maintenance.set_maintenance(True, scope="shop", starts=dt.datetime.now(dt.UTC), auto_off=True, if_revision=7)
     assert_type(
@@ -87,6 +91,8 @@ def functions(store: Store, state: MaintenanceState, key: UUID, mode: Mode, when
         reason=None,
         state=None,
     )
+    maintenance.set_maintenance(True, message={"en": "Back at noon.", "de": "Mittags zurück."})
+    maintenance.set_maintenance(True, message={"en": 1})  # type: ignore[dict-item]
     maintenance.set_maintenance(False, updated_by=None)
     maintenance.set_maintenance()  # type: ignore[call-arg]
     maintenance.set_maintenance("on")  # type: ignore[arg-type]
@@ -244,12 +250,16 @@ def wsgi(app: "WSGIApplication", environ: "WSGIEnvironment", start: "StartRespon
     )
     maintenance.wsgi.MaintenanceMiddleware(app, None, exempt=(), bypass=(is_staff, is_staff), respond=None)
     maintenance.wsgi.MaintenanceMiddleware(app, state=state, bypass=None)
+    maintenance.wsgi.MaintenanceMiddleware(app, cors=("*",), reads=["POST /search"], mark_read_only=True)
+    maintenance.wsgi.MaintenanceMiddleware(app, bypass=addresses("10.0.0.0/8"))
     maintenance.wsgi.MaintenanceMiddleware()  # type: ignore[call-arg]
     maintenance.wsgi.MaintenanceMiddleware(app, "memory://")  # type: ignore[arg-type]
     maintenance.wsgi.MaintenanceMiddleware(app, None, ["/metrics"])  # type: ignore[call-arg]
     maintenance.wsgi.MaintenanceMiddleware(app, exempt=[1])  # type: ignore[list-item]
     maintenance.wsgi.MaintenanceMiddleware(app, default_exempt=None)  # type: ignore[arg-type]
     maintenance.wsgi.MaintenanceMiddleware(app, bypass="staff")  # type: ignore[arg-type]
+    maintenance.wsgi.MaintenanceMiddleware(app, page=maintenance.Page(name="Shop", texts={"de": {"title": "x"}}))
+    maintenance.wsgi.MaintenanceMiddleware(app, page="page.html")  # type: ignore[arg-type]
     maintenance.wsgi.MaintenanceMiddleware(app, respond=is_staff)  # type: ignore[arg-type]
     maintenance.wsgi.MaintenanceMiddleware(app, in_flight=None)  # type: ignore[arg-type]
     maintenance.wsgi.MaintenanceMiddleware(app, close_websockets=True)  # type: ignore[call-arg]
@@ -276,6 +286,7 @@ def asgi(app: AsgiApp, state: MaintenanceState) -> None:
     maintenance.asgi.MaintenanceMiddleware(app, exempt=[1])  # type: ignore[list-item]
     maintenance.asgi.MaintenanceMiddleware(app, default_exempt=None)  # type: ignore[arg-type]
     maintenance.asgi.MaintenanceMiddleware(app, bypass="staff")  # type: ignore[arg-type]
+    maintenance.asgi.MaintenanceMiddleware(app, page=maintenance.Page(accent="#0b6e4f", logo="logo.svg"))
     maintenance.asgi.MaintenanceMiddleware(app, respond=is_staff)  # type: ignore[arg-type]
     maintenance.asgi.MaintenanceMiddleware(app, in_flight=None)  # type: ignore[arg-type]
     maintenance.asgi.MaintenanceMiddleware(app, close_websockets=None)  # type: ignore[arg-type]
@@ -301,6 +312,13 @@ def values(snapshot: Snapshot, request: Request, response: Response) -> None:
     assert_type(request.path, str)
     assert_type(request.headers, Mapping[str, str])
     assert_type(request.client, str | None)
+    assert_type(snapshot.secret, str | None)
+    assert_type(snapshot.token, str | None)
+    assert_type(request.query, Mapping[str, str])
+    assert_type(request.cookies, Mapping[str, str])
+    assert_type(request.host, str)
+    assert_type(addresses("10.0.0.0/8", proxies=1)(request), bool)
+    assert_type(header_token("X-Ops-Token", "x" * 16)(request), bool)
     assert_type(Request("GET", "/"), Request)
     assert_type(Request("GET", "/", {"Cookie": "a=b"}, "192.0.2.1"), Request)
     request.path = "/"  # type: ignore[misc]

@@ -258,7 +258,16 @@ class Reading:
 def close(site: Snapshot) -> Snapshot:
     """The site's flag switched on, because a newer state that is unknown may have been on."""
     return replace(
-        site, enabled=True, mode="full", message=None, starts=None, until=None, auto_off=False, retry_after=None
+        site,
+        enabled=True,
+        mode="full",
+        message=None,
+        messages=None,
+        starts=None,
+        until=None,
+        auto_off=False,
+        retry_after=None,
+        secret=None,
     )
 
 

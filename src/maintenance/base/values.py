@@ -4,12 +4,14 @@ import datetime as dt
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Literal, Self, TypeGuard, get_args
 from uuid import UUID
 
+from maintenance.base.languages import parse_language
 from maintenance.base.quoting import quote
 from maintenance.base.scopes import check_scope, scope_key
+from maintenance.base.secret import check_hash
 from maintenance.errors import FlagError
 
 Mode = Literal["full", "read_only"]
@@ -21,6 +23,12 @@ WEBSOCKET: Final = "WEBSOCKET"
 
 MAX_TEXT: Final = 10_000
 """The longest message, actor or reason, in characters: a page and an audit line, not a document."""
+
+MAX_LANGUAGES: Final = 50
+"""The most languages of one message."""
+
+MAX_MESSAGES: Final = 20_000
+"""The most characters of one message in all of its languages, so that the details of a flag fit into its row."""
 
 MAX_RETRY_AFTER: Final = 2**31 - 1
 """The largest ``retry_after``, in seconds, that RFC 9111, section 1.2.2 asks every recipient to understand."""
@@ -37,22 +45,26 @@ class Details:
     Attributes:
         mode: ``full`` refuses everything, ``read_only`` lets GET, HEAD and OPTIONS pass.
         message: Shown to visitors.
+        messages: The same by language, for the visitors who read that; None if there is only one.
         starts: When it begins, in UTC; None if it begins with the write.
         until: The expected end, in UTC.
         auto_off: Whether it ends at `until`.
         retry_after: Seconds, sent as ``Retry-After``.
         actor: Who flipped the flag, as text.
         reason: Why, for the record; never shown to visitors.
+        secret: The hash of the token that admits whoever holds it.
     """
 
     mode: Mode = "full"
     message: str | None = None
+    messages: Mapping[str, str] | None = field(default=None, hash=False)
     starts: dt.datetime | None = None
     until: dt.datetime | None = None
     auto_off: bool = False
     retry_after: int | None = None
     actor: str | None = None
     reason: str | None = None
+    secret: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what no store could hold or no request could be answered with; keep times in UTC.
@@ -66,6 +78,8 @@ class Details:
         for name in ("message", "actor", "reason"):
             if (text := getattr(self, name)) is not None:
                 _check_text(name, text)
+        if self.messages is not None:
+            object.__setattr__(self, "messages", _read_messages(self.messages))
         for name in _TIMES:
             if (when := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _in_utc(name, when))
@@ -73,6 +87,8 @@ class Details:
             raise TypeError(f"auto_off is {quote(self.auto_off)}: use True or False")
         if self.retry_after is not None:
             _check_retry_after(self.retry_after)
+        if self.secret is not None:
+            check_hash(self.secret)
 
     def to_json(self) -> dict[str, Any]:
         """The details as a store keeps them: without defaults, times in ISO 8601."""
@@ -117,6 +133,33 @@ def _check_text(name: str, value: object) -> None:
         raise ValueError(f"{name} has {len(value)} characters: use at most {MAX_TEXT}")
     if _UNSTORABLE.search(value):
         raise ValueError(f"{name} has a NUL or half of a surrogate pair, which no store can keep: remove it")
+
+
+def _read_messages(given: object) -> dict[str, str] | None:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"messages is a {type(given).__name__}: use a mapping from language to text, or None")
+    if len(given) > MAX_LANGUAGES:
+        raise ValueError(f"messages has {len(given)} languages: use at most {MAX_LANGUAGES}")
+    found: dict[str, str] = {}
+    for tag, text in given.items():
+        language = parse_language(tag)
+        if language is None:
+            raise ValueError(f"messages has the language {quote(tag)}: use a tag such as 'de' or 'pt-BR'")
+        _check_text(f"the message in {language}", text)
+        found[language] = text
+    if (length := sum(map(len, found.values()))) > MAX_MESSAGES:
+        raise ValueError(f"messages has {length} characters in all languages: use at most {MAX_MESSAGES}")
+    return found or None
+
+
+def split_message(message: str | Mapping[str, str] | None) -> dict[str, Any]:
+    """Return the details `message` and `messages` of one text, or of a mapping from language to text.
+
+    The first text of a mapping is also the one for visitors who read none of its languages.
+    """
+    if not isinstance(message, Mapping):
+        return {"message": message, "messages": None}
+    return {"message": next(iter(message.values()), None), "messages": message or None}
 
 
 def _in_utc(name: str, value: object) -> dt.datetime:
@@ -174,6 +217,8 @@ class Change:
 
     def _check_schedule(self) -> None:
         starts, until, auto_off = self.details.starts, self.details.until, self.details.auto_off
+        if self.details.secret is not None and not self.enabled:
+            raise ValueError("secret is given and enabled is False: leave secret out: a link ends with its flag")
         if starts is not None and not self.enabled:
             raise ValueError("starts is given and enabled is False: leave starts out, which also cancels a schedule")
         if auto_off and until is None:
@@ -199,14 +244,26 @@ class Change:
         return self.enabled and self.details.starts is None
 
 
+class _Tokened:
+    """A place, beside the fields, for a token: no repr, copy, comparison or `asdict` has it."""
+
+    __slots__ = ("_token",)
+    _token: str
+
+    @property
+    def token(self) -> str | None:
+        """The token of the secret link. Only the value that `set` or `update` returned has it, and only once."""
+        return getattr(self, "_token", None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(_Tokened):
     """The flag as a process holds it: one immutable value, replaced as a whole.
 
     Attributes:
         enabled: Whether maintenance is on.
         scope: Which part of the site; None for all of it.
-        mode, message, starts, until, auto_off, retry_after, actor, reason: See `Details`.
+        mode, message, messages, starts, until, auto_off, retry_after, actor, reason, secret: See `Details`.
         revision: Grows with each change of any flag or detail; 0 if no store was read.
         updated_at: When the row was last written, by the store's clock; aware.
         updated_by: Who flipped it, as the platform's own key.
@@ -219,18 +276,28 @@ class Snapshot:
     scope: str | None = None
     mode: Mode = "full"
     message: str | None = None
+    messages: Mapping[str, str] | None = field(default=None, hash=False)
     starts: dt.datetime | None = None
     until: dt.datetime | None = None
     auto_off: bool = False
     retry_after: int | None = None
     actor: str | None = None
     reason: str | None = None
+    secret: str | None = field(default=None, repr=False)
     revision: int = 0
     updated_at: dt.datetime | None = None
     updated_by: UUID | None = None
     source: Source = "store"
     read_at: float = 0.0
     problems: tuple[str, ...] = ()
+
+    def with_token(self, token: str | None) -> Self:
+        """The same, for the caller who may pass the token on."""
+        if token is None:
+            return self
+        copy = replace(self)
+        object.__setattr__(copy, "_token", token)
+        return copy
 
 
 @dataclass(frozen=True, slots=True)

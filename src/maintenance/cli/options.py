@@ -58,6 +58,7 @@ _COMMANDS: Final = {
     "log": "show who changed which flag, and when",
     "fleet": "list the processes that serve, and the revision that each follows",
     "forget": "remove processes that you know to be dead from the fleet",
+    "page": "write the page that visitors see, as a file for a proxy or a CDN",
     "migrate": "create or upgrade the tables (safe to run again)",
     "sql": "print the SQL that `migrate` runs on PostgreSQL",
     "demo": "run two sample servers and flip them",
@@ -76,6 +77,7 @@ _EXAMPLES: Final = {
     "log": "maintenance log --scope shop --limit 20",
     "fleet": "maintenance fleet --check",
     "forget": "maintenance forget 6f1c2a90",
+    "page": "maintenance page --language de --message 'Bald zurück' --output /srv/maintenance",
     "migrate": "maintenance migrate --database postgresql://owner@db.example/shop",
     "sql": "maintenance sql | psql --single-transaction -v ON_ERROR_STOP=1 shop",
     "demo": "DEMO_ONCE=1 maintenance demo     # all steps, without waiting for Ctrl-C",
@@ -232,15 +234,15 @@ def _find_next(clock: dt.time) -> dt.datetime:
 
 # The parser.
 
-EDITABLE: Final = ("message", "until", "lasts", "retry_after", "mode", "reason")
+EDITABLE: Final = ("message", "messages", "until", "lasts", "retry_after", "mode", "reason")
 """The options of which `edit` needs one."""
 
 _PROGRAM: Final = "maintenance"
 
 _ORDER: Final = "options go after the command"
 
-_WITHOUT_DATABASE: Final = ("sql", "demo", "completion", "help")
-_WITHOUT_JSON: Final = ("demo", "completion", "help")
+_WITHOUT_DATABASE: Final = ("sql", "demo", "page", "completion", "help")
+_WITHOUT_JSON: Final = ("demo", "page", "completion", "help")
 
 _OPTION: Final = re.compile(r"--[a-z]+(-[a-z]+)*(?==|$)")
 """The name of an option. Anything else may be a password."""
@@ -326,6 +328,8 @@ def _find_conflict(args: argparse.Namespace) -> str | None:
         return "--drain works with `maintenance on` only, because `off` refuses nothing: use --wait alone"
     if args.command == "on" and args.if_off and args.if_revision is not None:
         return "use either --if-off or --if-revision"
+    if args.command == "on" and args.secret and args.secret_stdin:
+        return "use either --secret or --secret-stdin"
     if args.command == "edit" and not any(getattr(args, name) is not None for name in EDITABLE):
         return "name what to change, for example --message 'Back at one'"
     return _find_wait_conflict(args) if args.command in ("on", "off", "wait") else None
@@ -357,6 +361,7 @@ def build_parser() -> Parser:
     made = {name: _add_command(commands, name) for name in _COMMANDS}
     _add_details(made["on"], mode="full")
     _add_schedule(made["on"])
+    _add_secret(made["on"])
     _add_details(made["edit"], mode=None)
     made["extend"].add_argument("by", metavar="TIME", type=parse_span, help="how much later it ends: 30m")
     for name in ("on", "off", "edit", "extend"):
@@ -373,6 +378,7 @@ def build_parser() -> Parser:
     made["fleet"].add_argument("--check", action="store_true", help="exit status 4 unless each process follows")
     for name in ("on", "off", "wait"):
         _add_wait(made[name], name)
+    _add_page(made["page"])
     help_ = "an ID from `maintenance fleet`, or its beginning"
     made["forget"].add_argument("ids", metavar="ID", nargs="*", type=parse_id, help=help_)
     help_ = "all processes that have not reported for this long: 1h"
@@ -423,6 +429,7 @@ def _add_schedule(command: Parser) -> None:
 
 def _add_details(command: Parser, *, mode: str | None) -> None:
     command.add_argument("--message", metavar="TEXT", help="a text for visitors")
+    _add_messages(command)
     end = command.add_mutually_exclusive_group()
     end.add_argument("--until", metavar="TIME", type=parse_time, help=f"the expected end: {_TIME_HELP}")
     help_ = "the same, from the start: 90s, 30m, 1h30m or 1d"
@@ -431,6 +438,36 @@ def _add_details(command: Parser, *, mode: str | None) -> None:
     command.add_argument("--retry-after", metavar="SECONDS", type=parse_retry_after, help=help_)
     help_ = f"read_only lets GET, HEAD and OPTIONS pass{' (default: full)' if mode else ''}"
     command.add_argument("--mode", choices=get_args(Mode), default=mode, help=help_)
+
+
+def _add_secret(command: Parser) -> None:
+    help_ = "make a link that lets people in until `off`, and print it once"
+    command.add_argument("--secret", action="store_true", help=help_)
+    help_ = "the same with a token of your own, from the first line of stdin; it is not printed"
+    command.add_argument("--secret-stdin", action="store_true", help=help_)
+
+
+def _add_page(command: Parser) -> None:
+    help_ = "one language, such as de (default: English on stdout, and every language with --output)"
+    command.add_argument("--language", metavar="LANG", help=help_)
+    command.add_argument("--message", metavar="TEXT", help="a text for visitors")
+    _add_messages(command)
+    command.add_argument("--until", metavar="TIME", type=parse_time, help=f"the expected end: {_TIME_HELP}")
+    command.add_argument("--name", metavar="NAME", help="the name of the site")
+    command.add_argument("--logo", metavar="FILE", help="an SVG or PNG file, which becomes a part of the page")
+    command.add_argument("--accent", metavar="COLOUR", help="a CSS hex colour: '#0b6e4f'")
+    command.add_argument("--support", metavar="ADDRESS", help="an e-mail address or an https URL for help")
+    command.add_argument("--status-url", metavar="URL", help="an https URL about the state of the service")
+    command.add_argument("--template", metavar="FILE", help="an HTML file of your own instead of the standard page")
+    command.add_argument("--output", metavar="DIR", help="a folder to write the page to, instead of stdout")
+    command.add_argument("--open", action="store_true", help="also show the page in a browser")
+
+
+def _add_messages(command: Parser) -> None:
+    help_ = "the same for visitors who read that language: --message-for de 'Bald zurück'; may be repeated"
+    command.add_argument(
+        "--message-for", dest="messages", metavar=("LANG", "TEXT"), nargs=2, action="append", help=help_
+    )
 
 
 def _add_record(command: Parser) -> None:

@@ -7,7 +7,8 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TextIO
+from dataclasses import asdict
+from typing import Any, Final, Literal, TextIO
 
 from maintenance.base.instances import Instance
 from maintenance.base.values import Mode, Snapshot
@@ -134,7 +135,7 @@ def format_kept(snapshot: Snapshot) -> str:
 
 def describe_flag(snapshot: Snapshot, store: str, *, now: dt.datetime) -> str:
     """Return a headline, and a line for each detail."""
-    lines = (f"\n  {label:<12}{value}" for label, value in list_details(snapshot, now=now).items())
+    lines = (f"\n  {label:<11} {value}" for label, value in list_details(snapshot, now=now).items())
     return f"{format_headline(snapshot, store)}{''.join(lines)}"
 
 
@@ -160,15 +161,22 @@ def describe_replaced(before: Snapshot) -> str:
     return escape(", ".join(filter(None, parts)))
 
 
+def build_flag_json(snapshot: Snapshot) -> dict[str, Any]:
+    """Return a flag for machines. Of a secret link, only whether there is one."""
+    return asdict(snapshot) | {"secret": snapshot.secret is not None}
+
+
 def list_details(snapshot: Snapshot, *, now: dt.datetime) -> dict[str, str]:
     """Return each detail that is set, as a label and a text for a terminal."""
     until, changed = snapshot.until, snapshot.updated_at
     details = {
         "mode": f"{snapshot.mode} ({_MODES[snapshot.mode]})" if snapshot.enabled else None,
         "message": snapshot.message,
+        **{f"in {language}": text for language, text in (snapshot.messages or {}).items()},
         "starts": snapshot.starts and f"{format_time(snapshot.starts)} ({_describe_start(snapshot.starts - now)})",
         "until": until and f"{format_time(until)} ({_describe_end(snapshot, until - now)})",
         "retry after": None if snapshot.retry_after is None else f"{snapshot.retry_after} s",
+        "secret link": snapshot.secret and "admits whoever has it, until maintenance is switched off",
         "actor": snapshot.actor,
         "updated by": snapshot.updated_by,
         "reason": snapshot.reason,

@@ -4,7 +4,7 @@ import functools
 import inspect
 import logging
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from random import random
 from typing import Any, ClassVar, Final
 
@@ -15,10 +15,13 @@ from maintenance.base.quoting import quote
 from maintenance.base.runtime import REAL
 from maintenance.base.values import WEBSOCKET, Mode, Snapshot
 from maintenance.errors import ConfigurationError
-from maintenance.http.refusal import Refusals, Response, complete_response
-from maintenance.http.request import NOT_A_WEBSOCKET, Request, Target
-from maintenance.http.rules import PASSES, READS, Rules, strip_mount
+from maintenance.http.cors import Cors
+from maintenance.http.discard import MAX_BYTES, MAX_SECONDS, Discard
+from maintenance.http.refusal import Page, Refusals, Renderer, Response, check_page, complete_response
+from maintenance.http.request import NOT_A_WEBSOCKET, Request, Target, is_event_stream
+from maintenance.http.rules import READS, Rules, strip_mount
 from maintenance.http.scopes import Scope, Scopes, read_names
+from maintenance.http.secret_link import Links
 from maintenance.http.status_path import check_status_path, is_below, render_status
 from maintenance.http.wire import Wire
 from maintenance.process import api
@@ -56,6 +59,13 @@ class Middleware:
         in_flight: bool = True,
         scope: Scope | None = None,
         status_path: str | None = None,
+        discard_bytes: int = MAX_BYTES,
+        discard_seconds: float = MAX_SECONDS,
+        close_streams: bool = False,
+        cors: Iterable[str] = (),
+        reads: Iterable[str] = (),
+        mark_read_only: bool = False,
+        page: Page | None = None,
     ) -> None:
         """Wrap an app.
 
@@ -73,6 +83,16 @@ class Middleware:
                 if the site's flag refuses it, or the flag of one of its scopes does.
             status_path: A path that the middleware answers itself, on or off, with what is on and what is planned, as
                 JSON that other origins may read.
+            discard_bytes: How much of the body of a refused request is read and thrown away before the refusal is
+                sent, because a proxy may not pass it on otherwise. 0 for nothing.
+            discard_seconds: How long that may take.
+            close_streams: Whether a flip ends the responses of type ``text/event-stream`` that it refuses. If not, a
+                drain waits for them.
+            cors: The origins whose browser apps may read a refusal: ``"https://app.example"``, or ``"*"`` alone.
+            reads: Requests that change nothing although their method could, by method and path: ``"POST /search"``.
+                `read_only` admits them.
+            mark_read_only: Whether responses of the app carry ``Maintenance-Mode: read_only`` while that mode is on.
+            page: How the page looks that visitors see.
 
         Raises:
             ConfigurationError: An option is wrong. The message shows how to write it.
@@ -82,8 +102,11 @@ class Middleware:
         api.check_state(state)
         check_bool("default_exempt", default_exempt)
         check_bool("in_flight", in_flight)
+        check_bool("close_streams", close_streams)
+        check_bool("mark_read_only", mark_read_only)
         if respond is not None:
             check_function("respond", respond)
+        check_page(page)
         status_path = check_status_path(status_path)
         rules = Rules(exempt, default_exempt=default_exempt, paths=() if status_path is None else (status_path,))
         bypasses, flight = _list_bypasses(bypass), InFlight() if in_flight else None
@@ -96,9 +119,20 @@ class Middleware:
             roots=self._wire.find_roots(app),
             bypasses=bypasses,
             respond=respond,
+            page=page,
             in_flight=flight,
+            cors=Cors(cors, self._wire),
+            reads=Rules.of_reads(reads),
+            mark_read_only=mark_read_only,
         )
+        self._discard = Discard(discard_bytes, discard_seconds)
         self._app = app if status_path is None else self._wire.answer_status(app, self._admission, status_path)
+        self._strip = self._admission.strip
+        if close_streams:
+            self._app = self._end_streams(self._app)
+
+    def _end_streams(self, app: Any) -> Any:
+        """Return the app, wrapped so that a flip ends its event streams. Each adapter has its own way."""
 
 
 class _NoLease:
@@ -115,7 +149,8 @@ class Admission:
         clock_call: The state's clock, as a function and its arguments.
         in_flight: The running requests, for the whole life of the middleware. None if they are not counted.
         keep: Copies a raw request that is asked about again later. None if no bypass needs the copy.
-        on_flip: Called with the flags after each flip, in any thread. It returns immediately.
+        strip: Returns a raw request for the app, without the tokens of secret links.
+        on_flips: Called with the flags after each flip, in any thread. They return immediately.
     """
 
     def __init__(
@@ -128,22 +163,30 @@ class Admission:
         roots: tuple[str, ...],
         bypasses: tuple[Bypass, ...],
         respond: Respond | None,
+        page: Page | None,
         in_flight: InFlight | None,
+        cors: Cors,
+        reads: Rules | None,
+        mark_read_only: bool,
     ) -> None:
         """Follow the state, if one is given. The arguments have been checked."""
         self._given, self._wire, self._rules, self._scopes = state, wire, rules, scopes
         self._roots = roots
-        self._split_path, self._read_accept = wire.split_path, wire.read_accept  # one look-up less for each refusal
+        self._split_path, self._read_wishes = wire.split_path, wire.read_wishes  # one look-up less for each refusal
         self._bypasses, self._respond = bypasses, respond
+        self._cors, self._reads, self._marks = cors or None, reads, mark_read_only
+        self._links, self.strip = Links(wire), wire.strip
         self._silent_until: dict[int, float] = {}
         self._refusals: dict[str | None, Refusals] = {}
+        self._template = None if page is None else page.template
+        self._renderer = Renderer(page, on_failure=functools.partial(_log_template, weakref.ref(self)))
         self._state: MaintenanceState | None = None
         self._source = _Source(self, in_flight)
         self.lease: Lease | _NoLease = _NoLease()
         self.clock_call = _split_call(REAL.clock)
         self.in_flight = in_flight
         self.keep = wire.copy if bypasses or scopes.function else None
-        self.on_flip: Callable[[Flags], None] = lambda _: None
+        self.on_flips: list[Callable[[Flags], None]] = []
         if state is not None:
             self._follow(state)
 
@@ -151,7 +194,12 @@ class Admission:
         # Before its lease is used, so that the state counts every request that it admits.
         state.attach(self._source)
         self._state, self.lease, self.clock_call = state, state.lease, _split_call(state.clock)
-        self.on_flip(state.lease.flags)
+        self.notify(state.lease.flags)
+
+    def notify(self, flags: Flags) -> None:
+        """Pass on a flip. Takes no time."""
+        for call in self.on_flips:
+            call(flags)
 
     def _find_state(self) -> MaintenanceState:
         """Return the state to ask, after following it: the given one, or the default one, which may be replaced.
@@ -209,7 +257,9 @@ class Admission:
         return self._find_state().wait_for_answer()
 
     def read_target(self, method: str, path: str, root: str, raw: Any) -> Target | None:
-        """Return what a request asks for, or None if it is exempt."""
+        """Return what a request asks for, or None if it is exempt. A preflight asks for what it announces."""
+        if method == "OPTIONS" and self._cors is not None:
+            method = self._cors.read_preflight(raw) or method
         # Most paths have no mount point and no character to decode.
         below, whole = self._split_path(path, root) if root or not path.isascii() else (path, path)
         exempt = self._rules.exempts(method, below, whole) and self._stays_exempt(method, below, whole, raw)
@@ -235,38 +285,76 @@ class Admission:
         is_off = now < answer.deadline and not answer.snapshot.enabled
         return is_off and not root and not self._roots and not self._scopes.may_touch(path, answer.scopes)
 
-    def find_refusal(self, target: Target, answer: Answer) -> Response | None:
-        """Return the refusal, or None if the request is admitted."""
-        snapshot = answer.snapshot
-        if not snapshot.enabled or self._passes(target, snapshot.mode):
-            found = self._find_closed(target, answer.scopes) if answer.scopes and self._scopes else None
-            if found is None:
-                return None
-            snapshot = found
-        if self._bypasses and self._is_bypassed(target):
+    def pass_exempt(self, method: str, path: str, root: str, raw: Any) -> Response | None:
+        """Start the state, and return the answer to a valid link. Never waits."""
+        self.start()
+        if not self._links.is_followed(method, raw):
             return None
+        return self._follow_link((method, *self._split_path(path, root), raw), self.lease.current)
+
+    def find_refusal(self, target: Target, answer: Answer) -> Response | None:
+        """Return the refusal or the answer to a valid link, or None if the request is admitted."""
+        if self._links.is_followed(target[0], target[3]) and (found := self._follow_link(target, answer)) is not None:
+            return found
+        site = answer.snapshot
+        closed = site if self._is_closed(target, site) else None
+        if closed is None and answer.scopes:
+            closed = next((flag for flag in self._list_scopes(target, answer) if self._is_closed(target, flag)), None)
+        if closed is None or (self._bypasses and self._is_bypassed(target)):
+            return None
+        return self._build_refusal(target, closed)
+
+    def _build_refusal(self, target: Target, snapshot: Snapshot) -> Response:
         refusals = self._refusals.get(snapshot.scope)
         if refusals is None or refusals.snapshot is not snapshot:
             refusals = self._keep_refusals(snapshot)
         submits = target[0] not in READS
-        standard = refusals.get(self._read_accept(target[3]), random(), submits)  # noqa: S311 - spreads, guards nothing
-        return standard if self._respond is None else self._call_respond(self._respond, snapshot, target, standard)
+        accept, language = self._read_wishes(target[3])
+        standard = refusals.get(accept, language, random(), submits)  # noqa: S311 - spreads, guards nothing
+        respond = self._respond
+        response = standard if respond is None else self._call_respond(respond, snapshot, target, standard)
+        return response if self._cors is None else self._cors.open(target[3], response, known=respond is None)
+
+    def _is_closed(self, target: Target, flag: Snapshot) -> bool:
+        """Return whether a flag refuses a request that is neither exempt nor bypassed."""
+        if not flag.enabled or self._passes(target, flag.mode):
+            return False
+        return flag.secret is None or not self._links.opens(target[3], flag.secret)
+
+    def _list_scopes(self, target: Target, answer: Answer) -> list[Snapshot]:
+        """Return the flags that are on of a request's scopes."""
+        on = answer.scopes
+        return [on[name] for name in self._name_scopes(target) if name in on] if on and self._scopes else []
+
+    def _follow_link(self, target: Target, answer: Answer) -> Response | None:
+        flags = (answer.snapshot, *self._list_scopes(target, answer))
+        return self._links.redirect(target[3], [flag.secret for flag in flags if flag.enabled and flag.secret])
+
+    def marks(self, target: Target | None, answer: Answer) -> bool:
+        """Return whether the response to an admitted request is to show that the site is read-only."""
+        if not self._marks or target is None:
+            return False
+        flags = (answer.snapshot, *self._list_scopes(target, answer))
+        return any(flag.enabled and flag.mode == "read_only" for flag in flags)
 
     def _passes(self, target: Target, mode: Mode) -> bool:
         """Return whether a mode admits a request's method, and each method that the request asks for instead."""
-        passes = PASSES[mode]
-        return target[0] in passes and passes.issuperset(self._wire.read_overrides(target[3]))
+        if mode == "full":
+            return False
+        method, _, _, raw = target
+        asked = [method, *self._wire.read_overrides(raw)]
+        return READS.issuperset(asked) or (self._reads is not None and self._only_reads(self._reads, asked, target))
+
+    def _only_reads(self, rules: Rules, asked: list[str], target: Target) -> bool:
+        _, below, whole, raw = target
+        writes = [self._name_method(method, raw) for method in asked if method not in READS]
+        return all(rules.exempts(it, path, whole) for it in writes for path in self._list_paths(below, whole))
 
     def _keep_refusals(self, snapshot: Snapshot) -> Refusals:
         if len(self._refusals) >= MAX_KEPT:
             self._refusals = {}
-        self._refusals[snapshot.scope] = refusals = Refusals(snapshot)
+        self._refusals[snapshot.scope] = refusals = Refusals(snapshot, self._renderer)
         return refusals
-
-    def _find_closed(self, target: Target, on: Mapping[str, Snapshot]) -> Snapshot | None:
-        """Return the flag of a scope that refuses a request, or None."""
-        refusing = (on[name] for name in self._name_scopes(target) if name in on)
-        return next((flag for flag in refusing if not self._passes(target, flag.mode)), None)
 
     def _name_scopes(self, target: Target) -> Iterable[str]:
         """Return the scopes of a request. If the function fails, there are none: the site's flag decides."""
@@ -288,8 +376,13 @@ class Admission:
         """Return which flags refuse a request that is not exempt: the site's (None), and of these scopes."""
         named = self._name_scopes(target) if scopes and self._scopes else ()
         asked = [flags.site, *(flags.scopes[name] for name in named if name in scopes and name in flags.scopes)]
-        found = {it.scope for it in asked if it.enabled and not self._passes(target, it.mode)}
+        found = {it.scope for it in asked if self._is_closed(target, it)}
         return found if found and not self._is_bypassed(target) else set()
+
+    def name_stream(self, entry: Entry) -> Entry:
+        """Return the entry of a running request; if it asks for an event stream, its path says so."""
+        streams = entry.method == "GET" and is_event_stream(self._read_wishes(entry.raw)[0] or "")
+        return entry._replace(path=f"{entry.path} (event stream)") if streams else entry
 
     def counts(self, entry: Entry, flags: Flags) -> frozenset[str | None]:
         """Return the flags that count a running request; see `InFlightSource.entries`."""
@@ -320,7 +413,11 @@ class Admission:
             self._log_failure("respond failed; the standard response is sent", respond, exc)
             return standard
 
-    def _log_failure(self, event: str, function: Callable[..., Any], exc: Exception) -> None:
+    def log_template(self, exc: Exception) -> None:
+        """Log that the page's own template has failed."""
+        self._log_failure("the page's template failed; the standard page is sent", self._template, exc)
+
+    def _log_failure(self, event: str, function: object, exc: Exception) -> None:
         clock, arguments = self.clock_call
         now = clock(*arguments)
         if now >= self._silent_until.get(id(function), now):
@@ -329,7 +426,9 @@ class Admission:
 
     def _build_request(self, target: Target) -> Request:
         method, path, _, raw = target
-        return Request(self._name_method(method, raw), path, self._wire.read_headers(raw), self._wire.read_client(raw))
+        wire = self._wire
+        named = self._name_method(method, raw)
+        return Request(named, path, wire.read_headers(raw), wire.read_client(raw), wire.read_query(raw))
 
 
 class _Source:
@@ -345,9 +444,10 @@ class _Source:
         admission = self._admission()
         # A middleware that was deleted has no rules any more, so all of its requests count, everywhere.
         every = ALL | flags.drains
-        return [
-            (entry, every if admission is None else admission.counts(entry, flags)) for entry in self._flight.entries()
-        ]
+        entries = self._flight.entries()
+        if admission is None:
+            return [(entry, every) for entry in entries]
+        return [(admission.name_stream(entry), admission.counts(entry, flags)) for entry in entries]
 
     def clear(self) -> None:
         """Forget the running requests: in the child of a fork they are the parent's."""
@@ -357,7 +457,12 @@ class _Source:
     def notify(self, flags: Flags) -> None:
         """Pass on a flip. Takes no time."""
         if (admission := self._admission()) is not None:
-            admission.on_flip(flags)
+            admission.notify(flags)
+
+
+def _log_template(admission: "weakref.ref[Admission]", exc: Exception) -> None:
+    if (found := admission()) is not None:  # pragma: no branch - it is alive while it renders
+        found.log_template(exc)
 
 
 def _split_call(clock: Callable[[], float]) -> tuple[Callable[..., float], tuple[Any, ...]]:

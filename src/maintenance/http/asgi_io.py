@@ -1,13 +1,17 @@
 """What an ASGI adapter receives from its server and sends to it."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
+
+import anyio
 
 from maintenance.base.threads import run_for_request
 from maintenance.http.admission import Admission
+from maintenance.http.discard import LINGER, Discard
 from maintenance.http.overrides import HEADERS, find_overrides
-from maintenance.http.refusal import Response
+from maintenance.http.refusal import MODE_HEADER, Response
 from maintenance.http.rules import strip_mount
+from maintenance.http.secret_link import NAME, forwards_https, has_link, strip_cookies, strip_query
 from maintenance.http.wire import Wire
 from maintenance.process.lease import Answer
 
@@ -19,6 +23,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 _OVERRIDES: Final = frozenset(name.encode() for name in HEADERS)
+
+_BODILESS: Final = frozenset({"GET", "HEAD"})
+_NAME: Final = NAME.encode()
 
 _MAX_DEPTH: Final = 100
 """How many middlewares around an app are looked into. An `app` attribute may lead in a circle."""
@@ -34,12 +41,61 @@ def _read_headers(scope: Any) -> dict[str, str]:
     return headers
 
 
-def _read_accept(scope: Any) -> str | None:
-    accept = None
+def _read_wishes(scope: Any) -> tuple[str | None, str | None]:
+    accept = language = None
     for name, value in scope["headers"]:
         if name == b"accept":
             accept = value if accept is None else accept + b", " + value
-    return accept.decode("latin-1") if accept else None
+        elif name == b"accept-language":
+            language = value if language is None else language + b", " + value
+    return accept.decode("latin-1") if accept else None, language.decode("latin-1") if language else None
+
+
+def _read_header(scope: Any, name: str) -> str | None:
+    wanted, joiner = name.encode(), b"; " if name == "cookie" else b", "
+    values = [value for found, value in scope.get("headers") or () if found == wanted]
+    return joiner.join(values).decode("latin-1") if values else None
+
+
+def _read_query(scope: Any) -> str:
+    query: bytes = scope.get("query_string") or b""
+    return query.decode("latin-1")
+
+
+def _read_place(scope: Any) -> tuple[bytes, bytes]:
+    root, path = scope.get("root_path", ""), scope["path"]
+    return root.rstrip("/").encode(errors="replace"), strip_mount(path, root).encode(errors="replace")
+
+
+def _is_secure(scope: Any) -> bool:
+    return scope.get("scheme") in ("https", "wss") or forwards_https(_read_header(scope, "x-forwarded-proto"))
+
+
+def _strip(scope: Any) -> Any:
+    """Return a scope without tokens. The app gets a copy, because the own one is looked at again in a drain."""
+    changes: dict[str, Any] = {}
+    for header in scope["headers"]:
+        if _has_token(*header):
+            stripped = (_strip_header(*header) for header in scope["headers"])
+            changes["headers"] = [header for header in stripped if header is not None]
+            break
+    if has_link(query := _read_query(scope)):
+        changes["query_string"] = strip_query(query).encode("latin-1")
+    return {**scope, **changes} if changes else scope
+
+
+def _has_token(name: bytes, value: bytes) -> bool:
+    if len(name) == len(_NAME):
+        # A WSGI app inside does not see whether a name has dashes or underscores.
+        return name.lower().replace(b"_", b"-") == _NAME
+    return name == b"cookie" and _NAME in value
+
+
+def _strip_header(name: bytes, value: bytes) -> tuple[bytes, bytes] | None:
+    if not _has_token(name, value):
+        return name, value
+    rest = strip_cookies(value.decode("latin-1")).encode("latin-1") if name == b"cookie" else b""
+    return (name, rest) if rest else None
 
 
 def _read_overrides(scope: Any) -> list[str]:
@@ -81,7 +137,13 @@ def answer_status(app: App, admission: Admission, status_path: str) -> App:
 
 WIRE: Final = Wire(
     split_path=lambda path, root: (strip_mount(path, root), path),
-    read_accept=_read_accept,
+    read_header=_read_header,
+    read_query=_read_query,
+    read_place=_read_place,
+    read_method=lambda scope: scope.get("method"),
+    is_secure=_is_secure,
+    strip=_strip,
+    read_wishes=_read_wishes,
     read_headers=_read_headers,
     read_client=lambda scope: (scope.get("client") or [None])[0] or None,
     read_overrides=_read_overrides,
@@ -102,6 +164,59 @@ def build_messages(response: Response, head: bool) -> tuple[Message, Message]:
     # A copy, because a server or another middleware may change the list.
     start = {"type": "http.response.start", "status": response.status, "headers": headers.copy()}
     return start, {"type": "http.response.body", "body": b"" if head else response.body}
+
+
+async def refuse(response: Response, scope: Scope, receive: Receive, send: Send, discard: Discard) -> None:
+    """Read the body, within bounds, and send a refusal."""
+    start, body = build_messages(response, scope["method"] == "HEAD")
+    reads = scope["method"] not in _BODILESS and discard.bytes and _has_body(scope["headers"])
+    is_read = not reads or await _discard_body(receive, discard.bytes, discard.seconds)
+    await send(start)
+    if is_read:
+        await send(body)
+        return
+    await send({**body, "more_body": True})
+    await _discard_body(receive, discard.bytes, LINGER)
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether a client sends a body without being asked for it."""
+    found = {name.lower(): value for name, value in headers}
+    # The server asks when the body is read first (RFC 9110, section 10.1.1). A client that was refused sends none.
+    return b"expect" not in found and (found.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in found)
+
+
+async def _discard_body(receive: Receive, most: int, seconds: float) -> bool:
+    """Read the body and throw it away; False if a bound was reached first."""
+    with anyio.move_on_after(seconds):
+        while most >= 0:
+            message = await receive()
+            if not message.get("more_body"):
+                return True  # the end, or the client has gone
+            most -= len(message.get("body", b""))
+    return False
+
+
+def strip_tokens(app: App, admission: Admission) -> App:
+    """Wrap an app, so that it gets no token of a secret link."""
+
+    async def stripped(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(admission.strip(scope) if scope["type"] in ("http", "websocket") else scope, receive, send)
+
+    return stripped
+
+
+def mark_read_only(send: Send) -> Send:
+    """Return a function that sends a response of the app with one header more."""
+
+    async def marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            header = (MODE_HEADER.lower().encode(), b"read_only")
+            message = {**message, "headers": [*message.get("headers", ()), header]}
+        await send(message)
+
+    return marked
 
 
 async def find_answer(admission: Admission) -> Answer:

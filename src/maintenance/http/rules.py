@@ -36,46 +36,89 @@ _AMBIGUOUS: Final = re.compile(
 
 _AMBIGUOUS_WORDS: Final = "%, \\, ;, //, control characters, look-alikes of these, . and .. segments"
 
-_RULE: Final = re.compile(r"(?:(?P<method>[A-Z]+) )?(?P<path>/[^\s?#]*)")
+_RULE: Final = re.compile(r"(?:(?P<method>[A-Z]+(?:-[A-Z]+)*) )?(?P<exact>=)?(?P<path>/[^\s?#]*)")
+
+_PATTERN: Final = re.compile(
+    r"(?P<expression>\.[*+]|\(\?|[\[\]|^]|\\[dws])|(?P<wildcard>\*)|(?P<parameter>[<>{}])|(?P<anchor>\$$)"
+)
+"""Signs of the patterns of other tools, which would match no request."""
+
+_INSTEAD: Final = {
+    "expression": "a rule is not a regular expression: use '/x' for a path and all below it, or '=/x' for it alone",
+    "wildcard": "a rule covers all paths below its own: leave out the wildcard",
+    "parameter": "a rule covers all paths below its own: end it before the parameter",
+    "anchor": "a rule for exactly one path has a sign in front, as in '=/x' or 'GET =/x'",
+}
 
 
 class Rules:
-    """The exempt paths, by method."""
+    """Paths by method: those that are exempt, or those that only read."""
 
-    def __init__(self, exempt: Iterable[str] = (), *, default_exempt: bool = True, paths: Iterable[str] = ()) -> None:
-        """Check the rules and prepare the look-up.
+    def __init__(
+        self,
+        given: Iterable[str] = (),
+        *,
+        default_exempt: bool = True,
+        paths: Iterable[str] = (),
+    ) -> None:
+        """Check the rules of the option `exempt` and prepare the look-up.
 
         Args:
-            exempt: ``"/metrics"`` for every method, or ``"GET /status"`` for one method. A rule matches whole
-                segments, and its case matters.
+            given: ``"/metrics"`` for every method, or ``"GET /status"`` for one method. A rule matches whole segments,
+                and its case matters. ``"GET =/"`` matches exactly that path.
             default_exempt: True to add the rules of `DEFAULT_EXEMPT`.
             paths: More paths that may be read: GET and HEAD are exempt there.
 
         Raises:
             ConfigurationError: A rule is wrong. The message shows how to write it.
         """
-        if isinstance(exempt, str | bytes) or not isinstance(exempt, Iterable):
-            raise ConfigurationError(f"exempt is {quote(exempt)}: use a tuple, such as ('/metrics',)")
-        rules = [_parse_rule(rule) for rule in ((*DEFAULT_EXEMPT, *exempt) if default_exempt else exempt)]
-        rules += [(method, f"{path}/") for path in paths for method in ("GET", "HEAD")]
-        self._any = tuple(prefix for method, prefix in rules if method is None)
+        _check_list("exempt", given, "('/metrics',)")
+        rules = [_parse_rule("exempt", rule) for rule in ((*DEFAULT_EXEMPT, *given) if default_exempt else given)]
+        self._prepare([*rules, *((method, f"{path}/", False) for path in paths for method in ("GET", "HEAD"))])
+
+    @classmethod
+    def of_reads(cls, given: Iterable[str]) -> "Rules | None":
+        """Check the rules of the option `reads`. Each names a method, and may name every path.
+
+        Returns:
+            None if there are no rules.
+
+        Raises:
+            ConfigurationError: A rule is wrong. The message shows how to write it.
+        """
+        _check_list("reads", given, "('POST /search',)")
+        rules = [_parse_rule("reads", rule, whole_site=True) for rule in given]
+        for method, path, _ in rules:
+            if method is None:
+                raise ConfigurationError(f"reads holds {quote(path)}: name a method too, as in 'POST /search'")
+        made = cls(default_exempt=False)
+        made._prepare(rules)
+        return made if rules else None
+
+    def _prepare(self, rules: list["Rule"]) -> None:
+        methods = {method for method, _, _ in rules}
         # A rule without a method also opens the methods that have rules of their own.
         self._by_method = {
-            wanted: self._any + tuple(prefix for method, prefix in rules if method == wanted)
-            for wanted in {method for method, _ in rules if method}
+            wanted: (
+                tuple(path for method, path, exact in rules if method in (None, wanted) and not exact),
+                frozenset(path for method, path, exact in rules if method in (None, wanted) and exact),
+            )
+            for wanted in methods | {None}
         }
+        self._any = self._by_method[None]
 
     def exempts(self, method: str, path: str, whole: str) -> bool:
-        """Return whether a request is exempt.
+        """Return whether a rule matches a request.
 
         Args:
             method: As sent.
             path: Relative to the mount point, decoded.
             whole: The path as the app receives it, including the mount point.
         """
-        prefixes = self._by_method.get(method, self._any)
+        prefixes, exact = self._by_method.get(method, self._any)
         # The slash at both ends makes a prefix match whole segments: /admin/ matches /admin/x/, not /administrator/.
-        return f"{path}/".startswith(prefixes) and not _AMBIGUOUS.search(whole)
+        matches = f"{path}/".startswith(prefixes) or (bool(exact) and (path or "/") in exact)
+        return matches and not _AMBIGUOUS.search(whole)
 
 
 def is_ambiguous(path: str) -> bool:
@@ -89,24 +132,35 @@ def parse_path(path: object, *, option: str) -> str:
     Raises:
         ConfigurationError: It is none.
     """
-    if not isinstance(path, str) or not path.startswith("/") or _AMBIGUOUS.search(path):
+    if not isinstance(path, str) or not path.startswith("/") or _AMBIGUOUS.search(path) or _PATTERN.search(path):
         raise ConfigurationError(f"{option} holds {quote(path)}: use a decoded path, such as '/shop'")
     return f"{path.rstrip('/')}/"
 
 
-def _parse_rule(rule: object) -> tuple[str | None, str]:
-    """Return a rule as (method or None, prefix that ends in a slash)."""
+Rule = tuple[str | None, str, bool]
+"""(method or None, path, whether exactly that path is meant). Any other path ends in a slash."""
+
+
+def _check_list(option: str, given: object, example: str) -> None:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"{option} is {quote(given)}: use a tuple, such as {example}")
+
+
+def _parse_rule(option: str, rule: object, *, whole_site: bool = False) -> Rule:
+    holds = f"{option} holds {quote(rule)}"
     if not isinstance(rule, str):
-        raise ConfigurationError(f"exempt holds {quote(rule)}: use str, such as '/metrics' or 'GET /status'")
+        raise ConfigurationError(f"{holds}: use str, such as '/metrics' or 'GET /status'")
+    if pattern := _PATTERN.search(rule):
+        raise ConfigurationError(f"{holds}: {_INSTEAD[str(pattern.lastgroup)]}")
     match = _RULE.fullmatch(rule)
     if not match:
-        raise ConfigurationError(f"exempt holds {quote(rule)}: use a path or METHOD /path, such as 'GET /status'")
-    path = match["path"].rstrip("/")
-    if not path:
-        raise ConfigurationError(f"exempt holds {quote(rule)}, which would exempt every path: name the paths to exempt")
+        raise ConfigurationError(f"{holds}: use a path or METHOD /path, such as 'GET /status'")
+    path = match["path"] if match["exact"] else f"{match['path'].rstrip('/')}/"
+    if path == "/" and not match["exact"] and not whole_site:
+        raise ConfigurationError(f"{holds}, which would exempt every path: name the paths to exempt")
     if _AMBIGUOUS.search(path):
-        raise ConfigurationError(f"exempt holds {quote(rule)}: use a decoded path without {_AMBIGUOUS_WORDS}")
-    return match["method"], f"{path}/"
+        raise ConfigurationError(f"{holds}: use a decoded path without {_AMBIGUOUS_WORDS}")
+    return match["method"], path, bool(match["exact"])
 
 
 def strip_mount(path: str, root: str) -> str:

@@ -46,4 +46,5 @@ def render_status(flags: Flags) -> Response:
 
 def _describe(flag: Snapshot) -> dict[str, Any]:
     times = {name: when and when.isoformat() for name, when in (("starts", flag.starts), ("until", flag.until))}
-    return {"enabled": flag.enabled, "mode": flag.mode, "message": flag.message, **times}
+    messages = {"messages": flag.messages} if flag.messages else {}
+    return {"enabled": flag.enabled, "mode": flag.mode, "message": flag.message, **messages, **times}

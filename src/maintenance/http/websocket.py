@@ -7,11 +7,10 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
-from maintenance.base.flags import Flags
-from maintenance.base.runtime import REAL
 from maintenance.base.values import WEBSOCKET
 from maintenance.http.admission import Admission
 from maintenance.http.asgi_io import App, Message, Receive, Scope, Send, build_messages
+from maintenance.http.open import OpenTable
 from maintenance.http.refusal import Response
 from maintenance.http.request import Target
 
@@ -42,9 +41,7 @@ class Closer:
 
     def __init__(self, app: App, admission: Admission) -> None:
         """Start with no open WebSocket."""
-        self._app, self._admission = app, admission
-        self._open: dict[int, _Open] = {}
-        admission.on_flip = self._close_refused
+        self._app, self._admission, self._table = app, admission, OpenTable(admission)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app for one connection that was admitted."""
@@ -56,28 +53,12 @@ class Closer:
             await app(scope, receive, send)
             return
         socket = _Open(target, receive, send)
-        self._open[id(socket)] = socket
-        try:
-            # Ask again: a flip may have arrived after the admission, before this one was in the table.
-            refusal = admission.find_refusal(target, admission.lease.current)
+        with self._table.hold(socket):
+            refusal = self._table.add(socket)
             if refusal is None:
                 await app(scope, socket.receive, socket.send)
             else:
                 await refuse_websocket(refusal, scope, receive, send)
-        finally:
-            del self._open[id(socket)]
-
-    def _close_refused(self, flags: Flags) -> None:
-        refused = [socket for socket in list(self._open.values()) if self._admission.refuses(socket.target, flags)]
-        if refused:
-            # In a thread of its own: a busy event loop must not hold up the thread that renews the lease.
-            REAL.start(lambda: _end_all(refused))
-
-
-def _end_all(sockets: "list[_Open]") -> None:
-    for socket in sockets:
-        with contextlib.suppress(RuntimeError):  # the event loop has ended, and the WebSocket with it
-            anyio.from_thread.run_sync(socket.end, token=socket.token)
 
 
 class _Open:
@@ -85,13 +66,16 @@ class _Open:
 
     def __init__(self, target: Target, receive: Receive, send: Send) -> None:
         self.target = target
-        self.token = anyio.lowlevel.current_token()
+        self._token = anyio.lowlevel.current_token()
         self._receive, self._send = receive, send
         self._ending = self._closed = False
         self._waiting: anyio.CancelScope | None = None
 
     def end(self) -> None:
         """Close it at the app's next receive or send. Most apps wait in receive, which this call interrupts."""
+        anyio.from_thread.run_sync(self._end, token=self._token)
+
+    def _end(self) -> None:
         if self._closed:
             return  # the app or the client has ended it already
         self._ending = True

@@ -4,6 +4,7 @@ import datetime as dt
 import functools
 import os
 import threading
+from collections.abc import Mapping
 from typing import Any, Final, TypedDict, Unpack
 from uuid import UUID
 
@@ -144,7 +145,7 @@ class Flip(TypedDict, total=False):
     """The options of a flip or an edit; see `MaintenanceState.set`."""
 
     scope: str | None
-    message: str | None
+    message: str | Mapping[str, str] | None
     starts: dt.datetime | None
     until: dt.datetime | None
     auto_off: bool
@@ -153,6 +154,7 @@ class Flip(TypedDict, total=False):
     actor: str | None
     updated_by: UUID | str | None
     reason: str | None
+    secret: bool | str | None
     if_revision: int | None
 
 
@@ -163,7 +165,7 @@ def set_maintenance(enabled: bool, *, state: MaintenanceState | None = None, **o
         enabled: On or off.
         state: Another state than the default one.
         **options: ``scope``, ``message``, ``starts``, ``until``, ``auto_off``, ``retry_after``, ``mode``, ``actor``,
-            ``updated_by``, ``reason`` and ``if_revision``, as in `MaintenanceState.set`.
+            ``updated_by``, ``reason``, ``secret`` and ``if_revision``, as in `MaintenanceState.set`.
 
     Returns:
         The flag as written.

@@ -18,7 +18,8 @@ from maintenance.base.options import Settings, check_function
 from maintenance.base.quoting import quote
 from maintenance.base.runtime import REAL, Runtime, is_importing
 from maintenance.base.scopes import check_scope
-from maintenance.base.values import Change, Details, Mode, Snapshot, WhenStale
+from maintenance.base.secret import choose_token, hash_token
+from maintenance.base.values import Change, Details, Mode, Snapshot, WhenStale, split_message
 from maintenance.errors import ConfigurationError, ConflictError, FlagError, MaintenanceError, StoreError
 from maintenance.process.in_flight import EVERYTHING, InFlightSource, Sources
 from maintenance.process.lease import LAGGING, Answer, Lease, fallback
@@ -172,7 +173,7 @@ class MaintenanceState:
         enabled: bool,
         *,
         scope: str | None = None,
-        message: str | None = None,
+        message: str | Mapping[str, str] | None = None,
         starts: dt.datetime | None = None,
         until: dt.datetime | None = None,
         auto_off: bool = False,
@@ -181,6 +182,7 @@ class MaintenanceState:
         actor: str | None = None,
         updated_by: UUID | str | None = None,
         reason: str | None = None,
+        secret: bool | str | None = None,
         if_revision: int | None = None,
         drain: bool = False,
     ) -> Snapshot:
@@ -189,7 +191,8 @@ class MaintenanceState:
         Args:
             enabled: On or off.
             scope: A part of the site; None for all of it.
-            message: The text for visitors.
+            message: The text for visitors, or a mapping from language to text: ``{"en": ..., "de": ...}``. Visitors who
+                read none of its languages get the first text.
             starts: When it is to begin; aware, and in the future. Every process begins then.
             until: When it is expected to end; aware. Passing it does not switch off.
             auto_off: Switch off at `until`, in every process.
@@ -198,37 +201,40 @@ class MaintenanceState:
             actor: Who flips, as text.
             updated_by: Who flips, as the platform's own key; a UUID or its text.
             reason: Why, for the record; never shown to visitors.
+            secret: True to make a secret link: whoever has its token is admitted until the flag is switched off. Or a
+                token of the caller's own. The store keeps only its hash.
             if_revision: Write only if the flag is still at this revision; 0 for a scope that was never flipped.
             drain: Ask every process, in the same write, to report when its requests in flight have ended.
 
         Returns:
-            The flag as written.
+            The flag as written. With a secret, its `token` is the token, which is kept nowhere else.
 
         Raises:
             TypeError, ValueError: An argument is wrong; nothing was written.
             ConflictError: The flag is not at `if_revision` any more; nothing was written.
             StoreError: It was not written, or that is unknown; this process's memory is unchanged.
         """
+        token = choose_token(secret)
         details = Details(
             mode=mode,
-            message=message,
+            **split_message(message),
             starts=starts,
             until=until,
             auto_off=auto_off,
             retry_after=retry_after,
             actor=actor,
             reason=reason,
+            secret=token and hash_token(token),
         )
-        return self.write(
-            Change(
-                enabled=enabled,
-                details=details,
-                scope=scope,
-                updated_by=_parse_uuid(updated_by),
-                drain=drain,
-                if_revision=if_revision,
-            )
-        )[0]
+        change = Change(
+            enabled=enabled,
+            details=details,
+            scope=scope,
+            updated_by=_parse_uuid(updated_by),
+            drain=drain,
+            if_revision=if_revision,
+        )
+        return self.write(change)[0].with_token(token)
 
     def update(self, *, scope: str | None = None, if_revision: int | None = None, **details: Any) -> Snapshot:
         """Change some details of a flag that is on or scheduled. Nothing that is not named changes.
@@ -237,17 +243,22 @@ class MaintenanceState:
             scope: A part of the site; None for all of it.
             if_revision: Write only if the flag is still at this revision.
             **details: ``message``, ``starts``, ``until``, ``auto_off``, ``retry_after``, ``mode``, ``actor``,
-                ``updated_by`` and ``reason``, as in `set`.
+                ``updated_by``, ``reason`` and ``secret``, as in `set`.
 
         Returns:
-            The flag as written.
+            The flag as written. With a new secret, its `token` is the token.
 
         Raises:
             TypeError, ValueError: An argument is wrong; nothing was written.
             ConflictError: The flag is off, or another caller has changed it; nothing was written.
             StoreError: It was not written, or that is unknown; this process's memory is unchanged.
         """
+        if "message" in details and "messages" not in details:
+            details |= split_message(details["message"])
         check_scope(scope)
+        token = choose_token(details.get("secret"))
+        if "secret" in details:
+            details["secret"] = token and hash_token(token)
         self.refresh()
         flag = self.lease.flags.get(scope)
         if not flag.enabled and flag.starts is None:
@@ -264,7 +275,7 @@ class MaintenanceState:
             updated_by=updated_by,
             if_revision=flag.revision if if_revision is None else if_revision,
         )
-        return self.write(change)[0]
+        return self.write(change)[0].with_token(token)
 
     def write(self, change: Change) -> tuple[Snapshot, Snapshot | None]:
         """Write a change: the store first, this process's memory after.

@@ -7,6 +7,7 @@ from typing import Final
 from maintenance.cli.commands.fleet import fleet, forget
 from maintenance.cli.commands.flip import edit, flip, wait
 from maintenance.cli.commands.log import log
+from maintenance.cli.commands.page import page
 from maintenance.cli.commands.schema import migrate, sql
 from maintenance.cli.commands.status import status, watch
 
@@ -37,6 +38,7 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "watch": watch,
     "fleet": fleet,
     "forget": forget,
+    "page": page,
     "migrate": migrate,
     "sql": sql,
     "demo": demo,

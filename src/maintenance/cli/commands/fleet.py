@@ -42,8 +42,9 @@ def fleet(args: argparse.Namespace) -> int:
     status = NOT_PROVEN if args.check and not _is_sound(found) else 0
     if args.json:
         instances = [build_instance_json(instance) for instance in found.instances]
-        scopes = [asdict(flag) for flag in flags.scopes.values()]
-        shown = {"flag": asdict(flags.site), "scopes": scopes, "intact": found.intact, "instances": instances}
+        scopes = [text.build_flag_json(flag) for flag in flags.scopes.values()]
+        site = text.build_flag_json(flags.site)
+        shown = {"flag": site, "scopes": scopes, "intact": found.intact, "instances": instances}
         text.print_json({**shown, "store": state.store.name, "problem": problem})
         return status
     for flag in flags:

@@ -5,10 +5,13 @@ import contextlib
 import datetime as dt
 import getpass
 import os
+import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Final
 
+from maintenance.base.languages import parse_language
+from maintenance.base.secret import choose_token, hash_token
 from maintenance.base.values import Change, Details, Snapshot
 from maintenance.cli import text
 from maintenance.cli.display import show_progress
@@ -17,6 +20,7 @@ from maintenance.cli.standings import Standings
 from maintenance.cli.steps import list_steps, repeat_database
 from maintenance.cli.store import connect_state, is_missing, read_flag
 from maintenance.errors import ConfigurationError, ConflictError, MaintenanceError
+from maintenance.http.secret_link import NAME
 from maintenance.process.state import MaintenanceState
 from maintenance.proof.membership import HEARTBEAT, hostname
 
@@ -30,9 +34,10 @@ def flip(args: argparse.Namespace) -> int:
     with connect_state(args, create=args.command == "on" and not args.wait) as state:
         is_new = is_missing(state.store)
         now = dt.datetime.now(dt.UTC).replace(microsecond=0)
-        change = _make_change(args, state, now=now)
+        token = _choose_token(args)
+        change = _make_change(args, state, now=now, token=token)
         snapshot, before = _write(state, change)
-        _print_flag(snapshot, state, args, now=now, before=before)
+        _print_flag(snapshot.with_token(token), state, args, now=now, before=before)
         if is_new:
             text.warn(f"{state.store.name} did not exist and was created, so no server uses it yet")
         return _wait(state, snapshot, args) if args.wait else 0
@@ -45,6 +50,7 @@ def edit(args: argparse.Namespace) -> int:
         state.refresh()
         flag = state.lease.flags.get(args.scope)
         details = {name: value for name in DETAILS if (value := getattr(args, name, None)) is not None}
+        details |= _edit_messages(flag, args)
         until = _extend(flag, args.by, now=now) if args.command == "extend" else _find_end(args, flag.starts or now)
         details |= {} if args.updated_by is None else {"updated_by": args.updated_by}
         details |= {} if until is None else {"until": _check_future("the end", until, now=now)}
@@ -55,14 +61,49 @@ def edit(args: argparse.Namespace) -> int:
     return 0
 
 
+def _edit_messages(flag: Snapshot, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the new messages by language, if any is given. A new message without a language replaces all of them."""
+    if not getattr(args, "messages", None):
+        return {}
+    kept = {} if args.message is not None else flag.messages or {}
+    return {"messages": {**kept, **read_messages(args)}}
+
+
+def read_messages(args: argparse.Namespace) -> dict[str, str]:
+    """Return the messages by language.
+
+    Raises:
+        ValueError: A language is not one, or is given twice.
+    """
+    found: dict[str, str] = {}
+    for tag, message in getattr(args, "messages", None) or ():
+        language = parse_language(tag)
+        if language is None:
+            raise ValueError(
+                "--message-for needs a language and a text: use for example --message-for de 'Bald zurück'"
+            )
+        if language in found:
+            raise ValueError(f"--message-for {language} is given twice: use one text for each language")
+        found[language] = message
+    return found
+
+
 def _extend(flag: Snapshot, span: dt.timedelta, *, now: dt.datetime) -> dt.datetime:
     """Return the new end: later than the present one or, if that has passed or is unknown, than now."""
     return max(flag.until or now, now) + span
 
 
-def _make_change(args: argparse.Namespace, state: MaintenanceState, *, now: dt.datetime) -> Change:
+def _choose_token(args: argparse.Namespace) -> str | None:
+    with _converted():
+        if getattr(args, "secret_stdin", False):
+            return choose_token(sys.stdin.readline().strip())
+        return choose_token(getattr(args, "secret", False))
+
+
+def _make_change(args: argparse.Namespace, state: MaintenanceState, *, now: dt.datetime, token: str | None) -> Change:
     with _converted():
         details = {name: getattr(args, name, None) for name in DETAILS} | {"mode": getattr(args, "mode", "full")}
+        details["messages"] = read_messages(args)
         if args.command == "on":
             details |= _make_schedule(args, now=now)
         expected = args.if_revision
@@ -70,7 +111,7 @@ def _make_change(args: argparse.Namespace, state: MaintenanceState, *, now: dt.d
             expected = _check_off(state, args.scope)
         return Change(
             enabled=args.command == "on",
-            details=Details(actor=_name_actor(args), **details),
+            details=Details(actor=_name_actor(args), secret=token and hash_token(token), **details),
             scope=args.scope,
             updated_by=args.updated_by,
             drain=args.drain,
@@ -169,12 +210,17 @@ def _print_flag(
     before: Snapshot | None = None,
 ) -> None:
     waits = getattr(args, "wait", False)
+    # A token from stdin is known to its owner, and is not repeated.
+    link = f"?{NAME}={snapshot.token}" if getattr(args, "secret", False) else None
     if args.json:
         event = {"event": "flag"} if waits else {}
-        replaced = {"replaced": before and asdict(before)} if args.command in ("on", "off") else {}
-        text.print_json({**event, **asdict(snapshot), "store": state.store.name, **replaced})
+        replaced = {"replaced": before and text.build_flag_json(before)} if args.command in ("on", "off") else {}
+        shown = {**event, **text.build_flag_json(snapshot), "store": state.store.name, **replaced}
+        text.print_json(shown | ({"link": link} if link else {}))
         return
     print(text.describe_flag(snapshot, state.store.name, now=now), flush=True)
+    if link:
+        print(f"the secret link, shown only now; add it to any address of the site: {link}", flush=True)
     if before is not None and (before.enabled or text.is_planned(before)):
         print(f"replaced: {text.describe_replaced(before)}", flush=True)
     if waits:

@@ -23,7 +23,8 @@ def log(args: argparse.Namespace) -> int:
 def _describe(entry: Entry) -> str:
     flag = "the site" if entry.scope is None else f"scope {entry.scope}"
     parts = [text.format_time(entry.at), f"revision {entry.revision}", f"{flag} {_name_change(entry)}"]
-    details = (f"{name}: {value}" for name, value in sorted(entry.details.items()) if value not in (None, ""))
+    shown = {**entry.details, **({"secret": "a link"} if "secret" in entry.details else {})}
+    details = (f"{name}: {value}" for name, value in sorted(shown.items()) if value not in (None, ""))
     origin = f"by role {entry.role}" if entry.role else None
     client = f"from {entry.client_address}" if entry.client_address else None
     program = f"with {entry.application_name}" if entry.application_name else None

@@ -4,7 +4,7 @@ import argparse
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -64,8 +64,8 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         text.print_json(
             {
-                **asdict(shown.site),
-                "scopes": [asdict(flag) for flag in shown.scopes.values()],
+                **text.build_flag_json(shown.site),
+                "scopes": [text.build_flag_json(flag) for flag in shown.scopes.values()],
                 "taken_back": taken_back,
                 "unwritten": [flag.scope for flag in overdue],
                 "processes": fleet and len(fleet.instances),
@@ -228,5 +228,5 @@ def _describe_event(event: Event, store: str, *, now: dt.datetime) -> str:
 def build_event_json(event: Event, store: str, *, now: dt.datetime) -> dict[str, Any]:
     """Return what `watch` shows, for machines."""
     if isinstance(event, Snapshot):
-        return {"event": "flag", "at": now, **asdict(event), "store": store}
+        return {"event": "flag", "at": now, **text.build_flag_json(event), "store": store}
     return {"event": event.kind, "at": now, "error": event.error, "store": store}

@@ -15,7 +15,8 @@ _RANGES: Final = {
 }
 """The ranges that match each kind, the most specific first. A client that wants JSON gets a problem."""
 
-# All quantifiers are possessive, so that each character of a hostile header is read once.
+# Possessive quantifiers, so that each character of a hostile header is read once. Not for an optional group: up to
+# Python 3.11.4, such a group stays half matched.
 TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 """RFC 9110, section 5.6.2."""
 
@@ -23,9 +24,9 @@ _QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
 _ELEMENT: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))++', re.DOTALL)
 _PARAMETER: Final = re.compile(rf"({TOKEN})=({TOKEN}|{_QUOTED})", re.DOTALL)
 _RANGE: Final = re.compile(
-    rf"(\*/\*|(?!\*/){TOKEN}/{TOKEN})((?:[ \t]*+;[ \t]*+(?:{TOKEN}=(?:{TOKEN}|{_QUOTED}))?+)*+)", re.DOTALL
+    rf"(\*/\*|(?!\*/){TOKEN}/{TOKEN})((?:[ \t]*+;[ \t]*+(?:{TOKEN}=(?:{TOKEN}|{_QUOTED}))?)*+)", re.DOTALL
 )
-_WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
 def choose_kind(accept: str) -> str:
@@ -62,9 +63,15 @@ def _parse_accept(accept: str) -> dict[str, float]:
         match = _RANGE.fullmatch(element.strip(" \t"))
         weight, is_variant = _weigh(match[2]) if match else (None, False)
         if match and weight is not None:
-            name, weights = match[1].lower(), variants if is_variant else bare
+            name, weights = _name_json(match[1].lower()), variants if is_variant else bare
             weights[name] = max(weight, weights.get(name, 0.0))
     return variants | bare
+
+
+def _name_json(name: str) -> str:
+    """Return a media type. A client that accepts JSON of some kind gets a problem, which is JSON too (RFC 6839)."""
+    is_json = name.startswith("application/") and name.endswith("+json") and name != PROBLEM
+    return "application/json" if is_json else name
 
 
 def _weigh(parameters: str) -> tuple[float | None, bool]:
@@ -72,6 +79,6 @@ def _weigh(parameters: str) -> tuple[float | None, bool]:
     is_variant = False
     for name, value in _PARAMETER.findall(parameters):
         if name.lower() == "q":
-            return (float(value) if _WEIGHT.fullmatch(value) else None), is_variant
+            return (float(value) if WEIGHT.fullmatch(value) else None), is_variant
         is_variant = is_variant or (name.lower(), value.strip('"').lower()) != ("charset", "utf-8")
     return 1.0, is_variant

@@ -24,7 +24,7 @@ _WITHOUT_CONTENT: Final = frozenset({204, 205, 304})
 
 
 def complete_response(response: Response, standard: Response) -> Response:
-    """Add the headers that every refusal needs: Retry-After, Cache-Control and the exact Content-Length.
+    """Add the headers that every refusal needs: three of the standard response, and the exact Content-Length.
 
     Args:
         response: The return value of the user's function.
@@ -40,7 +40,7 @@ def complete_response(response: Response, standard: Response) -> Response:
     for name, value in headers:
         _check_header(name, value)
     given = tuple(pair for pair in headers if pair[0].lower() != "content-length")
-    missing = {"retry-after", "cache-control"} - {name.lower() for name, _ in given}
+    missing = {"retry-after", "cache-control", "maintenance-mode"} - {name.lower() for name, _ in given}
     added = tuple(pair for pair in standard.headers if pair[0].lower() in missing)
     return replace(response, headers=(*given, *added, ("Content-Length", str(len(response.body)))))
 

@@ -1,6 +1,10 @@
 """An HTTP response as a plain value."""
 
 from dataclasses import dataclass
+from typing import Final
+
+MODE_HEADER: Final = "Maintenance-Mode"
+"""The header by which a client tells a refusal from any other 503."""
 
 
 class _Encodable:

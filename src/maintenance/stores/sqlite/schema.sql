@@ -117,11 +117,12 @@ BEGIN
         -- A request to drain that came with this very change, or before it was carried out, is for the new revision.
         drain_revision = CASE WHEN NEW.drain_revision = 0 THEN (SELECT last FROM platform_settings_revision)
                               ELSE NEW.drain_revision END,
-        -- A schedule ends with its flag. Otherwise, a flag that is switched off by hand would be on again at once.
+        -- A schedule ends with its flag. Otherwise, a flag that is switched off by hand would be on again at once. So
+        -- does a secret link. Otherwise, it would be valid again when the flag is switched on by hand.
         details = CASE WHEN OLD.value_bool AND NOT ifnull(NEW.value_bool, 0) AND json_valid(NEW.details)
                             AND json_valid(OLD.details)
                             AND json_extract(NEW.details, '$.starts') IS json_extract(OLD.details, '$.starts')
-                       THEN json_remove(NEW.details, '$.starts', '$.auto_off') ELSE NEW.details END,
+                       THEN json_remove(NEW.details, '$.starts', '$.auto_off', '$.secret') ELSE NEW.details END,
         -- Unless the writer sets the time, it is now.
         updated_at = CASE WHEN NEW.updated_at IS NOT OLD.updated_at THEN NEW.updated_at
                           ELSE strftime('%Y-%m-%d %H:%M:%fZ', 'now') END
