@@ -96,18 +96,8 @@ def test_without_a_connection_the_thread_wakes_at_the_start(life: Life) -> None:
 
 
 @pytest.fixture
-def state(faulty: FaultyStore, clock: Clock) -> MaintenanceState:
-    return MaintenanceState(faulty, runtime=runtime(clock, start=refuse))
-
-
-@pytest.fixture
-def faulty() -> FaultyStore:
-    return FaultyStore()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def state(threadless: MaintenanceState) -> MaintenanceState:
+    return threadless
 
 
 def soon(**more: Any) -> dict[str, Any]:

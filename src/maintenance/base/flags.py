@@ -119,8 +119,7 @@ class Flags:
         if flag.scope is None:
             return replace(self, site=flag)
         others = {scope: it for scope, it in self.scopes.items() if scope != flag.scope}
-        keeps = flag.enabled or flag.starts is not None
-        return replace(self, scopes={**others, flag.scope: flag} if keeps else others)
+        return replace(self, scopes={**others, flag.scope: flag} if flag.in_force else others)
 
     def at(self, now: float) -> tuple[Self, float]:
         """What holds at a moment: `Snapshot.enabled` of each flag is its effective value.
@@ -154,8 +153,7 @@ def keep_newer(known: Flags, read: Flags, *, now: float) -> Flags:
     """
     on, _ = known.at(now)
     kept = [known.get(flag.scope) for flag in on if flag.enabled and _is_older(read, flag)]
-    in_force = {scope: flag for scope, flag in read.scopes.items() if flag.enabled or flag.starts is not None}
-    read = replace(read, scopes=in_force)
+    read = replace(read, scopes={scope: flag for scope, flag in read.scopes.items() if flag.in_force})
     if not kept:
         return read
     for flag in kept:

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -90,6 +91,16 @@ def check_seconds(name: str, value: object) -> None:
         raise ConfigurationError(
             f"{name} is {quote(value)}: use seconds above 0 and at most {LONGEST:g}, as a number such as 10.0"
         )
+
+
+def check_list(name: str, value: object, example: str) -> None:
+    """Refuse a single text, whose characters would be taken one by one, and anything that is no collection.
+
+    Raises:
+        ConfigurationError: The value is one of these.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"{name} is {quote(value)}: use a tuple, such as {example}")
 
 
 def check_function(name: str, value: object) -> None:

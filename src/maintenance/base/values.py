@@ -291,6 +291,11 @@ class Snapshot(_Tokened):
     read_at: float = 0.0
     problems: tuple[str, ...] = ()
 
+    @property
+    def in_force(self) -> bool:
+        """Whether it is on, or has a schedule."""
+        return self.enabled or self.starts is not None
+
     def with_token(self, token: str | None) -> Self:
         """The same, for the caller who may pass the token on."""
         if token is None:

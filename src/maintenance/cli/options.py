@@ -370,7 +370,7 @@ def build_parser() -> Parser:
         help_ = "a part of the site instead of all of it"
         made[name].add_argument("--scope", metavar="SCOPE", type=parse_scope, help=help_)
     for name in ("on", "off", "edit", "extend"):
-        help_ = "refuse if the flag is no longer at this revision; exit status 5"
+        help_ = "refuse if the flag has another revision by now; exit status 5"
         made[name].add_argument("--if-revision", metavar="N", type=parse_revision, help=help_)
     made["log"].add_argument(
         "--limit", metavar="N", type=parse_count, default=50, help="how many changes (default: 50)"

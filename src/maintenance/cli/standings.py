@@ -131,7 +131,7 @@ class Standings:
             "event": "result",
             "proven": self.proof.proven,
             "revision": self.proof.revision,
-            "enabled": self.snapshot.enabled or text.is_planned(self.snapshot),
+            "enabled": self.snapshot.in_force,
             **{verdict.replace(" ", "_"): count for verdict, count in self.counts.items()},
             "laggards": [build_standing_json(standing) for standing in self.waiting],
             "in_flight": self.proof.in_flight,

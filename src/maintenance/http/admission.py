@@ -46,6 +46,8 @@ class Middleware:
     """The options of both adapters, checked once."""
 
     _wire: ClassVar[Wire]
+    _end_streams: Callable[[Any], Any]
+    """Wraps an app, so that a flip ends its event streams. Each adapter has its own way."""
 
     def __init__(
         self,
@@ -130,9 +132,6 @@ class Middleware:
         self._strip = self._admission.strip
         if close_streams:
             self._app = self._end_streams(self._app)
-
-    def _end_streams(self, app: Any) -> Any:
-        """Return the app, wrapped so that a flip ends its event streams. Each adapter has its own way."""
 
 
 class _NoLease:

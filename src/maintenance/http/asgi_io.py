@@ -24,7 +24,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _OVERRIDES: Final = frozenset(name.encode() for name in HEADERS)
 
-_BODILESS: Final = frozenset({"GET", "HEAD"})
 _NAME: Final = NAME.encode()
 
 _MAX_DEPTH: Final = 100
@@ -169,7 +168,7 @@ def build_messages(response: Response, head: bool) -> tuple[Message, Message]:
 async def refuse(response: Response, scope: Scope, receive: Receive, send: Send, discard: Discard) -> None:
     """Read the body, within bounds, and send a refusal."""
     start, body = build_messages(response, scope["method"] == "HEAD")
-    reads = scope["method"] not in _BODILESS and discard.bytes and _has_body(scope["headers"])
+    reads = discard.concerns(scope["method"]) and _has_body(scope["headers"])
     is_read = not reads or await _discard_body(receive, discard.bytes, discard.seconds)
     await send(start)
     if is_read:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
+from maintenance.base.options import check_list
 from maintenance.base.quoting import quote
 from maintenance.errors import ConfigurationError
 from maintenance.http.refusal.accept import TOKEN
@@ -34,8 +35,7 @@ class Cors:
         Raises:
             ConfigurationError: An origin is wrong. The message shows how to write it.
         """
-        if isinstance(origins, str | bytes) or not isinstance(origins, Iterable):
-            raise ConfigurationError(f"cors is {quote(origins)}: use a tuple, such as ('https://app.example',)")
+        check_list("cors", origins, "('https://app.example',)")
         self._origins = frozenset(map(_check_origin, origins))
         self._all = "*" in self._origins
         if self._all and len(self._origins) > 1:

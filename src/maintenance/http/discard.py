@@ -22,6 +22,8 @@ LINGER: Final = 1.0
 """Seconds for which more of a body that exceeds a bound is read once the refusal is sent, so that the client can read
 it."""
 
+_BODILESS: Final = frozenset({"GET", "HEAD"})
+
 CHUNK: Final = 65_536
 """Bytes of one read. The clock is looked at between two reads."""
 
@@ -50,3 +52,7 @@ class Discard:
                 f"discard_bytes is {quote(number)}: use a number of bytes, or 0 to leave bodies unread"
             )
         check_seconds("discard_seconds", self.seconds)
+
+    def concerns(self, method: str) -> bool:
+        """Return whether the body of a request is read, if it has one."""
+        return self.bytes > 0 and method not in _BODILESS

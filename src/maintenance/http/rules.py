@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from maintenance.base.options import check_list
 from maintenance.base.quoting import quote
 from maintenance.base.values import Mode
 from maintenance.errors import ConfigurationError
@@ -72,7 +73,7 @@ class Rules:
         Raises:
             ConfigurationError: A rule is wrong. The message shows how to write it.
         """
-        _check_list("exempt", given, "('/metrics',)")
+        check_list("exempt", given, "('/metrics',)")
         rules = [_parse_rule("exempt", rule) for rule in ((*DEFAULT_EXEMPT, *given) if default_exempt else given)]
         self._prepare([*rules, *((method, f"{path}/", False) for path in paths for method in ("GET", "HEAD"))])
 
@@ -86,7 +87,7 @@ class Rules:
         Raises:
             ConfigurationError: A rule is wrong. The message shows how to write it.
         """
-        _check_list("reads", given, "('POST /search',)")
+        check_list("reads", given, "('POST /search',)")
         rules = [_parse_rule("reads", rule, whole_site=True) for rule in given]
         for method, path, _ in rules:
             if method is None:
@@ -139,11 +140,6 @@ def parse_path(path: object, *, option: str) -> str:
 
 Rule = tuple[str | None, str, bool]
 """(method or None, path, whether exactly that path is meant). Any other path ends in a slash."""
-
-
-def _check_list(option: str, given: object, example: str) -> None:
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"{option} is {quote(given)}: use a tuple, such as {example}")
 
 
 def _parse_rule(option: str, rule: object, *, whole_site: bool = False) -> Rule:

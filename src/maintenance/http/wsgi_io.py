@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _OVERRIDES: Final = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in HEADERS)
 
-_BODILESS: Final = frozenset({"GET", "HEAD"})
 _ADDRESSES: Final = ("REQUEST_URI", "RAW_URI")
 """Where some servers put the whole address too."""
 
@@ -153,7 +152,7 @@ def refuse(
 ) -> Iterable[bytes]:
     """Read the body, within bounds, and return a refusal."""
     read, end = None, 0.0
-    if environ["REQUEST_METHOD"] not in _BODILESS and discard.bytes:
+    if discard.concerns(environ["REQUEST_METHOD"]):
         read, end = _find_reader(environ), time.monotonic() + discard.seconds
     is_read = read is None or _discard_body(read, environ, discard.bytes, end)
     sent = send_response(response, environ, start_response)

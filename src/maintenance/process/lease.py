@@ -69,7 +69,6 @@ class Lease:
         self._tickets = itertools.count(1)
         self._newest = self._taken = 0
         self.known = Flags(site=before)
-        self.holds_until = float("inf")
         self.known_in: int | None = None
         self.until = float("-inf")
         self.error: str | None = None

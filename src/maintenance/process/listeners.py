@@ -3,33 +3,18 @@
 import logging
 import operator
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Final
 
 from maintenance.base.flags import Flags
 from maintenance.base.log import log
 from maintenance.base.quoting import quote
-from maintenance.base.values import Snapshot
+from maintenance.base.values import Details, Snapshot
 from maintenance.process.in_flight import Sources
 from maintenance.process.lease import Lease
 from maintenance.process.status import StatusLog
 
-_facts: Final = operator.attrgetter(
-    *(
-        "enabled",
-        "mode",
-        "message",
-        "messages",
-        "starts",
-        "until",
-        "auto_off",
-        "retry_after",
-        "actor",
-        "reason",
-        "secret",
-        "revision",
-        "source",
-    )
-)
+_facts: Final = operator.attrgetter("enabled", *(it.name for it in fields(Details)), "revision", "source")
 """What of a flag counts as a change."""
 
 

@@ -5,15 +5,13 @@ import logging
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from maintenance.base.flags import Flags, Reading
+from maintenance.base.flags import NEVER, Flags, Reading
 from maintenance.base.log import log
 from maintenance.errors import StoreError
 from maintenance.process.in_flight import Sources
 from maintenance.process.lease import LAGGING, Lease
 from maintenance.proof.membership import Membership, Report, Row, make_report
 from maintenance.stores import Session, Store
-
-NEVER: Final = float("inf")
 
 CARRY_OUT_SPREAD: Final = 0.5
 """Seconds within which the processes of a fleet try to write the value that a schedule has reached, one by one."""

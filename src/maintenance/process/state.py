@@ -129,8 +129,7 @@ class MaintenanceState:
         Raises:
             TypeError, ValueError: It does not name a scope.
         """
-        if scope is not None:
-            check_scope(scope)
+        check_scope(scope)
         return self.snapshot().enabled or (scope is not None and self.lease.flags.get(scope).enabled)
 
     @property
@@ -261,7 +260,7 @@ class MaintenanceState:
             details["secret"] = token and hash_token(token)
         self.refresh()
         flag = self.lease.flags.get(scope)
-        if not flag.enabled and flag.starts is None:
+        if not flag.in_force:
             raise ConflictError(f"{self.store.name}: maintenance is off, so it has no details: use set_maintenance()")
         updated_by = _parse_uuid(details.pop("updated_by", flag.updated_by))
         began = {"starts": None} if flag.enabled else {}
@@ -428,11 +427,11 @@ class MaintenanceState:
         """How this process and its store get on; reads memory only."""
         watcher, load = self.lifecycle.watcher, self._sources.measure(EVERYTHING)
         membership = watcher.reader.membership if watcher else None
-        condition = self._status.note()
+        condition, flags = self._status.note(), self.lease.flags
         return Status(
             condition=condition,
             since=self._status.since,
-            snapshot=self.lease.flags.site,
+            snapshot=flags.site,
             last_error=self.lease.error,
             store=self.store.name,
             ttl=self.lease.settings.ttl,
@@ -442,7 +441,7 @@ class MaintenanceState:
             registered=membership is not None and membership.row is Row.PRESENT,
             registration_error=membership.error if membership else None,
             in_flight=load.in_flight if load else None,
-            flags=self.lease.flags,
+            flags=flags,
         )
 
     def on_change(self, callback: Callback) -> Callback:

@@ -72,7 +72,7 @@ def prove(
     host, boot = hostname(), boot_id()
     question = Question(
         revision=snapshot.revision,
-        enabled=snapshot.enabled or snapshot.starts is not None,
+        enabled=snapshot.in_force,
         scope=snapshot.scope,
         starts=snapshot.starts,
         mode=snapshot.mode,

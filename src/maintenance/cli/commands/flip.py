@@ -122,7 +122,7 @@ def _make_change(args: argparse.Namespace, state: MaintenanceState, *, now: dt.d
 def _check_off(state: MaintenanceState, scope: str | None) -> int:
     """Return the revision of a flag that is off; 0 if it has no row."""
     flag = read_flag(state, scope)
-    if flag.enabled or text.is_planned(flag):
+    if flag.in_force:
         present = text.describe_replaced(flag)
         raise ConflictError(f"{state.store.name}: maintenance is on or planned already ({present})")
     return flag.revision
@@ -193,7 +193,7 @@ def wait(args: argparse.Namespace) -> int:
         if args.scope is not None and not snapshot.revision:
             raise MaintenanceError(f"{state.store.name} has no flag of the scope {args.scope!r}: check its name")
         expected = snapshot if args.revision is None else replace(snapshot, revision=args.revision)
-        refuses = snapshot.enabled or text.is_planned(snapshot)
+        refuses = snapshot.in_force
         if args.drain and not refuses and expected == snapshot:
             raise ConfigurationError("--drain waits for requests that maintenance refuses, and it is off: omit --drain")
         args.drain = args.drain and refuses  # if it was switched off, the wait reports that
@@ -221,7 +221,7 @@ def _print_flag(
     print(text.describe_flag(snapshot, state.store.name, now=now), flush=True)
     if link:
         print(f"the secret link, shown only now; add it to any address of the site: {link}", flush=True)
-    if before is not None and (before.enabled or text.is_planned(before)):
+    if before is not None and before.in_force:
         print(f"replaced: {text.describe_replaced(before)}", flush=True)
     if waits:
         kept = text.format_kept(snapshot)

@@ -70,7 +70,7 @@ def write_slots(page: Page, content: Content, texts: Mapping[str, str], *, scrip
 
     Args:
         page: The options.
-        content: What is shown.
+        content: The values that the page shows.
         texts: The texts of this language and visit.
         script: The source of the standard script.
     """
