@@ -5,17 +5,21 @@ BIN := .venv/bin
 DEMO_ONCE ?=
 export DEMO_ONCE
 
-.PHONY: help test lint dist test-dist demo simulate torture bench screenshots clean
+.PHONY: help test lint docs dist test-dist demo simulate torture hostile faults bench bench-large screenshots clean
 
 help:
 	@echo "make test         install the tools into .venv, and run all tests"
 	@echo "make demo         run two servers and flip them (DEMO_ONCE=1: run once and exit)"
 	@echo "make lint         run ruff, mypy, the import rules and the checks of the workflows"
+	@echo "make docs         build the documentation as a site in build/docs"
 	@echo "make dist         build the sdist, and the wheel from the sdist"
 	@echo "make test-dist    install that wheel, and run the tests of that sdist over it"
 	@echo "make simulate     run the protocol in simulated time, 10,000 times"
 	@echo "make torture      run 1,000 flips over real processes"
+	@echo "make hostile      try 1,000,000 hostile paths on both adapters"
+	@echo "make faults       cause every fault of the table and 1,000 outages, and write the table"
 	@echo "make bench        measure what the library costs"
+	@echo "make bench-large  measure fleets of up to 10,000 processes, which takes many minutes"
 	@echo "make screenshots  take the images of the documentation again"
 	@echo "make clean        remove everything that was built"
 
@@ -56,6 +60,11 @@ PYTEST := pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 test: lint
 	$(BIN)/$(PYTEST) --cov --cov-report=term
 
+docs: .venv/dev
+	rm -rf build/docs build/doctrees
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
+
 dist: .venv/dev
 	rm -rf dist
 	$(BIN)/python -m build
@@ -79,11 +88,26 @@ simulate: .venv/dev
 torture: .venv/dev
 	$(BIN)/python -m tests.torture
 
-bench: .venv/dev
+hostile: .venv/dev
+	$(BIN)/python -m tests.hostile
+
+faults: .venv/dev
+	$(BIN)/python -m tests.faults
+
+# Apart from the tests: what needs these packages is only a comparison.
+.venv/bench: .venv/dev
+	@$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+bench: .venv/bench
 	$(BIN)/python -m benchmarks
+
+bench-large: .venv/dev
+	$(BIN)/python -m benchmarks ten_thousand draw
 
 screenshots: .venv/dev
 	$(BIN)/python docs/images/screenshots.py
+	$(BIN)/python docs/images/recording.py
 
 clean:
 	rm -rf .venv build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

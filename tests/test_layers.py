@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "maintenance"
 
-HEAVY = frozenset({"psycopg", "sqlite3", "asyncio", "anyio", "click", "rich"})
+HEAVY = frozenset({"psycopg", "sqlite3", "asyncio", "anyio", "click", "rich", "django", "flask", "opentelemetry"})
 
 _LOADED = """
 import sys

@@ -25,6 +25,7 @@ PUBLIC = [
     "Entry",
     "Fleet",
     "Instance",
+    "MaintenanceActive",
     "MaintenanceError",
     "MaintenanceState",
     "Page",
@@ -39,6 +40,7 @@ PUBLIC = [
     "aupdate_maintenance",
     "fleet",
     "init_maintenance",
+    "job",
     "maintenance_enabled",
     "set_maintenance",
     "update_maintenance",
@@ -48,6 +50,7 @@ PUBLIC_STORES = ["MemoryStore", "PostgresStore", "SQLiteStore", "Session", "Stor
 ERRORS = {
     "MaintenanceError": ["Exception"],
     "ConfigurationError": ["MaintenanceError", "ValueError"],
+    "MaintenanceActive": ["MaintenanceError"],
     "StoreError": ["MaintenanceError"],
     "LateError": ["StoreError"],
     "ConflictError": ["StoreError"],
@@ -72,6 +75,7 @@ CALLABLES = {
     "maintenance.update_maintenance": f"*, {DETAILS}, if_revision=None, state=None",
     "maintenance.aupdate_maintenance": "**options",
     "maintenance.fleet": "state=None",
+    "maintenance.job": "name, *, scope=None, wait=True, timeout=None, state=None",
     "maintenance.MaintenanceState": (
         "store, *, ttl=10.0, when_stale='serve', boot_timeout=5.0, register=True, service=None, runtime=..."
     ),
@@ -79,6 +83,7 @@ CALLABLES = {
     "maintenance.asgi.MaintenanceMiddleware": f"{MIDDLEWARE}, close_websockets=False",
     "maintenance.bypass.addresses": "*networks, proxies=0",
     "maintenance.bypass.header_token": "name, value",
+    "maintenance.contrib.flask.Maintenance": "app=None, *, state=None, **options",
     "maintenance.stores.open_store": "url",
     "maintenance.stores.PostgresStore": "url, *, listen=True, keep_connection=True, statement_timeout=3.0",
     "maintenance.stores.SQLiteStore": "url, *, create=True",
@@ -151,7 +156,7 @@ SESSION_METHODS = {
     "close": "",
 }
 
-STATE_INTERNALS = {"attach", "closed", "fork", "peek", "wait_for_answer", "write"}
+STATE_INTERNALS = {"attach", "jobs", "sources", "notify", "closed", "fork", "peek", "wait_for_answer", "write"}
 """What other modules call on a state, and no page documents; there may be fewer."""
 
 COMMON = "--help --database --json"
@@ -167,7 +172,8 @@ COMMANDS = {
     "wait": f"{COMMON} --scope --revision --drain {PROOF}",
     "log": f"{COMMON} --scope --limit",
     "status": f"{COMMON} --scope",
-    "watch": COMMON,
+    "watch": f"{COMMON} --exec",
+    "run": "--help --database --scope --skip --timeout",
     "fleet": f"{COMMON} --check",
     "forget": f"{COMMON} --silent",
     "migrate": COMMON,

@@ -4,7 +4,7 @@ from maintenance._version import __version__
 from maintenance.base.history import Entry
 from maintenance.base.instances import Fleet, Instance
 from maintenance.base.values import Snapshot
-from maintenance.errors import ConfigurationError, ConflictError, MaintenanceError, StoreError
+from maintenance.errors import ConfigurationError, ConflictError, MaintenanceActive, MaintenanceError, StoreError
 from maintenance.http.refusal import Page, Response
 from maintenance.http.request import Request
 from maintenance.process.api import (
@@ -16,6 +16,7 @@ from maintenance.process.api import (
     set_maintenance,
     update_maintenance,
 )
+from maintenance.process.jobs import job
 from maintenance.process.state import MaintenanceState
 from maintenance.process.status import Status
 from maintenance.proof.judge import Proof
@@ -26,6 +27,7 @@ __all__ = [
     "Entry",
     "Fleet",
     "Instance",
+    "MaintenanceActive",
     "MaintenanceError",
     "MaintenanceState",
     "Page",
@@ -40,6 +42,7 @@ __all__ = [
     "aupdate_maintenance",
     "fleet",
     "init_maintenance",
+    "job",
     "maintenance_enabled",
     "set_maintenance",
     "update_maintenance",

@@ -1,5 +1,10 @@
 """The errors of this package: one base, and one class for each kind of failure."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from maintenance.base.values import Snapshot
+
 
 class MaintenanceError(Exception):
     """The base of every error that this package raises on purpose."""
@@ -7,6 +12,23 @@ class MaintenanceError(Exception):
 
 class ConfigurationError(MaintenanceError, ValueError):
     """An option, a URL or an environment variable is wrong. The message says what to use instead."""
+
+
+class MaintenanceActive(MaintenanceError):  # noqa: N818 - the contract's name
+    """A flag is on, so the job was not run.
+
+    Attributes:
+        snapshot: The flag that is on.
+    """
+
+    def __init__(self, message: str, snapshot: "Snapshot") -> None:
+        """Keep the flag."""
+        # Both are arguments, so that a task queue can pickle the error.
+        super().__init__(message, snapshot)
+        self.snapshot = snapshot
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StoreError(MaintenanceError):

@@ -1,9 +1,12 @@
-"""What requests get while the database is killed, frozen, cut off or locked, and how it all comes back."""
+"""What requests get while a process starts without its database, or while single connections break.
+
+`tests/faults` has what begins while the process serves.
+"""
 
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +16,6 @@ import psycopg
 import pytest
 
 from maintenance import MaintenanceState, StoreError
-from maintenance.process.waiting import SHORT_PATIENCE
 from maintenance.stores import PostgresStore, SQLiteStore
 from tests.support.clients import keep_asking
 from tests.support.life import watcher_of
@@ -27,67 +29,6 @@ from tests.support.waiting import eventually
 TTL = 1.0
 SLACK = 0.7
 """Seconds that a machine with every core busy may take to run a thread that could run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """How a database goes away, and comes back."""
-
-    begin: Callable[[], None]
-    end: Callable[[], None]
-
-
-@pytest.fixture(params=["kill", "freeze", "refuse", "cut"])
-def fault(request: pytest.FixtureRequest, shaky: Server, shaky_url: str) -> Iterator[tuple[str, Fault]]:
-    with Relay(shaky.port) as relay:
-        faults = {
-            "kill": Fault(shaky.kill, shaky.start),
-            "freeze": Fault(shaky.freeze, shaky.thaw),
-            "refuse": Fault(relay.refuse, relay.pass_),
-            "cut": Fault(relay.cut, relay.pass_),
-        }
-        yield change_port(shaky_url, relay.port), faults[request.param]
-
-
-def test_while_it_is_away_one_request_waits_and_all_others_are_answered_at_once(
-    fault: tuple[str, Fault], shaky: Server, shaky_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    url, what = fault
-    with site(url, ttl=TTL, when_stale="serve") as serve, site(url, ttl=TTL, when_stale="block") as block:
-        both = (serve, block)
-        with keep_asking(serve, clients=6), keep_asking(block, clients=6):
-            eventually(lambda: serve.condition == block.condition == "fresh")
-            caplog.clear()
-            began = time.monotonic()
-            what.begin()
-            gone = time.monotonic()
-            try:
-                # The lease ends, one request waits for 1 s, and later ones must not wait again.
-                eventually(lambda: time.monotonic() > gone + TTL + 2.0)
-                reports = [one.state.status() for one in both]
-                went_stale, came_back = (caplog.text.count(words) for words in ("cannot read the flag", "fresh again"))
-            finally:
-                ended = time.monotonic()  # the sites may recover before `end` returns
-                what.end()
-            for report in reports:
-                assert report.condition == "stale"
-                assert report.last_error
-                assert shaky.password not in f"{report}{caplog.text}"
-            eventually(lambda: serve.condition == block.condition == "fresh", what="both sites recover")
-            back = time.monotonic()
-            flip(shaky_url, on=True)
-            for one in both:
-                eventually(lambda one=one: {seen.status for seen in one.since(time.monotonic() - 0.1)} == {503})
-        assert {seen.status for seen in serve.since(began, ended)} == {200}, "the last known answer was off"
-        assert {seen.status for seen in block.since(gone + TTL, ended)} == {503}
-        assert {seen.status for seen in block.since(back) if seen.sent < back + 0.01} <= {200, 503}
-        for one in both:
-            # One may wait for 1 s and the others for 0.1 s. A busy machine may add to either.
-            assert len([seen for seen in one.since(began) if seen.took > SHORT_PATIENCE + SLACK]) <= 1
-            assert max(seen.took for seen in one.since(began)) < 1.0 + SLACK
-    assert (went_stale, came_back) == (2, 0), "one line for each process"
-    # On a busy machine a read may fail once more, so there may be more than two lines here.
-    assert caplog.text.count("fresh again") >= 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,20 +189,6 @@ def test_no_first_request_leaks_through_a_slow_first_read(slow: tuple[str, Abstr
         for thread in threads:
             thread.join(10)
         assert [seen.status for seen in one.seen] == [503] * 12
-
-
-def test_a_locked_table_keeps_at_most_one_request_waiting(migrated_url: str) -> None:
-    with site(migrated_url, ttl=1.0) as one, keep_asking(one, clients=6):
-        eventually(lambda: one.condition == "fresh")
-        began = time.monotonic()
-        with lock_table(migrated_url):
-            eventually(lambda: one.condition == "stale")
-            eventually(lambda: time.monotonic() > began + 2.5)
-        eventually(lambda: one.condition == "fresh")
-        flip(migrated_url, on=True)
-        eventually(lambda: one.ask() == 503)
-        assert len([seen for seen in one.since(began) if seen.took > 0.3]) <= 1
-        assert max(seen.took for seen in one.since(began)) < 1.0 + SLACK
 
 
 def test_a_connection_that_the_server_ends_is_replaced(migrated_url: str) -> None:

@@ -21,8 +21,8 @@ TTL = 1.0
 def pooled_url(request: pytest.FixtureRequest, postgres: Server, migrated_url: str) -> Iterator[str]:
     """The test's database through a PgBouncer in the mode of the parameter."""
     mode: PoolMode = request.param
-    with pgbouncer(postgres, mode=mode) as port:
-        yield postgres.url(migrated_url.rpartition("/")[2], port=port)
+    with pgbouncer(postgres, mode=mode) as bouncer:
+        yield postgres.url(migrated_url.rpartition("/")[2], port=bouncer.port)
 
 
 @pytest.mark.parametrize("pooled_url", ["session", "transaction", "statement"], indirect=True)

@@ -1,9 +1,7 @@
 """Whatever a request says, it reaches no view of Flask, Django, Starlette or FastAPI that maintenance closes."""
 
 import os
-import posixpath
 import re
-import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -28,6 +26,7 @@ from maintenance import MaintenanceState
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
 from maintenance.http.rules import PROBES, READS
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
+from tests.hostile.frameworks import read_again
 from tests.support.clients import call_asgi, call_wsgi
 
 METHODS = ["GET", "HEAD", "OPTIONS", "POST", "DELETE"]
@@ -68,10 +67,7 @@ def make_starlette(kind: Any = Starlette) -> Any:
 def reread(path: str, method: str, override: str | None, query: str) -> dict[str, str]:
     """What a gateway between the middleware and the app may make of a request."""
     named = [override] if override else re.findall("_method=(.+)", unquote(query))
-    path = unquote(unicodedata.normalize("NFKC", unquote(path))).translate(str.maketrans("\\⁄∕", "///"))
-    path = re.sub(r"[\0-\x1f\x7f]|;[^/]*", "", re.split("[?#]", path)[0])
-    path = "/".join(segment.strip() for segment in path.split("/")).lstrip("/")
-    return {"method": (named or [method])[0], "path": posixpath.normpath(f"/{path}")}
+    return {"method": (named or [method])[0], "path": read_again(path)}
 
 
 def wsgi_gateway(app: Any) -> Any:

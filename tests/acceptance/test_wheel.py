@@ -1,6 +1,8 @@
 """What users install: the wheel, built from the sdist, in an environment that knows nothing of the checkout."""
 
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import blocks
+from tests.docs.tutorial import TUTORIAL, follow_tutorial
+
 ROOT = Path(__file__).parents[2]
 SOURCES = {
     path.relative_to(ROOT / "src").as_posix()
     for path in (ROOT / "src" / "maintenance").rglob("*")
     if path.is_file() and "__pycache__" not in path.parts
 }
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 MIGRATIONS = sorted(path.name for path in (ROOT / "sql").glob("*.sql"))
 
 _FLIP = """
@@ -42,6 +48,20 @@ def run(*command: str | os.PathLike[str], cwd: Path) -> str:
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def find_python(version: str) -> str | None:
+    """Return an interpreter of a version: on the path, or one that pyenv keeps."""
+    kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions").glob(f"{version}.*/bin/python")
+    found = [path for path in (shutil.which(f"python{version}"), *sorted(map(os.fspath, kept))) if path]
+    return next((path for path in found if _is_version(path, version)), None)
+
+
+def _is_version(path: str, version: str) -> bool:
+    """Return whether it is what its name says: a shim of pyenv may run nothing."""
+    code = "import ensurepip, sys; print(*sys.version_info[:2], sep='.')"
+    done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    return done.stdout.strip() == version
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +141,18 @@ def test_it_runs_where_it_is_installed_without_the_extra_and_with_it(wheel: Path
     printed = run(programs / "maintenance", "sql", cwd=tmp_path)
     for path in (ROOT / "sql").glob("*.sql"):
         assert path.read_text(encoding="utf-8").strip() in printed
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_tutorial_works_with_what_is_installed(wheel: Path, tmp_path: Path, version: str) -> None:
+    interpreter = find_python(version)
+    if interpreter is None:
+        pytest.skip(f"there is no Python {version}: install it, or have pyenv install it")
+    [line] = [line for block in blocks(TUTORIAL, "sh") for line in block.splitlines() if line.startswith("pip install")]
+    _, _, *wanted = shlex.split(line)
+    named = [f"{wheel}[standard]" if name == "maintenance[standard]" else name for name in wanted]
+    assert named != wanted
+    run(interpreter, "-m", "venv", "--without-pip", tmp_path / ".venv", cwd=tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile", *named, cwd=tmp_path)
+    follow_tutorial(tmp_path, os.fspath(python))

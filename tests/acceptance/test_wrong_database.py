@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ from maintenance import MaintenanceState, StoreError
 from maintenance.cli import main
 from maintenance.process.lease import LAGGING
 from maintenance.stores import PostgresStore
-from tests.support.postgres import Server, installations, private_folder
+from tests.support.postgres import Server, standby_of
 from tests.support.site import site
 from tests.support.sql import change_port, flip, run_sql
 from tests.support.waiting import eventually
@@ -172,30 +171,10 @@ def test_a_flip_that_a_trigger_overrules_is_an_error_and_proves_nothing(
 # A standby
 
 
-class Standby(Server):
-    """A hot standby that follows another server by streaming replication."""
-
-    def __init__(self, primary: Server, folder: Path) -> None:
-        self._primary = primary
-        super().__init__(installations()[0], folder)
-        self.password = primary.password
-
-    def _initdb(self) -> None:
-        self._run(
-            *("pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
-            *("--pgdata", str(self._folder / "data"), "--dbname", self._primary.url()),
-        )
-
-
 @pytest.fixture(scope="module")
 def standby(postgres: Server) -> Iterator[Server]:
-    with private_folder() as folder:
-        second = Standby(postgres, folder)
-        try:
-            second.start()
-            yield second
-        finally:
-            second.stop()
+    with standby_of(postgres) as second:
+        yield second
 
 
 @pytest.fixture

@@ -99,6 +99,8 @@ async def _echo(receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "text": message["text"]})
+    if "APP_LOG" in os.environ:
+        _log(message["type"].removeprefix("websocket."))
 
 
 class _NamedWSGI:

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from maintenance.base import runtime
-from maintenance.base.runtime import NOBODY, REAL, SocketWaker, Waker, boot_id, is_gone
+from maintenance.base.runtime import NOBODY, REAL, SocketWaker, Waker, boot_id, has_frozen_threads, is_gone, run_beside
 
 LONG = 20.0
 """Seconds. No wait here lasts as long."""
@@ -177,3 +178,41 @@ def test_the_background_thread_draws_nothing_from_the_app_s_generator() -> None:
     before = random.getstate()
     REAL.uniform(0.0, 1.0)
     assert random.getstate() == before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_function_beside_is_waited_for_within_a_limit(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In a thread that a tracer can follow.
+    monkeypatch.setattr("maintenance.base.runtime._start", lambda run: threading.Thread(target=run).start())
+    threads, go_on = [], threading.Event()
+
+    def function() -> None:
+        threads.append(threading.current_thread())
+        if fails:
+            raise LookupError
+        go_on.wait(10)
+
+    began = time.monotonic()
+    run_beside(function, 0.1)
+    go_on.set()
+    assert (time.monotonic() - began < 0.1) is fails
+    assert threads[0] is not threading.current_thread()
+    threads[0].join(10)
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "frozen"),
+    [
+        ((2, 0, 26, 0, b""), {"module": b"app"}, True),
+        ((2, 0, 26, 0, b""), {"enable-threads": True}, False),
+        ((2, 0, 26, 0, b""), {"threads": b"2"}, False),
+        ((2, 0, 30, 0, b""), {"module": b"app"}, False),
+    ],
+)
+def test_uwsgi_may_freeze_threads(
+    version: tuple[Any, ...], options: dict[str, Any], frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not has_frozen_threads()
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(version_info=version, opt=options))
+    assert has_frozen_threads() is frozen

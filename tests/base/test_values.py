@@ -182,6 +182,11 @@ def test_details_that_were_just_written_are_not_checked_again(monkeypatch: pytes
     assert changed.message == "parsed {'reason': 'r'}"
 
 
+def test_a_snapshot_takes_its_details_without_a_copy() -> None:
+    written = Details(message="m", messages={"en": "m", "de": "n"})
+    assert Row(True, written.to_json(), 4).snapshot(read_at=1.0, written=written).messages is written.messages
+
+
 @pytest.mark.parametrize("value", [Snapshot(enabled=True), Details()])
 def test_values_cannot_be_changed(value: Any) -> None:
     name = next(iter(type(value).__dataclass_fields__))

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import runpy
 import signal
 import socket
 import subprocess
@@ -29,7 +28,7 @@ from maintenance.cli.demo.app import app
 from maintenance.cli.demo.processes import ADMIN, Server
 from maintenance.process import api
 from maintenance.stores import MemoryStore, open_store
-from tests.support.command import Acting, Cli, instance, operator, read_until, register, start
+from tests.support.command import Acting, Cli, instance, operator, read_until, register, run_as_main, start
 from tests.support.ports import accepts, free_port
 from tests.support.waiting import eventually
 
@@ -266,7 +265,7 @@ def test_a_server_serves_until_its_stdin_ends(sqlite_url, monkeypatch, capsys):
     playing.start()
     with open(reader) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        runpy.run_module("maintenance.cli.demo.server", run_name="__main__")
+        run_as_main("maintenance.cli.demo.server")
     playing.join()
     assert answers == [200]
     assert capsys.readouterr().out == f"{port}\n"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ import pytest
 
 from maintenance import __version__
 from maintenance.cli import main
-from tests.support.command import COMMAND, Cli, operator
+from tests.support.command import COMMAND, Cli, operator, run_as_main
 from tests.support.waiting import eventually
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
@@ -26,10 +25,10 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 def test_it_runs_as_a_module_too(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["maintenance", "sql", "--json"])
     with pytest.raises(SystemExit) as end:
-        runpy.run_module("maintenance", run_name="__main__")
+        run_as_main("maintenance.__main__")
     assert end.value.code == 0
     assert json.loads(capsys.readouterr().out)["files"]
-    assert not hasattr(runpy.run_module("maintenance.__main__", run_name="imported"), "code")
+    run_as_main("maintenance.__main__", as_name="maintenance.__main__")  # as an import, it runs nothing
 
 
 def test_the_script_is_installed():

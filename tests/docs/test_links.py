@@ -94,5 +94,17 @@ def test_each_row_about_a_role_is_proven_by_tests_that_exist() -> None:
         assert test in functions(path), f"the page of security names {proof}"
 
 
+def test_each_threat_is_met_by_tests_that_exist() -> None:
+    page = text("SECURITY.md")
+    threats = re.findall(r"^\| ([A-Z].+) \| ([A-Z].+) \|$", page.partition("## Threat model")[2], re.MULTILINE)
+    proofs = re.findall(r"^(?:tests/.+|-)$", page, re.MULTILINE)
+    assert len(threats) == len(proofs) > 0
+    for (_, protection), line in zip(threats, proofs, strict=True):
+        assert line != "-" or protection.startswith("Not covered")
+        for proof in () if line == "-" else line.split():
+            path, _, test = proof.partition("::")
+            assert test in functions(path), f"the security policy names {proof}"
+
+
 def functions(path: str) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(text(path))) if isinstance(node, ast.FunctionDef)}

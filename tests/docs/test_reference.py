@@ -13,11 +13,14 @@ import psycopg
 import pytest
 
 import maintenance
-from maintenance import MaintenanceState
+from maintenance import MaintenanceState, stores, testing
 from maintenance.asgi import MaintenanceMiddleware
 from maintenance.base.options import Settings
 from maintenance.base.values import MAX_LANGUAGES, MAX_MESSAGES, MAX_TEXT, Details, Mode
-from maintenance.cli import main, options
+from maintenance.bypass import addresses, header_token
+from maintenance.cli import hook, main, options
+from maintenance.contrib.flask import Maintenance
+from maintenance.contrib.opentelemetry import MAX_SCOPES
 from maintenance.http.refusal import DEFAULT_RETRY_AFTER
 from maintenance.http.refusal.languages import MAX_HEADER
 from maintenance.http.refusal.page import MAX_LOGO, MAX_NAME
@@ -51,7 +54,8 @@ def referred(name: str, wanted: set[str], *, page: str = "docs/reference/python.
 
 def test_every_public_name_is_in_the_reference() -> None:
     referred("maintenance", set(maintenance.__all__))
-    referred("maintenance.stores", {"Store", "PostgresStore", "SQLiteStore", "MemoryStore"})
+    referred("maintenance.stores", set(stores.__all__))
+    referred("the other modules", {"asgi", "wsgi", "bypass", "addresses", "header_token", *testing.__all__})
 
 
 @pytest.mark.parametrize(
@@ -65,8 +69,13 @@ def test_every_public_name_is_in_the_reference() -> None:
         MaintenanceMiddleware,
         super(MaintenanceMiddleware, MaintenanceMiddleware).__init__,
         maintenance.Page,
+        maintenance.job,
         PostgresStore,
         SQLiteStore,
+        addresses,
+        header_token,
+        testing.override_maintenance,
+        Maintenance,
     ],
     ids=lambda function: function.__qualname__,
 )
@@ -74,13 +83,13 @@ def test_every_option_is_in_the_reference(function: Callable[..., Any]) -> None:
     referred(function.__qualname__, parameters(function))
 
 
-@pytest.mark.parametrize("kind", ["Snapshot", "Request", "Response", "Status", "Instance", "Fleet", "Proof"])
+@pytest.mark.parametrize("kind", ["Snapshot", "Request", "Response", "Status", "Instance", "Entry", "Fleet", "Proof"])
 def test_every_field_is_in_the_reference(kind: str) -> None:
     referred(kind, {it.name for it in fields(getattr(maintenance, kind)) if not it.name.startswith("_")})
 
 
 # Between the modules of the package.
-INTERNAL = {"attach", "closed", "fork", "peek", "wait_for_answer", "write"}
+INTERNAL = {"attach", "jobs", "sources", "notify", "closed", "fork", "peek", "wait_for_answer", "write"}
 
 
 def test_every_method_of_a_state_is_in_the_reference() -> None:
@@ -108,7 +117,8 @@ def test_every_command_and_option_is_in_the_reference() -> None:
 
 
 def test_every_environment_variable_is_in_the_reference() -> None:
-    for variable in (*api.VARIABLES, "MAINTENANCE_MODE", "DEMO_ONCE"):
+    given = hook.build_environment(maintenance.Snapshot(enabled=True))
+    for variable in (*api.VARIABLES, "MAINTENANCE_MODE", "DEMO_ONCE", *given):
         assert f"| `{variable}` |" in text("docs/reference/environment.md")
 
 
@@ -183,6 +193,9 @@ LIMIT = Settings(ttl=1e3, when_stale="serve", register=True).limit
         ("docs/reference/python.md", "the name of the site, at most {:g} characters", MAX_NAME),
         ("docs/reference/http.md", "At most {:,} characters of the header", MAX_HEADER),
         ("docs/reference/http.md", "has passed: {:g} s", DEFAULT_RETRY_AFTER),
+        ("docs/reference/command-line.md", "takes longer than {:g} s", hook.LIMIT),
+        ("docs/how-to/notifications.md", "takes longer than {:g} s", hook.LIMIT),
+        ("docs/how-to/metrics.md", "At most {:g} scopes", MAX_SCOPES),
     ],
 )  # fmt: skip
 def test_a_number_on_a_page_is_the_number_of_the_code(page: str, phrase: str, number: float) -> None:

@@ -14,6 +14,7 @@ import pytest
 from maintenance import MaintenanceState, Request, Response, aset_maintenance, init_maintenance
 from maintenance.asgi import MaintenanceMiddleware
 from maintenance.base.threads import run_for_request
+from maintenance.http import lifespan
 from maintenance.http.asgi_io import build_messages
 from maintenance.process import api
 from maintenance.stores import open_store
@@ -134,6 +135,20 @@ def test_a_lifespan_that_never_starts_up_passes_its_messages_and_leaves_no_fleet
 def test_an_app_that_refuses_the_lifespan_raises_its_own_error(state: MaintenanceState) -> None:
     with pytest.raises(ValueError, match="Django"):
         live(MaintenanceMiddleware(Lifespan(messages=(), error=ValueError("Django has no lifespan")), state))
+
+
+def test_the_lifespan_of_an_app_without_one_is_answered_if_a_framework_asks_for_that(
+    backend: str, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifespan, "stands_in", True)
+    state, sent = MaintenanceState(store), []
+    app = MaintenanceMiddleware(Lifespan(messages=(), error=ValueError("Django has no lifespan")), state)
+
+    async def send(message: Any) -> None:
+        sent.append((message["type"], state.lifecycle.watcher is not None))
+
+    live(app, send, backend)
+    assert sent == [("lifespan.startup.complete", True), ("lifespan.shutdown.complete", False)]
 
 
 def test_the_event_loop_goes_on_while_the_fleet_is_left(
@@ -344,9 +359,7 @@ def test_if_no_thread_can_be_started_a_request_is_answered_in_the_loop(
     MaintenanceState(store).set(True)
     clock.now += 11.0
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", none_left)
-        patch.setattr("trio._core._thread_cache.start_joinable_thread", none_left, raising=False)
-        patch.setattr("trio._core._thread_cache.WorkerThread.__init__", none_left)
+        patch.setattr("_thread.start_new_thread", none_left)
         assert call_asgi(MaintenanceMiddleware(App(), state), backend=backend).status == 503
 
 

@@ -208,9 +208,7 @@ plain = st.lists(st.sampled_from([word for word in WORDS if " " not in word]), m
 plain_paths = plain.map(lambda parts: "/" + "/".join(parts))
 ends = st.sampled_from(["", "/"])
 rules = st.lists(st.builds("{}{}{}".format, st.sampled_from(["", "GET ", "POST "]), plain_paths, ends), max_size=3)
-mounts = st.one_of(
-    st.just(""), st.builds("{}{}".format, plain_paths, ends), st.sampled_from(["/a;b", "/a%2fb", "/a/../b", "/health"])
-)
+mounts = st.one_of(st.just(""), plain_paths, st.sampled_from(["/a;b", "/a%2fb", "/a/../b", "/health"]))
 
 
 @dataclass(frozen=True)

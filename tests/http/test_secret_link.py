@@ -185,7 +185,7 @@ def test_many_wrong_tokens_take_no_memory(state: MaintenanceState) -> None:
     guess(100_000)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept < 100_000
+    assert kept < 1_000_000  # the tokens alone would take ten times as much, and other threads take some
 
 
 @given(cookie=st.binary(max_size=60), query=st.binary(max_size=60))

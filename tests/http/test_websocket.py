@@ -402,6 +402,34 @@ class Gone(Server):
         await super().send(message)
 
 
+class Picky(Server):
+    """Sends some close codes only, as daphne does."""
+
+    codes: frozenset[int] = frozenset({4012})
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close" and message["code"] not in self.codes:
+            raise ValueError("invalid close code")
+        await super().send(message)
+
+
+class Mute(Picky):
+    """Sends none."""
+
+    codes = frozenset()
+
+
+@pytest.mark.parametrize(("make", "sent"), [(Picky, [CLOSED | {"code": 4012}]), (Mute, [])])
+def test_a_server_that_refuses_the_close_code_gets_another_and_the_app_is_disconnected_all_the_same(
+    state: MaintenanceState, backend: str, make: Callable[[], Server], sent: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Echo()
+    server = converse(backend, closing(app, state), lambda _: flip(state), make)
+    assert server.sent == [ACCEPTED, *sent]
+    assert app.received[-1] == DISCONNECTED
+    assert len(caplog.messages) == (0 if sent else 1)
+
+
 def test_a_cancellation_by_the_server_is_left_alone(state: MaintenanceState, backend: str) -> None:
     app = Echo()
     server = converse(backend, closing(app, state), idle, cancel=True)

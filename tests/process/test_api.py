@@ -257,11 +257,12 @@ def test_an_async_proof_that_is_cancelled_stops_asking(backend: str) -> None:
 
     async def main() -> None:
         snapshot = await aset_maintenance(True, state=state)
+        token = anyio.lowlevel.current_token()
         with anyio.CancelScope() as scope:
 
             def look(proof: Any) -> None:
                 looks.append(proof)
-                anyio.from_thread.run_sync(scope.cancel)
+                anyio.from_thread.run_sync(scope.cancel, token=token)
 
             await state.aprove(snapshot, expect=99, progress=look)
         assert scope.cancelled_caught

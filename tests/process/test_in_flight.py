@@ -13,6 +13,7 @@ from maintenance.base.flags import Flags
 from maintenance.base.instances import Load
 from maintenance.base.values import WEBSOCKET
 from maintenance.process.in_flight import ROOM, Entry, InFlight, Sources, sum_up
+from tests.support.clock import Clock, runtime
 from tests.support.entering import enter
 
 sweep = InFlight.sweep
@@ -194,6 +195,6 @@ def test_a_process_is_idle_without_a_known_request_and_asks_no_bypass(entries: A
             assert not flags.site.enabled  # under a flag that is on, the middleware asks the bypass of each request
             return entries
 
-    sources = Sources(clock=lambda: 2.0)
+    sources = Sources(runtime=runtime(Clock(2.0)))
     sources.add(Source())  # type: ignore[arg-type]
     assert sources.is_idle() is idle

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from maintenance import MaintenanceState
 from maintenance.base.flags import Flags, StoreClock
 from maintenance.base.options import Settings
 from maintenance.base.values import Details, Row, Snapshot, Written
@@ -344,3 +345,7 @@ def test_a_value_that_is_older_in_one_respect_only_is_followed(lease: Lease, rea
 def test_an_older_value_switches_on(lease: Lease) -> None:
     read(lease, replace(OFF, revision=9, updated_at=NOON))
     assert restore(lease, replace(ON, updated_at=OLDER)).site.enabled
+
+
+def test_a_process_that_has_read_nothing_has_no_age() -> None:
+    assert MaintenanceState("memory://").lease.age is None

@@ -10,7 +10,7 @@ import pytest
 from maintenance import MaintenanceState, Snapshot
 from maintenance.errors import LateError, StoreError
 from maintenance.process.lease import GRACE, Answer
-from maintenance.process.life import Thread
+from maintenance.process.life import Purpose, Thread
 from maintenance.process.lifecycle import LEAVE_LIMIT
 from maintenance.process.waiting import PATIENCE, SHORT_PATIENCE
 from maintenance.wsgi import MaintenanceMiddleware
@@ -195,9 +195,9 @@ def test_a_request_starts_the_next_life_if_the_process_leaves_as_it_comes(
     switch_on(faulty)
     peek = threadless.lifecycle.peek
 
-    def leave_after() -> Answer | None:
+    def leave_after(purpose: Purpose) -> Answer | None:
         monkeypatch.setattr(threadless.lifecycle, "peek", peek)
-        answer = peek()
+        answer = peek(purpose)
         threadless.leave()
         return answer
 
@@ -338,8 +338,8 @@ def test_the_first_request_reads_although_the_process_was_paused_as_it_began(
 ) -> None:
     begin = unthreaded.lifecycle.begin
 
-    def pause() -> None:
-        begin()
+    def pause(purpose: Purpose) -> None:
+        begin(purpose)
         clock.now += 60.0
 
     switch_on(faulty)
@@ -477,10 +477,11 @@ def forkable(faulty: FaultyStore, clock: Clock, pid: list[int]) -> MaintenanceSt
 
 
 @pytest.mark.parametrize("thread", [Thread.NONE, Thread.RUNNING])
-@pytest.mark.parametrize("ask", [MaintenanceState.snapshot, ask_as_request])
+@pytest.mark.parametrize(("ask", "pids"), [(MaintenanceState.snapshot, {100}), (ask_as_request, {100, 101})])
 def test_a_child_follows_for_itself_and_leaves_its_parent_alone(
-    forkable: MaintenanceState, pid: list[int], faulty: FaultyStore, clock: Clock, *, ask: Any, thread: Thread
-) -> None:
+    forkable: MaintenanceState, pid: list[int], faulty: FaultyStore, clock: Clock,
+    *, ask: Any, pids: set[int], thread: Thread,
+) -> None:  # fmt: skip
     forkable.wait_for_answer()
     parent = watcher_of(forkable)
     parent.thread = thread  # its copy in the child has the same value
@@ -492,7 +493,7 @@ def test_a_child_follows_for_itself_and_leaves_its_parent_alone(
     assert ask(forkable).enabled
     assert watcher_of(forkable) is not parent
     assert parent.reader.session.abandoned  # type: ignore[union-attr]
-    assert {instance.pid for instance in faulty.inner.connect().fleet().instances} == {100, 101}
+    assert {instance.pid for instance in faulty.inner.connect().fleet().instances} == pids
 
 
 def test_a_child_waits_for_no_lock_of_its_parent(forkable: MaintenanceState, pid: list[int]) -> None:

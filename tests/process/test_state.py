@@ -19,9 +19,10 @@ import pytest
 from maintenance import ConfigurationError, MaintenanceState, Snapshot, StoreError
 from maintenance.base.options import LONGEST
 from maintenance.base.values import Change, Details, Row, Written
+from maintenance.process import leaving
 from maintenance.process.lease import LAGGING
-from maintenance.process.life import Thread
-from maintenance.process.state import _fork_all, _leave_all
+from maintenance.process.life import Event, Purpose, Thread
+from maintenance.process.state import _fork_all
 from maintenance.process.watcher import Watcher
 from maintenance.stores import MemoryStore, PostgresStore, SQLiteStore, Store
 from maintenance.wsgi import MaintenanceMiddleware
@@ -481,9 +482,9 @@ def test_a_request_that_comes_during_close_starts_nothing(
 ) -> None:
     begin = threadless.lifecycle.begin
 
-    def begin_late() -> None:
+    def begin_late(purpose: Purpose) -> None:
         threadless.close()
-        begin()
+        begin(purpose)
 
     monkeypatch.setattr(threadless.lifecycle, "begin", begin_late)
     assert not is_open(threadless.wait_for_answer())
@@ -510,10 +511,10 @@ def test_close_ends_the_life_that_a_request_is_just_beginning(
 
 
 def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maintenance.process.state._states", {state})  # not those of other tests
+    monkeypatch.setattr(leaving, "_leavers", [state.lifecycle])  # not those of other tests
     state.wait_for_answer()
     eventually(lambda: registered(store))
-    _leave_all()
+    leaving._leave_all(Event.LEAVE)
     assert registered(store) == set()
 
 
@@ -579,3 +580,11 @@ def test_two_states_over_one_memory_store_share_the_flag() -> None:
     store = MemoryStore()
     flip(store, True)
     assert MaintenanceState(store).refresh().enabled
+
+
+def test_if_a_server_freezes_threads_the_requests_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maintenance.process.watcher.has_frozen_threads", lambda: True)
+    with closing(MaintenanceState(store)) as state:
+        wrapped = MaintenanceMiddleware(wsgi, state)
+        assert call_wsgi(wrapped).status == 200
+        assert watcher_of(state).thread is Thread.NONE

@@ -232,7 +232,7 @@ def _passes_the_start_before_the_answer(self: Any, known: Flags, until: float) -
     self.current = self._blocked if self.life.closed else Answer(flags.site, min(until, self.holds_until), on)
 
 
-def _looks_at_the_start_alone(self: Lease) -> Answer | None:
+def _looks_at_the_start_alone(self: Lease, _: object) -> Answer | None:
     self.advance()
     return self.current if self.running else None
 

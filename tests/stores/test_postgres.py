@@ -745,9 +745,9 @@ def test_without_a_kept_connection_a_process_holds_none_between_two_reads(migrat
         return psql.execute(others).fetchall()[0][0]
 
     with closing(MaintenanceState(store, ttl=2.0)) as state, closing(operator(migrated_url)) as watching:
-        assert not state.enabled
+        state.start()
         for enabled in (True, False):
-            eventually(lambda: count() == 0)
+            eventually(lambda: watching.fleet().instances and count() == 0)
             flip(migrated_url, on=enabled)
             assert watching.prove(watching.refresh(), expect=1, timeout=10.0), "it follows within one TTL"
             assert state.enabled is enabled

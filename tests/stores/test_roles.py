@@ -11,7 +11,7 @@ import pytest
 from psycopg import Connection
 from psycopg.errors import InsufficientPrivilege, TooManyConnections
 
-from maintenance import MaintenanceState, StoreError
+from maintenance import MaintenanceActive, MaintenanceState, StoreError, job
 from maintenance.base.instances import SENTINEL
 from maintenance.base.runtime import SocketWaker
 from maintenance.errors import RegistrationError
@@ -76,6 +76,28 @@ def refused(url: str, statement: str) -> bool:
         except InsufficientPrivilege:
             return True
     return False
+
+
+def test_a_fleet_works_with_the_grants_of_the_documentation(roles: Roles) -> None:
+    web, admin = roles.make("web", "serve"), roles.make("admin", "flip")
+    with psql(roles.owner) as owner:
+        owner.execute(marked(GRANTS, "grants: history").replace("shop_admin", "admin").encode())
+    with (
+        closing(MaintenanceState(web)) as serving,
+        closing(MaintenanceState(admin, register=False)) as operator,
+    ):
+        serving.start()
+        with job("report", state=serving):
+            proof = operator.prove(operator.set(True, scope="shop"), timeout=LONG)
+            assert [it.id for it in proof.confirmed] == [serving.status().instance]
+            assert serving.status().flags.get("shop").enabled
+        PostgresStore(roles.owner).migrate()
+        assert operator.prove(operator.set(True), drain=True, timeout=LONG)
+        assert [entry.role for entry in operator.history()] == ["admin", "admin"]
+        with pytest.raises(MaintenanceActive), job("report", wait=False, state=serving):
+            pass
+        with pytest.raises(StoreError, match="permission denied"):
+            serving.history()
 
 
 def test_a_role_changes_and_removes_the_rows_that_it_registered_and_no_others(roles: Roles) -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import resource
 import signal
 import sqlite3
 import tempfile
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from maintenance import MaintenanceState
 from maintenance.base.runtime import SocketWaker
 from maintenance.errors import RegistrationError, StoreError
 from maintenance.stores import Session, SQLiteStore
 from maintenance.stores.sqlite import session as sqlite_session
+from maintenance.wsgi import MaintenanceMiddleware
 from tests.stores.helpers import (
     LONG,
     OFF,
@@ -34,6 +37,8 @@ from tests.stores.helpers import (
     succeeded,
 )
 from tests.stores.test_contract import hanging
+from tests.support.clients import call_wsgi
+from tests.support.plain_apps import wsgi
 
 
 @pytest.fixture
@@ -278,6 +283,27 @@ def test_serves_a_reader_who_may_not_write() -> None:
         looked = succeeded(in_child(look))
         Path(folder).chmod(0o755)
         assert looked
+
+
+def test_a_process_whose_row_a_full_disk_refuses_follows_the_flag(sqlite_url: str, opened: Session) -> None:
+    opened.write(ON)
+
+    def start() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        state = MaintenanceState(sqlite_url)
+        assert call_wsgi(MaintenanceMiddleware(wsgi, state)).status == 503
+        status = state.status()
+        assert (status.registered, status.listening, status.last_error) == (False, True, None)
+        assert "whether the disk is full" in (status.registration_error or "")
+
+    assert succeeded(in_child(start))
+
+
+def test_a_report_that_a_trigger_refuses_is_a_refused_report(sqlite_url: str, opened: Session) -> None:
+    never = "CREATE TRIGGER never BEFORE INSERT ON maintenance_instances BEGIN SELECT RAISE(ABORT, 'no'); END"
+    run_sql(sqlite_url, never)
+    with pytest.raises(RegistrationError, match="no"):
+        opened.report(instance())
 
 
 def test_the_file_is_checked_four_times_a_second_or_more(sqlite_url: str, opened: Session, waker: SocketWaker) -> None:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -40,6 +42,18 @@ def run(*arguments: str, env: Mapping[str, str] = {}, timeout: float = 30.0) -> 
         timeout=timeout,
         check=False,
     )
+
+
+def run_as_main(name: str, *, as_name: str = "__main__") -> None:
+    """Run a module in this process, as ``python -m`` does, or under another name.
+
+    `runpy` cannot: pytest loads a package that has a plugin in a way of its own.
+    """
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    code = compile(Path(spec.origin).read_text(encoding="utf-8"), spec.origin, "exec")
+    exec(code, {"__name__": as_name, "__spec__": spec, "__file__": spec.origin})
 
 
 @contextmanager

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -20,8 +22,10 @@ SHARED = 2
 
 
 @contextmanager
-def pgbouncer(upstream: Server, *, mode: PoolMode) -> Iterator[int]:
-    """The port of a PgBouncer of its own."""
+def pgbouncer(
+    upstream: Server, *, mode: PoolMode, user: str | None = None, secret: str = "", **more: object
+) -> Iterator["PgBouncer"]:
+    """A running PgBouncer of its own, with `more` settings; `secret` takes the place of the password."""
     # Debian installs it into a folder that is only on root's PATH.
     program = shutil.which("pgbouncer", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin")))
     if program is None:
@@ -36,19 +40,37 @@ def pgbouncer(upstream: Server, *, mode: PoolMode) -> Iterator[int]:
             "auth_file": folder / "users",
             "pool_mode": mode,
             "default_pool_size": 20 if mode == "session" else SHARED,
+            **more,
         }
-        (folder / "users").write_text(f'"{upstream.user}" "{upstream.password}"\n')
+        (folder / "users").write_text(f'"{user or upstream.user}" "{secret or upstream.password}"\n')
         (folder / "ini").write_text(
             f"[databases]\n* = host={upstream.host} port={upstream.port}\n[pgbouncer]\n"
             + "".join(f"{name} = {value}\n" for name, value in settings.items())
         )
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [program, folder / "ini"], **as_account(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        bouncer = PgBouncer(port, [program, folder / "ini"], folder / "log")
         try:
-            eventually(lambda: accepts(port), what=f"PgBouncer on port {port}")
-            yield port
+            bouncer.start()
+            yield bouncer
         finally:
-            process.kill()
-            process.wait()
+            bouncer.kill()
+
+
+@dataclass(slots=True)
+class PgBouncer:
+    """A PgBouncer that a test may kill and start again, on the same port."""
+
+    port: int
+    command: list[Any]
+    log: Path
+    process: Any = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, **as_account(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        eventually(lambda: accepts(self.port), what=f"PgBouncer on port {self.port}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()

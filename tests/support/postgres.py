@@ -160,7 +160,7 @@ class Server:
             folder: An empty folder of the server's account.
             settings: Server parameters, over `SETTINGS`.
         """
-        self.source = binaries.source
+        self.source, self.version = binaries.source, binaries.version
         self.port = free_port()
         self.password = secrets.token_urlsafe(12)
         self._programs = _within_reach(binaries, folder)
@@ -299,6 +299,34 @@ class Server:
     def _forget(self) -> None:
         self._process = None
         self._frozen = []
+
+
+class Standby(Server):
+    """A hot standby that follows another server by streaming replication."""
+
+    def __init__(self, primary: Server, folder: Path) -> None:
+        self._primary = primary
+        super().__init__(installations()[0], folder)
+        self.password = primary.password
+        self._settings = {**self._settings, "max_connections": primary._settings["max_connections"]}
+
+    def _initdb(self) -> None:
+        self._run(
+            *("pg_basebackup", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+            *("--pgdata", str(self._folder / "data"), "--dbname", self._primary.url()),
+        )
+
+
+@contextmanager
+def standby_of(primary: Server) -> Iterator[Server]:
+    """A running standby, removed afterwards."""
+    with private_folder() as folder:
+        second = Standby(primary, folder)
+        try:
+            second.start()
+            yield second
+        finally:
+            second.stop()
 
 
 @contextmanager

@@ -48,12 +48,20 @@ class Relay:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+        self._end_connections()
+        self._open.set()
+
+    def _end_connections(self) -> None:
         with self._lock:
             connections, self._sockets = self._sockets, set()
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._open.set()
+
+    def lead_to(self, upstream: int) -> None:
+        """End every connection, and relay new ones to another port, as an address that moves to another host."""
+        self._upstream = upstream
+        self._end_connections()
 
     def forwards(self, source: socket.socket, chunk: bytes) -> bool:
         """Return whether a chunk goes on to the other side. A relay that loses some overrides this."""

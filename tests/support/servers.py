@@ -85,10 +85,12 @@ def _serves(child: psutil.Process) -> bool:
 
 
 @contextmanager
-def _running(command: Sequence[str], port: int, env: Mapping[str, str] | None) -> Iterator[Running]:
+def _running(
+    command: Sequence[str], port: int, env: Mapping[str, str] | None, python: str = sys.executable
+) -> Iterator[Running]:
     with tempfile.NamedTemporaryFile(prefix="maintenance-server-") as output:
         process = subprocess.Popen(
-            [sys.executable, *command],
+            [python, *command],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -139,6 +141,7 @@ def gunicorn(
     preload: bool = False,
     env: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
+    python: str = sys.executable,
 ) -> AbstractContextManager[Running]:
     """A WSGI app under gunicorn.
 
@@ -150,6 +153,7 @@ def gunicorn(
         preload: Whether the master imports the app before it forks.
         env: Environment variables, added to those of this process.
         options: More options of gunicorn.
+        python: The interpreter.
     """
     port = free_port()
     command = [
@@ -158,26 +162,77 @@ def gunicorn(
         *(["--preload"] if preload else []),
         *options,
     ]
-    return _running(command, port, env)
+    return _running(command, port, env, python)
 
 
 def uwsgi(
     app: str,
     *,
     workers: int = 2,
+    threads: bool = True,
     env: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> AbstractContextManager[Running]:
     """A WSGI app under uWSGI, which imports it once and forks without Python's hooks.
 
     Args:
         app: Its import path, such as ``tests.apps.fleet:wsgi``.
         workers: Processes beside the master.
+        threads: Whether Python's threads run between two requests.
         env: Environment variables, added to those of this process.
+        options: More options of uWSGI.
     """
     port = free_port()
     command = [
         os.path.join(sysconfig.get_path("scripts"), "uwsgi"),
         *(f"--module={app}", f"--http-socket=127.0.0.1:{port}", f"--processes={workers}"),
-        *("--master", "--enable-threads", "--die-on-term", "--need-app"),
+        *("--master", "--die-on-term", "--need-app", *(["--enable-threads"] if threads else [])),
+        *options,
     ]
     return _running(command, port, env)
+
+
+def hypercorn(
+    app: str, *, worker_class: str = "asyncio", workers: int = 2, env: Mapping[str, str] | None = None
+) -> AbstractContextManager[Running]:
+    """An ASGI app under hypercorn, in the event loop that `worker_class` names."""
+    port = free_port()
+    options = [f"--bind=127.0.0.1:{port}", f"--workers={workers}", f"--worker-class={worker_class}"]
+    return _running(["-m", "hypercorn", app, *options], port, env)
+
+
+def granian(
+    app: str, *, interface: str, workers: int = 2, env: Mapping[str, str] | None = None
+) -> AbstractContextManager[Running]:
+    """An app under granian, as ``asgi`` or ``wsgi``."""
+    port = free_port()
+    options = ["--host=127.0.0.1", f"--port={port}", f"--workers={workers}", f"--interface={interface}"]
+    return _running(["-m", "granian", app, *options], port, env)
+
+
+def daphne(app: str, *, env: Mapping[str, str] | None = None) -> AbstractContextManager[Running]:
+    """An ASGI app under daphne, which has one process."""
+    port = free_port()
+    return _running(["-m", "daphne", f"--port={port}", app], port, env)
+
+
+def waitress(app: str, *, env: Mapping[str, str] | None = None) -> AbstractContextManager[Running]:
+    """A WSGI app under waitress, which has one process."""
+    port = free_port()
+    return _running(["-m", "waitress", f"--listen=127.0.0.1:{port}", app], port, env)
+
+
+def cheroot(app: str, *, env: Mapping[str, str] | None = None) -> AbstractContextManager[Running]:
+    """A WSGI app under cheroot, which has one process."""
+    port = free_port()
+    return _running(["-m", "cheroot", f"--bind=127.0.0.1:{port}", app], port, env)
+
+
+def twist(app: str, *, env: Mapping[str, str] | None = None) -> AbstractContextManager[Running]:
+    """A WSGI app under Twisted, which has one process."""
+    port = free_port()
+    return _running(
+        ["-m", "twisted", "web", f"--listen=tcp:{port}:interface=127.0.0.1", f"--wsgi={app.replace(':', '.')}"],
+        port,
+        env,
+    )

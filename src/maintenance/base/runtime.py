@@ -48,6 +48,35 @@ def _lock() -> contextlib.AbstractContextManager[Any]:
     return lock
 
 
+def has_frozen_threads() -> bool:
+    """Whether a server runs threads only while a request runs, as uWSGI before 2.0.27 does without `enable-threads`.
+
+    A thread that reads there is frozen in the middle of a read, and takes the time for one that the store needs.
+    """
+    uwsgi = sys.modules.get("uwsgi")
+    version: tuple[Any, ...] = getattr(uwsgi, "version_info", (3,))
+    return version < (2, 0, 27) and getattr(uwsgi, "opt", {}).keys().isdisjoint(("enable-threads", "threads"))
+
+
+def run_beside(function: Callable[[], None], limit: float) -> None:
+    """Run a function in a native thread, and wait for its end for `limit` seconds at most, in gevent's hub too.
+
+    Raises:
+        RuntimeError: No thread can be started.
+    """
+    running = _native("_thread", "allocate_lock")()
+    running.acquire()
+
+    def run() -> None:
+        try:
+            function()
+        finally:
+            running.release()
+
+    _start(run)
+    running.acquire(timeout=limit)
+
+
 def find_addresses(host: str, port: str) -> list[str]:
     """The addresses of a host name, in the resolver's order. It blocks this thread for as long as the resolver takes.
 
@@ -134,6 +163,12 @@ def is_importing() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def is_ending() -> bool:
+    """Whether the interpreter waits for its last threads to end. A thread that waits for something must not go on."""
+    # The first is set before the threads of an executor are joined, and has no public name.
+    return getattr(threading, "_SHUTTING_DOWN", False) or not threading.main_thread().is_alive()
 
 
 def is_gone(pid: int) -> bool:

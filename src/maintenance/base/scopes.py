@@ -36,6 +36,11 @@ def scope_key(scope: str | None) -> str:
     return KEY if scope is None else f"{_PREFIX}{scope}"
 
 
+def read_key(key: str) -> str | None:
+    """What a key names, also if no flag can have that name; None for the site."""
+    return None if key == KEY else key.removeprefix(_PREFIX)
+
+
 def parse_key(key: str) -> str | None:
     """The scope that a key names; None for the site.
 

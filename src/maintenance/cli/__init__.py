@@ -7,13 +7,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from maintenance.cli.commands import COMMANDS
 from maintenance.cli.options import BROKEN_PIPE, CONFLICT, FAILED, INTERRUPTED, USAGE, parse_arguments
+from maintenance.cli.store import read_environment
 from maintenance.cli.text import print_error
 from maintenance.errors import ConfigurationError, ConflictError, MaintenanceError
+from maintenance.process.leaving import leave_and_end
 
 __all__ = ["main"]
 
@@ -21,11 +23,12 @@ _silence: Final = logging.NullHandler()
 """The commands print what the library would log."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, *, find_database: Callable[[], tuple[str, str]] = read_environment) -> int:
     """Run one command.
 
     Args:
         arguments: Without the program's name; None for those of this process.
+        find_database: Returns the place that names the database, and its URL, if the arguments name none.
 
     Returns:
         The exit status.
@@ -40,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # no message fails because of the terminal's encoding
     try:
         with _convert_signals():
-            status = _run(arguments)
+            status = _run(arguments, find_database)
         sys.stdout.flush()
     except OSError as exc:
         # The interpreter flushes stdout again when it exits, and must not fail again.
@@ -64,20 +67,22 @@ def _convert_signals() -> Iterator[None]:
     """Make SIGTERM and SIGHUP end a command as Ctrl-C does: the output is complete, and child processes are ended."""
     here = threading.current_thread() is threading.main_thread()
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if here and hasattr(signal, name)]
-    # A signal that is ignored (under nohup) or handled already stays as it is.
-    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    # A signal that is ignored (under nohup) or that another program handles stays as it is.
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = [number for number in numbers if before[number] in (signal.SIG_DFL, leave_and_end)]
     for number in ours:
         signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
         for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, before[number])
 
 
-def _run(arguments: list[str] | None) -> int:
+def _run(arguments: list[str] | None, find_database: Callable[[], tuple[str, str]]) -> int:
     try:
         args = parse_arguments(arguments)
+        args.find_database = find_database
         try:
             return COMMANDS[args.command](args)
         except ConfigurationError as exc:

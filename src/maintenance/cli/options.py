@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import difflib
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NoReturn, TypeVar, get_args
@@ -22,6 +23,13 @@ USAGE: Final = 2
 IS_ON: Final = 3
 NOT_PROVEN: Final = 4
 CONFLICT: Final = 5
+SKIPPED: Final = 75
+"""EX_TEMPFAIL of sysexits.h: try again later."""
+
+CANNOT_RUN: Final = 126
+NOT_FOUND: Final = 127
+"""What a shell reports for a command that it cannot run, or cannot find."""
+
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 """What a shell reports for a program that SIGPIPE has ended."""
@@ -37,6 +45,9 @@ exit status:
        or the list may be incomplete
   5    --if-revision, --if-off, extend, edit: another operator was faster, or the
        flag is off; nothing was written
+  75   `run`: maintenance is on, so the command was not run; else `run` ends with
+       the exit status of the command: 126 if it cannot run, 127 if it is not
+       found, 128+N if signal N has ended it
   130  ended by Ctrl-C, SIGTERM or SIGHUP (watch and demo then end with 0)
   141  the reader of the output has gone; changes made before are kept"""
 
@@ -58,6 +69,7 @@ _COMMANDS: Final = {
     "log": "show who changed which flag, and when",
     "fleet": "list the processes that serve, and the revision that each follows",
     "forget": "remove processes that you know to be dead from the fleet",
+    "run": "run a command once maintenance is off, and have --drain wait for its end",
     "page": "write the page that visitors see, as a file for a proxy or a CDN",
     "migrate": "create or upgrade the tables (safe to run again)",
     "sql": "print the SQL that `migrate` runs on PostgreSQL",
@@ -73,10 +85,11 @@ _EXAMPLES: Final = {
     "edit": "maintenance edit --message 'Back at one' --until 2031-05-01T13:00Z",
     "wait": "maintenance wait --revision 42 --drain --expect 12 --presume-dead 10m",
     "status": "if maintenance status >/dev/null; then ./restart; fi     # exit status: 0 off, 3 on, 1 unknown",
-    "watch": "maintenance watch --json | tee -a changes.jsonl",
+    "watch": "maintenance watch --exec './notify.py --channel ops'",
     "log": "maintenance log --scope shop --limit 20",
     "fleet": "maintenance fleet --check",
     "forget": "maintenance forget 6f1c2a90",
+    "run": "maintenance run --timeout 1h nightly-report -- ./report --all",
     "page": "maintenance page --language de --message 'Bald zurück' --output /srv/maintenance",
     "migrate": "maintenance migrate --database postgresql://owner@db.example/shop",
     "sql": "maintenance sql | psql --single-transaction -v ON_ERROR_STOP=1 shop",
@@ -171,6 +184,13 @@ def _read_scope(text: str) -> str:
     return text
 
 
+def _read_command(text: str) -> list[str]:
+    if not (command := shlex.split(text)):
+        raise ValueError
+    return command
+
+
+parse_command: Final = make_type(_read_command, "a command: use a program and its arguments, quoted as in a shell")
 parse_expect: Final = make_type(
     _read_expect, "a number of processes: use a whole number from 1, for example 12, or one of a service: web=24"
 )
@@ -242,7 +262,7 @@ _PROGRAM: Final = "maintenance"
 _ORDER: Final = "options go after the command"
 
 _WITHOUT_DATABASE: Final = ("sql", "demo", "page", "completion", "help")
-_WITHOUT_JSON: Final = ("demo", "page", "completion", "help")
+_WITHOUT_JSON: Final = ("run", "demo", "page", "completion", "help")
 
 _OPTION: Final = re.compile(r"--[a-z]+(-[a-z]+)*(?==|$)")
 """The name of an option. Anything else may be a password."""
@@ -287,15 +307,26 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         SystemExit: The arguments are wrong, or ask for help.
     """
+    given, argv = _split_command(sys.argv[1:] if arguments is None else arguments)
     # Both options of every command also work before it. A command that does not get them leaves these values.
-    args, unknown = build_parser().parse_known_args(arguments, argparse.Namespace(database=None, json=False))
+    args, unknown = build_parser().parse_known_args(given, argparse.Namespace(database=None, json=False, argv=argv))
     if args.command == "help":
         args.topics[args.topic].print_help()
         raise SystemExit(0)
+    if args.command != "run":
+        unknown += argv
     if problem := _find_unknown(args, unknown) or _find_conflict(args):
         args.parser.report(problem)
         raise SystemExit(USAGE)
     return args
+
+
+def _split_command(arguments: Sequence[str]) -> tuple[Sequence[str], list[str]]:
+    """Return the arguments of `run`, and the command after them, which argparse must not touch."""
+    if "--" not in arguments or "run" not in arguments[: arguments.index("--")]:
+        return arguments, []
+    end = arguments.index("--")
+    return arguments[:end], list(arguments[end + 1 :])
 
 
 def _find_unknown(args: argparse.Namespace, unknown: Sequence[str]) -> str | None:
@@ -332,7 +363,16 @@ def _find_conflict(args: argparse.Namespace) -> str | None:
         return "use either --secret or --secret-stdin"
     if args.command == "edit" and not any(getattr(args, name) is not None for name in EDITABLE):
         return "name what to change, for example --message 'Back at one'"
-    return _find_wait_conflict(args) if args.command in ("on", "off", "wait") else None
+    finders = {"run": _find_run_conflict, **dict.fromkeys(("on", "off", "wait"), _find_wait_conflict)}
+    return finders[args.command](args) if args.command in finders else None
+
+
+def _find_run_conflict(args: argparse.Namespace) -> str | None:
+    if not args.argv:
+        return "put the command after `--`: maintenance run nightly-report -- ./report"
+    if args.skip and args.timeout is not None:
+        return "use either --skip or --timeout"
+    return None
 
 
 def _find_wait_conflict(args: argparse.Namespace) -> str | None:
@@ -366,7 +406,7 @@ def build_parser() -> Parser:
     made["extend"].add_argument("by", metavar="TIME", type=parse_span, help="how much later it ends: 30m")
     for name in ("on", "off", "edit", "extend"):
         _add_record(made[name])
-    for name in ("on", "off", "edit", "extend", "wait", "status", "log"):
+    for name in ("on", "off", "edit", "extend", "wait", "status", "log", "run"):
         help_ = "a part of the site instead of all of it"
         made[name].add_argument("--scope", metavar="SCOPE", type=parse_scope, help=help_)
     for name in ("on", "off", "edit", "extend"):
@@ -375,10 +415,13 @@ def build_parser() -> Parser:
     made["log"].add_argument(
         "--limit", metavar="N", type=parse_count, default=50, help="how many changes (default: 50)"
     )
+    help_ = "run it, without a shell, for each change of a flag: environment variables and stdin describe the change"
+    made["watch"].add_argument("--exec", dest="hook", metavar="COMMAND", type=parse_command, help=help_)
     made["fleet"].add_argument("--check", action="store_true", help="exit status 4 unless each process follows")
     for name in ("on", "off", "wait"):
         _add_wait(made[name], name)
     _add_page(made["page"])
+    _add_run(made["run"])
     help_ = "an ID from `maintenance fleet`, or its beginning"
     made["forget"].add_argument("ids", metavar="ID", nargs="*", type=parse_id, help=help_)
     help_ = "all processes that have not reported for this long: 1h"
@@ -461,6 +504,15 @@ def _add_page(command: Parser) -> None:
     command.add_argument("--template", metavar="FILE", help="an HTML file of your own instead of the standard page")
     command.add_argument("--output", metavar="DIR", help="a folder to write the page to, instead of stdout")
     command.add_argument("--open", action="store_true", help="also show the page in a browser")
+
+
+def _add_run(command: Parser) -> None:
+    command.usage = "%(prog)s [options] NAME -- COMMAND..."
+    command.add_argument("name", metavar="NAME", help="the name of the job, for the operator who waits for it")
+    help_ = "do not wait: exit status 75 if maintenance is on"
+    command.add_argument("--skip", action="store_true", help=help_)
+    help_ = "how long to wait for the end of maintenance; exit status 75 after that (default: no limit)"
+    command.add_argument("--timeout", metavar="SECONDS", type=parse_seconds, help=help_)
 
 
 def _add_messages(command: Parser) -> None:

@@ -15,12 +15,12 @@ from maintenance.stores import SQLiteStore, Store
 
 
 def choose_store(args: argparse.Namespace) -> Store:
-    """Return the store that the arguments or the environment name. It is not connected yet.
+    """Return the store that the arguments name, or else the environment or the framework. It is not connected yet.
 
     Raises:
         ConfigurationError: They name none, or one that no other process can use.
     """
-    source, url = ("--database", args.database) if args.database is not None else _read_environment()
+    source, url = ("--database", args.database) if args.database is not None else args.find_database()
     url = url.strip()
     if not url:
         raise ConfigurationError(f"{source} is empty: use postgresql://user@host/database or sqlite:///path")
@@ -33,7 +33,12 @@ def choose_store(args: argparse.Namespace) -> Store:
     return store
 
 
-def _read_environment() -> tuple[str, str]:
+def read_environment() -> tuple[str, str]:
+    """Return the variable that names the database, and its URL.
+
+    Raises:
+        ConfigurationError: No variable names one.
+    """
     try:
         return database_variable()
     except ConfigurationError:
@@ -47,12 +52,13 @@ def is_missing(store: Store) -> bool:
     return isinstance(store, SQLiteStore) and not os.path.exists(store.path)
 
 
-def open_state(args: argparse.Namespace, *, create: bool = False) -> MaintenanceState:
-    """Return a state that reads and flips the flag, and never counts as a process that serves.
+def open_state(args: argparse.Namespace, *, create: bool = False, register: bool = False) -> MaintenanceState:
+    """Return a state that reads and flips the flag.
 
     Args:
         args: As parsed.
         create: Whether a missing SQLite file may be created.
+        register: Whether this process joins the fleet while a job runs.
 
     Raises:
         ConfigurationError: No store is named.
@@ -66,7 +72,7 @@ def open_state(args: argparse.Namespace, *, create: bool = False) -> Maintenance
     if isinstance(store, SQLiteStore):
         # A file that exists may be the wrong one, so no tables are added to it.
         store = SQLiteStore(store.name, create=missing)
-    return MaintenanceState(store, register=False)
+    return MaintenanceState(store, register=register)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,9 @@ from maintenance.proof.membership import HEARTBEAT
 _JOINERS: Final = "\u200c\u200d"
 """Parts of Persian words and of emoji. They are not printable, but harmless in a terminal."""
 
+_BLANKS: Final = "\u115f\u1160\u2800\u3164\uffa0"
+"""They are printable, and a terminal shows nothing."""
+
 _MODES: Final[dict[Mode, str]] = {"full": "all requests are refused", "read_only": "GET, HEAD and OPTIONS pass"}
 
 
@@ -42,7 +45,11 @@ def paint(text: str, color: Color, stream: TextIO | None = None) -> str:
 
 def escape(text: str) -> str:
     """Escape control characters: paths come from visitors and could contain terminal control sequences."""
-    return "".join(sign if sign.isprintable() or sign in _JOINERS else ascii(sign)[1:-1] for sign in text)
+    return "".join(sign if _is_shown(sign) else ascii(sign)[1:-1] for sign in text)
+
+
+def _is_shown(sign: str) -> bool:
+    return (sign.isprintable() and sign not in _BLANKS) or sign in _JOINERS
 
 
 def print_error(text: object, *, label: str = "maintenance", color: Color = "red") -> None:
@@ -90,7 +97,8 @@ def format_table(rows: Sequence[Mapping[str, str]], *, dispensable: Sequence[str
     """
     for count in range(len(dispensable) + 1):
         headings = [heading for heading in rows[0] if heading not in dispensable[:count]]
-        cells = [headings, *([row[heading] for heading in headings] for row in rows)]
+        # Two blanks separate columns, so no cell may have them.
+        cells = [headings, *([row[heading].replace("  ", " \\x20") for heading in headings] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         if not has_terminal(sys.stdout) or sum(widths) + 2 * len(widths) - 2 <= shutil.get_terminal_size().columns:
             break
@@ -99,10 +107,16 @@ def format_table(rows: Sequence[Mapping[str, str]], *, dispensable: Sequence[str
 
 def print_json(value: object) -> None:
     """Print one line of JSON in one write: if the command is ended, no reader sees half a line."""
-    print(f"{json.dumps(value, default=_convert_to_text)}\n", end="", flush=True)
+    print(f"{format_json(value)}\n", end="", flush=True)
 
 
-def _convert_to_text(value: object) -> str:
+def format_json(value: object) -> str:
+    """Return one line of JSON."""
+    return json.dumps(value, default=convert_to_text)
+
+
+def convert_to_text(value: object) -> str:
+    """Return a value that JSON has no type for as text, and a time in UTC."""
     if not isinstance(value, dt.datetime):
         return str(value)
     with contextlib.suppress(OverflowError):

@@ -27,6 +27,8 @@ from maintenance.http.wire import Wire
 from maintenance.process import api
 from maintenance.process.in_flight import Entry, InFlight
 from maintenance.process.lease import Answer, Lease
+from maintenance.process.leaving import leave_on_sigterm
+from maintenance.process.metrics import REFUSED
 from maintenance.process.state import MaintenanceState
 
 Bypass = Callable[[Request], bool]
@@ -132,6 +134,11 @@ class Middleware:
         self._strip = self._admission.strip
         if close_streams:
             self._app = self._end_streams(self._app)
+        leave_on_sigterm()  # most lives start in the thread of a request, which cannot install a handler
+
+    def exempts(self, method: str, path: str) -> bool:
+        """Return whether a rule exempts a method and a path. The path is decoded and relative to the mount point."""
+        return self._admission.exempts(method, path)
 
 
 class _NoLease:
@@ -264,6 +271,10 @@ class Admission:
         exempt = self._rules.exempts(method, below, whole) and self._stays_exempt(method, below, whole, raw)
         return None if exempt else (method, below, whole, raw)
 
+    def exempts(self, method: str, path: str) -> bool:
+        """Return whether a rule exempts a method and a path."""
+        return self._rules.exempts(method, path, path)
+
     def _stays_exempt(self, method: str, below: str, whole: str, raw: Any) -> bool:
         """Return whether a request is exempt in each way in which the app may read it."""
         methods = [self._name_method(method, raw), *self._wire.read_overrides(raw)]
@@ -301,6 +312,7 @@ class Admission:
             closed = next((flag for flag in self._list_scopes(target, answer) if self._is_closed(target, flag)), None)
         if closed is None or (self._bypasses and self._is_bypassed(target)):
             return None
+        REFUSED[closed.mode].add()
         return self._build_refusal(target, closed)
 
     def _build_refusal(self, target: Target, snapshot: Snapshot) -> Response:

@@ -6,6 +6,7 @@ from typing import Any, Final
 import anyio
 
 from maintenance.base.threads import run_for_request
+from maintenance.http import lifespan
 from maintenance.http.admission import Admission
 from maintenance.http.discard import LINGER, Discard
 from maintenance.http.overrides import HEADERS, find_overrides
@@ -28,6 +29,12 @@ _NAME: Final = NAME.encode()
 
 _MAX_DEPTH: Final = 100
 """How many middlewares around an app are looked into. An `app` attribute may lead in a circle."""
+
+
+def _split_path(path: str, root: str) -> tuple[str, str]:
+    behind = path[len(root) :] if path.startswith(root) and root.strip("/") else ""
+    # Some frameworks remove such a mount point and some do not, so the path is ambiguous, as one with // is.
+    return strip_mount(path, root), path if behind[:1] in ("", "/") else f"//{path}"
 
 
 def _read_headers(scope: Any) -> dict[str, str]:
@@ -135,7 +142,7 @@ def answer_status(app: App, admission: Admission, status_path: str) -> App:
 
 
 WIRE: Final = Wire(
-    split_path=lambda path, root: (strip_mount(path, root), path),
+    split_path=_split_path,
     read_header=_read_header,
     read_query=_read_query,
     read_place=_read_place,
@@ -226,7 +233,12 @@ async def find_answer(admission: Admission) -> Answer:
 
 async def run_lifespan(app: App, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
     """Keep the state running from the server's start to its end. The app may build the default state at startup."""
-    complete = False
+    complete = asked = False
+
+    async def take() -> Message:
+        nonlocal asked
+        asked = True
+        return await receive()
 
     async def pass_on(message: Message) -> None:
         nonlocal complete
@@ -244,7 +256,19 @@ async def run_lifespan(app: App, admission: Admission, scope: Scope, receive: Re
 
     admission.start()
     try:
-        await app(scope, receive, pass_on)
+        await app(scope, take, pass_on)
+    except Exception:
+        # An app that has asked for no message does not support the lifespan.
+        if asked or not lifespan.stands_in:
+            raise
+        await _answer_lifespan(receive, pass_on)
     finally:
         # The app may end without a message. Not awaited: the server ends the loop at the next step.
         leave()
+
+
+async def _answer_lifespan(receive: Receive, send: Send) -> None:
+    """Answer in place of the app."""
+    for step in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{step}.complete"})

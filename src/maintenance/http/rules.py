@@ -25,14 +25,14 @@ PASSES: Final[dict[Mode, frozenset[str]]] = {"full": frozenset(), "read_only": R
 
 # Two readers of such a path can disagree about its meaning, so no rule matches it.
 # U+FFFD stands for bytes that are no UTF-8. The second row holds slashes that no normalization changes. NFKC turns the
-# characters of the other rows into one of the first row, a slash or a dot.
+# characters of the other rows into one of the first row, a slash or a dot. Some frameworks add a missing first slash.
 _AMBIGUOUS: Final = re.compile(
     "["
     r"%\\;?#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd"
     r"\u2044\u2215\u2216\u29f5\u29f8\u29f9"
     r"\u037e\u2024-\u2026\u2047-\u2049\u2100\u2101\u2105\u2106\u2488-\u249b\u33c2\u33c7\u33d8\ufe14\ufe16\ufe19\ufe30"
     r"\ufe52\ufe54\ufe56\ufe5f\ufe68\ufe6a\uff03\uff05\uff0e\uff0f\uff1b\uff1f\uff3c\U0001f100"
-    r"]|//|(?:^|/)(?:\s|\.\.?(?:/|$))|\s(?:/|$)"
+    r"]|^[^/]|//|(?:^|/)(?:\s|\.\.?(?:/|$))|\s(?:/|$)"
 )
 
 _AMBIGUOUS_WORDS: Final = "%, \\, ;, //, control characters, look-alikes of these, . and .. segments"

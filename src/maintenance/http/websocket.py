@@ -1,12 +1,13 @@
 """The WebSockets of an ASGI middleware: refused when they come, and closed when a flip refuses them."""
 
-import contextlib
+import logging
 from typing import Final
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
 
+from maintenance.base.log import log
 from maintenance.base.values import WEBSOCKET
 from maintenance.http.admission import Admission
 from maintenance.http.asgi_io import App, Message, Receive, Scope, Send, build_messages
@@ -16,6 +17,9 @@ from maintenance.http.request import Target
 
 SERVICE_RESTART: Final = 1012
 """The close code of an open WebSocket that a flip ends (IANA WebSocket Close Code Number Registry)."""
+
+PRIVATE_RESTART: Final = 4012
+"""The same for a server that refuses to send 1012, as daphne does. Clients take 1000 for an end for good."""
 
 TRY_AGAIN_LATER: Final = 1013
 """The close code of a refusal (IANA WebSocket Close Code Number Registry)."""
@@ -102,7 +106,21 @@ class _Open:
         await self._send(message)
 
     async def _close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            with contextlib.suppress(OSError):  # the client has gone (ASGI 2.4)
-                await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "maintenance"})
+        """Close it for the client. Whatever the server says to that, the app is disconnected."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            try:
+                await self._send_close(SERVICE_RESTART)
+            except OSError:
+                raise
+            except Exception:  # noqa: BLE001 - a server raises whatever it likes for a code that it does not send
+                await self._send_close(PRIVATE_RESTART)
+        except OSError:
+            pass  # the client has gone (ASGI 2.4)
+        except Exception as exc:  # noqa: BLE001 - it is logged
+            log(logging.WARNING, "the server does not close a WebSocket for maintenance", exc=exc)
+
+    async def _send_close(self, code: int) -> None:
+        await self._send({"type": "websocket.close", "code": code, "reason": "maintenance"})

@@ -26,6 +26,9 @@ _OVERRIDES: Final = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in H
 _ADDRESSES: Final = ("REQUEST_URI", "RAW_URI")
 """Where some servers put the whole address too."""
 
+_MAX_DIGITS: Final = 1000
+"""How many digits of a Content-Length are read."""
+
 _STATUS_LINES: Final = {int(status): f"{int(status)} {status.phrase}" for status in HTTPStatus}
 
 
@@ -36,7 +39,9 @@ def _decode(value: str) -> str:
 
 def _split_path(path: str, root: str) -> tuple[str, str]:
     below = path if path.isascii() else _decode(path)
-    return below, f"{_decode(root.rstrip('/'))}{below}" if root else below
+    # Some frameworks add a missing first slash, so the path is ambiguous, as one with // is.
+    front = _decode(root.rstrip("/")) if below[:1] in ("", "/") else "//"
+    return below, f"{front}{below}" if root else below
 
 
 def _read_headers(environ: Any) -> dict[str, str]:
@@ -172,12 +177,14 @@ def _find_reader(environ: Any) -> Callable[[int], bytes] | None:
     # The server asks when the body is read first (RFC 9110, section 10.1.1), and a client that was refused sends none.
     # gunicorn asks before it calls the app.
     waits = "HTTP_EXPECT" in environ and "gunicorn.socket" not in environ
-    if waits or not (is_chunked or (length.isdecimal() and int(length))):
+    # `int` refuses thousands of digits. Such a body is as long as one of a few digits: too long.
+    size = int(length[:_MAX_DIGITS]) if length.isdecimal() else 0
+    if waits or not (is_chunked or size):
         return None
     read: Callable[[int], bytes] = environ["wsgi.input"].read
     if is_chunked:
         return read
-    left = int(length)
+    left = size
 
     def read_part(size: int) -> bytes:
         nonlocal left

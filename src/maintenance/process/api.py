@@ -4,7 +4,7 @@ import datetime as dt
 import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypedDict, Unpack
 from uuid import UUID
 
@@ -98,18 +98,41 @@ def init_maintenance(store: Store | str | None = None, **options: Any) -> Mainte
     Raises:
         ConfigurationError: An option or the URL is wrong, or no database is named.
     """
-    global _state
     state = MaintenanceState(open_named(*database_variable()) if store is None else store, **options)
     state.prime()
+    replace_default(state)
+    return state
+
+
+def replace_default(state: MaintenanceState | None) -> None:
+    """Make a state the default one, or none, and close the one before it."""
+    global _state
     with _lock():
         previous, _state = _state, state
     if previous is not None:
         previous.close()
-    return state
+
+
+def build_from_environment() -> MaintenanceState:
+    """Build a state for the database that the environment names. Nothing is connected.
+
+    Raises:
+        ConfigurationError: No database is named.
+    """
+    return MaintenanceState(open_named(*database_variable()))
+
+
+_build: Callable[[], MaintenanceState] = build_from_environment
+
+
+def provide_default(build: Callable[[], MaintenanceState]) -> None:
+    """Build the default state with a function, when it is first needed. A state that exists stays."""
+    global _build  # noqa: PLW0603
+    _build = build
 
 
 def default_state() -> MaintenanceState:
-    """The default state of this process, built from the environment if there is none yet.
+    """The default state of this process. If there is none yet, it is built.
 
     Raises:
         ConfigurationError: No database is named.
@@ -119,7 +142,7 @@ def default_state() -> MaintenanceState:
     if _state is None:
         with _lock():
             if _state is None:
-                _state = MaintenanceState(open_named(*database_variable()))
+                _state = _build()
     return _state
 
 

@@ -4,7 +4,7 @@ import datetime as dt
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import ClassVar, Final
 
 from maintenance.base.flags import Flags, StoreClock, close, keep_newer
 from maintenance.base.options import Settings
@@ -12,7 +12,8 @@ from maintenance.base.quoting import quote
 from maintenance.base.runtime import Runtime
 from maintenance.base.values import Snapshot, Written
 from maintenance.errors import ConfigurationError
-from maintenance.process.life import Event, Life, Phase
+from maintenance.process.life import Event, Life, Phase, Purpose
+from maintenance.process.metrics import FAILURES
 
 GRACE: Final = 1.0
 """Seconds for which requests use the last known answer before one of them looks again, while the store is down."""
@@ -29,19 +30,24 @@ class Answer:
     """All that a request looks at: one immutable value, replaced as a whole.
 
     Attributes:
-        snapshot: The site's flag, as it holds until `deadline`.
-        deadline: Until when (clock) a request may use it: the end of the lease, or the next start or end of a schedule.
+        snapshot: The site's flag, as it holds until `until`.
+        until: When (clock) the lease ends, or the next schedule begins or ends.
         scopes: The flags of the scopes that are on.
+        serves: Whether requests and jobs may use it. In a life that only asks, the process is not registered.
+        deadline: Until when (clock) a request may use it: `until`, or minus infinity.
         open_until: `deadline` if every flag is off, else minus infinity. Most requests compare the clock to it alone.
     """
 
     snapshot: Snapshot
-    deadline: float
+    until: float
     scopes: Mapping[str, Snapshot] = field(default_factory=dict)
+    serves: bool = True
+    deadline: float = field(init=False)
     open_until: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive `open_until`."""
+        """Derive `deadline` and `open_until`."""
+        object.__setattr__(self, "deadline", self.until if self.serves else float("-inf"))
         is_off = not self.snapshot.enabled and not self.scopes
         object.__setattr__(self, "open_until", self.deadline if is_off else float("-inf"))
 
@@ -59,7 +65,11 @@ class Lease:
         until: When (clock) the lease ends.
         error: Why the last try did not renew the lease; None if it did.
         known_in: The epoch in which `known` was installed; None before the first answer.
+        serves: Whether this life is for more than to ask.
+        pinned: The flags that a test puts in the place of every known one; see `maintenance.testing`.
     """
+
+    pinned: ClassVar[Flags | None] = None
 
     def __init__(self, before: Snapshot, *, settings: Settings, runtime: Runtime) -> None:
         """Begin with the answer that applies before the first read."""
@@ -72,16 +82,33 @@ class Lease:
         self.known_in: int | None = None
         self.until = float("-inf")
         self.error: str | None = None
+        self.serves = True
         self._blocked = _refuse_all(before)
         self._use(self.known, self.until)
 
+    def start(self, purpose: Purpose) -> None:
+        """Begin a life."""
+        with self._lock:
+            self.serves = purpose is not Purpose.ASK
+            self.life.apply(Event.START)
+            self._use(self.known, self.until)
+
     def _use(self, known: Flags, until: float) -> None:
         """Choose what applies at this moment. Only the lock's holder calls this."""
+        pinned = Lease.pinned
+        if pinned is not None:
+            known, until = pinned, float("inf")
         flags, holds_until = known.at(self.runtime.clock())
         on = {scope: flag for scope, flag in flags.scopes.items() if flag.enabled}
-        self.current = self._blocked if self.life.closed else Answer(flags.site, min(until, holds_until), on)
+        answer = Answer(flags.site, min(until, holds_until), on, self.serves or pinned is not None)
+        self.current = self._blocked if self.life.closed and pinned is None else answer
         # Last, because readers take no lock. One that finds nothing to begin or end must find `current` up to date.
         self.holds_until = holds_until
+
+    def follow_pin(self) -> None:
+        """Use what is pinned, or what is known again."""
+        with self._lock:
+            self._use(self.known, self.until)
 
     def advance(self) -> bool:
         """Begin or end what a schedule says for this moment, without asking the store. True if something changed."""
@@ -91,12 +118,12 @@ class Lease:
             self._use(self.known, self.until)
             return True
 
-    def find_answer(self) -> Answer | None:
-        """Return what requests may use now; None once the lease is over."""
+    def find_answer(self, purpose: Purpose = Purpose.SERVE) -> Answer | None:
+        """Return what may be used now for a purpose; None once the lease is over."""
         while True:
             # One reading for the lease and for the schedules, before the answer: a newer answer is safe.
             now, answer = self.runtime.clock(), self.current
-            if now < answer.deadline:
+            if now < (answer.until if purpose is Purpose.ASK else answer.deadline):
                 return answer
             if not self.advance():
                 return None
@@ -173,6 +200,7 @@ class Lease:
     def fail(self, error: str) -> None:
         """Remember that the store did not answer, or not well enough to renew the lease."""
         self.error = error
+        FAILURES.add()
 
     @property
     def failing(self) -> bool:
@@ -192,9 +220,26 @@ class Lease:
         return is_first and age < self.settings.ttl
 
     @property
+    def age(self) -> float | None:
+        """Seconds since the read that renewed the lease last was sent, or any read if none has; None before the first.
+
+        The answer of a standby, which may lag, makes it no younger.
+        """
+        if self.known.site.source != "store":
+            return None
+        until = self.until
+        sent = self.known.site.read_at if until == float("-inf") else until - self.settings.ttl
+        return self.runtime.clock() - sent
+
+    @property
     def blocks(self) -> bool:
         """Whether requests are refused once the lease is over."""
         return self.settings.when_stale == "block"
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether the lease is over, so that requests are refused whatever the flag is."""
+        return self.blocks and not self.running and not self.primed
 
     def stale_answer(self, *, grace: float) -> Answer:
         """Return what applies once the lease is over and no request waits.
@@ -208,8 +253,8 @@ class Lease:
             now = self.runtime.clock()
             if now >= self.holds_until:
                 self._use(self.known, self.until)
-            if grace and now >= self.current.deadline and not self.life.closed:
-                self.current = replace(self.current, deadline=min(now + grace, self.holds_until))
+            if grace and now >= self.current.until and not self.life.closed:
+                self.current = replace(self.current, until=min(now + grace, self.holds_until))
             return self.current
 
     @property
@@ -221,7 +266,7 @@ class Lease:
     @property
     def flags(self) -> Flags:
         """The known flags as they hold now."""
-        return self.known.at(self.runtime.clock())[0]
+        return (Lease.pinned or self.known).at(self.runtime.clock())[0]
 
     def end(self, event: Event) -> bool:
         """End the lease and its epoch. The known answer stays.

@@ -21,7 +21,7 @@ Two more facts belong to one life. They are kept by the objects that change them
 - `maintenance.proof.membership.Row`: ABSENT -> UNCERTAIN -> PRESENT. UNCERTAIN lasts until a later read shows the row.
 """
 
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from typing import Final
 
 from maintenance.base.runtime import Runtime
@@ -50,6 +50,18 @@ class Event(Enum):
     LEFT = auto()
     FORK = auto()
     CLOSE = auto()
+
+
+class Purpose(IntEnum):
+    """What a life is for.
+
+    ASK: code asks for the flag, and the process is not registered. WORK: jobs run, and the process is registered until
+    the last one ends. SERVE: requests come, and the process is registered until it leaves.
+    """
+
+    ASK = auto()
+    WORK = auto()
+    SERVE = auto()
 
 
 class Thread(Enum):

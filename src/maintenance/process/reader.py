@@ -37,14 +37,16 @@ class Reader:
 
     Attributes:
         membership: The row of this process.
+        registers: Whether this life writes that row.
         epoch: The epoch of this life.
         answered: Whether a read has brought an answer.
         incomplete: Whether an own write overtook the last read, so that another one must follow.
         carry_out_at: When (clock) this process writes the value that a schedule has reached.
     """
 
-    def __init__(self, store: Store, lease: Lease, sources: Sources) -> None:
+    def __init__(self, store: Store, lease: Lease, sources: Sources, *, registers: bool) -> None:
         """Take what a try needs; nothing is connected yet."""
+        self.registers = registers
         self._store, self._lease, self._sources = store, lease, sources
         self._settings = lease.settings
         self.membership = Membership(lease.settings, runtime=lease.runtime)
@@ -94,7 +96,7 @@ class Reader:
     def _cycle(self, session: Session) -> Iterator[None]:
         membership, row = self.membership, self.membership.row
         read = None if row is Row.ABSENT else self._ask(session)
-        if self._settings.register and not (read and read.reading.registered):
+        if self.registers and not (read and read.reading.registered):
             if read and row is Row.UNCERTAIN:
                 # The last registration took the connection with it. Each one does while a commit waits for a standby
                 # that is down. So the flag is installed first, or a new process would never follow it. Under `block`
@@ -138,7 +140,7 @@ class Reader:
 
     def _obstacle(self) -> str | None:
         """Why an answer of the primary renews no lease."""
-        if self._lease.blocks and self.membership.row is not Row.PRESENT:
+        if self._lease.blocks and self.registers and self.membership.row is not Row.PRESENT:
             return self.membership.error or NOT_REGISTERED
         return None
 

@@ -1,6 +1,5 @@
 """The state of a process: requests and the app's own code ask it."""
 
-import atexit
 import contextlib
 import datetime as dt
 import functools
@@ -11,7 +10,7 @@ from dataclasses import fields
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from maintenance.base.flags import StoreClock
+from maintenance.base.flags import Flags, StoreClock
 from maintenance.base.history import Entry
 from maintenance.base.instances import Fleet, Instance
 from maintenance.base.options import Settings, check_function
@@ -21,11 +20,12 @@ from maintenance.base.scopes import check_scope
 from maintenance.base.secret import choose_token, hash_token
 from maintenance.base.values import Change, Details, Mode, Snapshot, WhenStale, split_message
 from maintenance.errors import ConfigurationError, ConflictError, FlagError, MaintenanceError, StoreError
-from maintenance.process.in_flight import EVERYTHING, InFlightSource, Sources
+from maintenance.process.in_flight import EVERYTHING, InFlightSource, Jobs, Sources
 from maintenance.process.lease import LAGGING, Answer, Lease, fallback
-from maintenance.process.life import Event
+from maintenance.process.life import Event, Purpose
 from maintenance.process.lifecycle import Lifecycle
 from maintenance.process.listeners import Listeners
+from maintenance.process.metrics import publish_if_loaded
 from maintenance.process.status import Status, StatusLog
 from maintenance.proof.judge import Progress, Proof
 from maintenance.proof.membership import Row
@@ -84,12 +84,13 @@ class MaintenanceState:
         self.store = open_store(store) if isinstance(store, str) else _check_store(store)
         self.clock = runtime.clock
         self.lease = Lease(fallback(os.environ.get("MAINTENANCE_MODE")), settings=settings, runtime=runtime)
-        self._sources = Sources(clock=runtime.clock)
+        self._sources = Sources(runtime=runtime)
         self._status = StatusLog(self.lease)
         self._listeners = Listeners(self.lease, self._sources, self._status)
         self.lifecycle = Lifecycle(self.store, self.lease, self._sources, self._listeners)
         self._kept: Conversation | None = None
-        _states.add(self)
+        _states[id(self)] = self
+        publish_if_loaded(lambda publish: publish())
 
     @property
     def closed(self) -> bool:
@@ -100,25 +101,40 @@ class MaintenanceState:
         """Return the answer for a request past its deadline, or None if it must use `wait_for_answer`."""
         return self.lifecycle.peek()
 
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs that run and wait in this process."""
+        return self._sources.jobs
+
+    @property
+    def sources(self) -> tuple[InFlightSource, ...]:
+        """What counts the requests and the jobs of this state."""
+        return tuple(self._sources)
+
     def wait_for_answer(self) -> Answer:
         """Return the answer for a request past its deadline; wait for it if needed, never for long."""
         return self.lifecycle.wait_for_answer()
 
     def snapshot(self) -> Snapshot:
-        """Return the flag from memory. Before the first read, wait for it as a request does."""
+        """Return the flag from memory. Before the first read, wait for it as a request does.
+
+        To ask registers nothing. A process that only asks is not in the fleet.
+        """
         current = self.lease.current
-        if self.clock() < current.deadline or self.closed:
+        if self.clock() < current.until or self.closed:
             return current.snapshot
         lifecycle = self.lifecycle
         lifecycle.notice_fork()
         if self.lease.primed and not self.lease.blocks:
             if not is_importing():  # or this process may be about to fork
-                lifecycle.begin()
+                lifecycle.begin(Purpose.ASK)
             return self.lease.flags.site
         # `peek` first: it starts the life that `must_wait` looks at. Without a thread, as in a child that is forked
         # for one job, only the caller reads.
-        answer = self.peek() or (self.wait_for_answer() if lifecycle.must_wait else self.lease.stale_answer(grace=0.0))
-        return answer.snapshot
+        answer = lifecycle.peek(Purpose.ASK)
+        if answer is None and lifecycle.must_wait:
+            answer = lifecycle.wait_for_answer(Purpose.ASK)
+        return (answer or self.lease.stale_answer(grace=0.0)).snapshot
 
     def is_enabled(self, scope: str | None = None) -> bool:
         """Whether maintenance is on; see `snapshot`.
@@ -426,7 +442,7 @@ class MaintenanceState:
     def status(self) -> Status:
         """How this process and its store get on; reads memory only."""
         watcher, load = self.lifecycle.watcher, self._sources.measure(EVERYTHING)
-        membership = watcher.reader.membership if watcher else None
+        membership = watcher.reader.membership if watcher and watcher.purpose is not Purpose.ASK else None
         condition, flags = self._status.note(), self.lease.flags
         return Status(
             condition=condition,
@@ -477,6 +493,10 @@ class MaintenanceState:
         """Begin to read in the background, before the first request."""
         self.lifecycle.begin()
 
+    def notify(self) -> None:
+        """Report a change of the flags, in the caller's thread."""
+        self._listeners.notify()
+
     def fork(self) -> None:
         """Begin again in the child of a fork: thread, connection, requests and lease are the parent's."""
         self._sources.clear()
@@ -510,7 +530,7 @@ class MaintenanceState:
         """Report the answer of a direct read or write, in the caller's thread."""
         if self.lifecycle.watcher is None:
             self.lease.error = error  # with a watcher, only what renews the lease clears it
-        self._listeners.notify()
+        self.notify()
 
 
 def _check_store(value: Store) -> Store:
@@ -541,19 +561,27 @@ def _parse_uuid(value: UUID | str | None) -> UUID | None:
         raise ValueError(f"updated_by is {quote(value)}: use a UUID, or None") from None
 
 
-_states: weakref.WeakSet[MaintenanceState] = weakref.WeakSet()
+_states: weakref.WeakValueDictionary[int, MaintenanceState] = weakref.WeakValueDictionary()
 
 
-def _leave_all() -> None:
-    for state in list(_states):
-        state.leave()
+def list_states() -> list[MaintenanceState]:
+    """Return the states of this process. Another thread may build one at the same time."""
+    # `valuerefs` copies in one step, unlike the other ways to go through it.
+    return [state for ref in _states.valuerefs() if (state := ref()) is not None]
+
+
+def pin_all(flags: Flags | None) -> None:
+    """Have every state of this process follow these flags instead of its store's; None to undo that."""
+    Lease.pinned = flags
+    for state in list_states():
+        state.lease.follow_pin()
+        state.notify()
 
 
 def _fork_all() -> None:
-    for state in list(_states):
+    for state in list_states():
         state.fork()
 
 
-atexit.register(_leave_all)
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows forks nothing
     os.register_at_fork(after_in_child=_fork_all)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Final
 
 from maintenance.base.log import log
-from maintenance.base.runtime import NOBODY, Waker
+from maintenance.base.runtime import NOBODY, Waker, has_frozen_threads
 from maintenance.errors import BusyError, FlagError, LateError, StoreError
 from maintenance.process.in_flight import Sources
 from maintenance.process.lease import Lease
-from maintenance.process.life import Event, Thread
+from maintenance.process.life import Event, Purpose, Thread
 from maintenance.process.listeners import Listeners
+from maintenance.process.metrics import publish_if_loaded
 from maintenance.process.reader import Reader
 from maintenance.process.waiting import WaitingRoom
 from maintenance.stores import Session, Store
@@ -50,6 +51,7 @@ class Watcher:
     """The thread of one life. The child of a fork makes another one.
 
     Attributes:
+        purpose: What its life is for.
         reader: Its conversation with the store.
         room: Where requests wait for it.
         thread: Whether the thread runs.
@@ -58,11 +60,20 @@ class Watcher:
         trying_since: When (clock) the try under way began, in whatever thread; None between two tries.
     """
 
-    def __init__(self, store: Store, lease: Lease, sources: Sources, listeners: Listeners) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lease: Lease,
+        sources: Sources,
+        listeners: Listeners,
+        *,
+        purpose: Purpose = Purpose.SERVE,
+    ) -> None:
         """Take what a life needs; nothing is started or connected yet."""
+        self.purpose = purpose
         self._lease, self._sources, self._listeners = lease, sources, listeners
         self._settings, self._runtime = settings, runtime = lease.settings, lease.runtime
-        self.reader = Reader(store, lease, sources)
+        self.reader = Reader(store, lease, sources, registers=settings.register and purpose is not Purpose.ASK)
         self.room = WaitingRoom(boot_timeout=settings.boot_timeout, runtime=runtime)
         self.thread = Thread.NONE
         self.late = self.busy = False
@@ -93,6 +104,8 @@ class Watcher:
         """
         if self.thread is not Thread.NONE:
             return
+        if has_frozen_threads():
+            raise RuntimeError("threads run only while a request runs: use the option enable-threads of uWSGI")
         if self._waker is NOBODY:
             self._waker = self._runtime.waker()
         # Before the thread runs: what the thread sets when it ends must be the last word.
@@ -188,6 +201,8 @@ class Watcher:
             self._lease.life.apply(Event.READY, epoch=self.reader.epoch)
         self.room.conclude(late=self.late)
         self._listeners.notify_in_thread()
+        # In a thread of its own: whatever collects the metrics must not delay the next read.
+        publish_if_loaded(self._runtime.start)
 
     def _run(self) -> None:
         self.thread = Thread.RUNNING
@@ -218,7 +233,7 @@ class Watcher:
         return True
 
     def _may_end(self) -> bool:
-        return self.over and self._sources.is_idle()
+        return self.over and (self.purpose is Purpose.ASK or self._sources.is_idle())
 
     def _fail(self, exc: BaseException) -> None:
         self._backoff.failures += 1

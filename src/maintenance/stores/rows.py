@@ -16,7 +16,7 @@ from maintenance.base.flags import Flags, Reading
 from maintenance.base.history import Entry
 from maintenance.base.instances import MAX_NAME, SENTINEL, Fleet, Instance
 from maintenance.base.options import LONGEST
-from maintenance.base.scopes import parse_key, scope_key
+from maintenance.base.scopes import parse_key, read_key, scope_key
 from maintenance.base.values import Change, Row, WhenStale
 from maintenance.errors import ConflictError
 
@@ -136,7 +136,8 @@ def make_entry(columns: Sequence[Any]) -> Entry:
     at, key, revision, before, after, details_before, details, updated_by, role, application, address = columns
     return Entry(
         at=dt.datetime.fromisoformat(at),
-        scope=parse_key(key),
+        # Anyone who may flip may also write a key that names no scope. It must not hide the other changes.
+        scope=read_key(key),
         revision=revision,
         before=None if before is None else bool(before),
         after=None if after is None else bool(after),

@@ -8,15 +8,16 @@ from maintenance.cli.commands.fleet import fleet, forget
 from maintenance.cli.commands.flip import edit, flip, wait
 from maintenance.cli.commands.log import log
 from maintenance.cli.commands.page import page
+from maintenance.cli.commands.run import run
 from maintenance.cli.commands.schema import migrate, sql
 from maintenance.cli.commands.status import status, watch
 
 
 def demo(_: argparse.Namespace) -> int:
     """Run two servers to play with."""
-    from maintenance.cli.demo import run  # noqa: PLC0415 - only this command needs its servers and clients
+    from maintenance.cli import demo  # noqa: PLC0415 - only this command needs its servers and clients
 
-    return run()
+    return demo.run()
 
 
 def completion(args: argparse.Namespace) -> int:
@@ -38,6 +39,7 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "watch": watch,
     "fleet": fleet,
     "forget": forget,
+    "run": run,
     "page": page,
     "migrate": migrate,
     "sql": sql,

@@ -21,14 +21,15 @@ def log(args: argparse.Namespace) -> int:
 
 
 def _describe(entry: Entry) -> str:
-    flag = "the site" if entry.scope is None else f"scope {entry.scope}"
-    parts = [text.format_time(entry.at), f"revision {entry.revision}", f"{flag} {_name_change(entry)}"]
-    shown = {**entry.details, **({"secret": "a link"} if "secret" in entry.details else {})}
-    details = (f"{name}: {value}" for name, value in sorted(shown.items()) if value not in (None, ""))
+    """Return one line. What the database has seen comes first, because the other texts may look like it."""
     origin = f"by role {entry.role}" if entry.role else None
     client = f"from {entry.client_address}" if entry.client_address else None
+    flag = "the site" if entry.scope is None else f"scope {entry.scope}"
+    seen = [text.format_time(entry.at), f"revision {entry.revision}", origin, client, f"{flag} {_name_change(entry)}"]
+    shown = {**entry.details, **({"secret": "a link"} if "secret" in entry.details else {})}
+    details = (f"{name}: {value}" for name, value in sorted(shown.items()) if value not in (None, ""))
     program = f"with {entry.application_name}" if entry.application_name else None
-    return text.escape("; ".join([*parts, *details, *filter(None, [origin, client, program])]))
+    return text.escape("; ".join(filter(None, [*seen, *details, program])))
 
 
 def _name_change(entry: Entry) -> str:

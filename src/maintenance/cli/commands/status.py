@@ -13,6 +13,7 @@ from maintenance.base.instances import Fleet, Instance
 from maintenance.base.values import Snapshot
 from maintenance.cli import text
 from maintenance.cli.commands.fleet import follows, is_ahead, sort_scopes
+from maintenance.cli.hook import Hook
 from maintenance.cli.options import IS_ON
 from maintenance.cli.steps import list_steps, repeat_database
 from maintenance.cli.store import open_state, read_flag
@@ -172,6 +173,7 @@ def _describe_overdue(flag: Snapshot) -> str:
 
 def watch(args: argparse.Namespace) -> int:
     """Show the flag, then each change as it arrives, until Ctrl-C."""
+    hook = Hook(args.hook) if args.hook else None
     state = open_state(args)
     store = state.store.name
     if not args.json:
@@ -180,18 +182,23 @@ def watch(args: argparse.Namespace) -> int:
         events = follow(state)
         try:
             while True:
-                event, now = next(events), dt.datetime.now(dt.UTC)
+                (event, is_change), now = next(events), dt.datetime.now(dt.UTC)
                 if args.json:
                     text.print_json(build_event_json(event, store, now=now))
                 else:
                     print(f"{text.format_time(now)}  {_describe_event(event, store, now=now)}\n", end="", flush=True)
+                if hook and is_change and isinstance(event, Snapshot):
+                    hook.run(event, build_event_json(event, store, now=now))
         finally:
             state.close()
     return 0
 
 
-def follow(state: MaintenanceState) -> Iterator[Event]:
-    """Yield the flag, then each change, for ever.
+def follow(state: MaintenanceState) -> Iterator[tuple[Event, bool]]:
+    """Yield the flags, then each change, for ever. A slow caller loses none: they wait for it in their order.
+
+    Yields:
+        (what is or has come, whether it is a change)
 
     Raises:
         StoreError: The first read failed.
@@ -199,13 +206,15 @@ def follow(state: MaintenanceState) -> Iterator[Event]:
     arrived: SimpleQueue[Snapshot] = SimpleQueue()
     state.on_change(arrived.put)
     state.refresh()
+    for _ in range(arrived.qsize()):
+        yield arrived.get(), False
     state.start()
     known = {Trouble(kind, None) for kind in TROUBLES}
     while True:
         with suppress(Empty):
-            yield arrived.get(timeout=LOOK)
+            yield arrived.get(timeout=LOOK), True
         found = _find_troubles(state)
-        yield from sorted(found - known, key=lambda it: it.kind)
+        yield from ((it, True) for it in sorted(found - known, key=lambda it: it.kind))
         known = found
 
 

@@ -52,11 +52,22 @@ _NEXT_STEPS: Final = {
     sqlite3.SQLITE_INTERRUPT: "it took too long; check whether the disk hangs",
     sqlite3.SQLITE_READONLY: "let this user write the file and its folder",
     sqlite3.SQLITE_CANTOPEN: "let this user open the file; if it is missing, restore it or run `maintenance migrate`",
+    sqlite3.SQLITE_FULL: "free some space on the disk",
+    sqlite3.SQLITE_IOERR: "check whether the disk is full or broken",
     sqlite3.SQLITE_NOTADB: "use a file of SQLite's, or one that does not exist yet",
     sqlite3.SQLITE_CORRUPT: "restore the file from a backup",
 }
 
 _LATE: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_INTERRUPT)
+
+_UNWRITABLE: Final = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,  # the journal, if the disk has room for no other file
+    sqlite3.SQLITE_CONSTRAINT,  # a trigger
+)
+"""The codes of a report that cannot be written, while the flag may still be readable. If not, the next read fails."""
 
 _inherited: list[sqlite3.Connection] = []
 
@@ -199,7 +210,7 @@ class SQLiteSession(Session):
         try:
             self._run(_SQL["report"], instance_values(instance))
         except StoreError as exc:
-            if _code(exc.__cause__) == sqlite3.SQLITE_READONLY or _unprepared(exc.__cause__):
+            if _code(exc.__cause__) in _UNWRITABLE or _unprepared(exc.__cause__):
                 raise RegistrationError(f"instances cannot register: {exc}") from exc.__cause__
             raise
 

@@ -1,0 +1,1 @@
+"""The Django app: add ``"maintenance.contrib.django"`` to `INSTALLED_APPS`."""
