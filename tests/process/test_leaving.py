@@ -103,7 +103,7 @@ def test_there_is_no_handler_if_the_process_would_go_on_or_its_server_ends_it(
 def test_the_handler_leaves_for_good_and_sends_the_signal_again(monkeypatch: pytest.MonkeyPatch) -> None:
     state, sent = MaintenanceState("memory://"), []
     monkeypatch.setattr(os, "kill", lambda _, number: sent.append(number))
-    monkeypatch.setattr(leaving, "_leavers", [state.lifecycle])
+    monkeypatch.setattr(leaving, "_finders", [lambda: [state.lifecycle]])
     before = signal.getsignal(signal.SIGTERM)
     try:
         leaving.leave_and_end(signal.SIGTERM, None)

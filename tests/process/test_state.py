@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
 
 import pytest
 
@@ -511,7 +512,8 @@ def test_close_ends_the_life_that_a_request_is_just_beginning(
 
 
 def test_at_exit_every_state_leaves(state: MaintenanceState, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaving, "_leavers", [state.lifecycle])  # not those of other tests
+    only = WeakValueDictionary({1: state})  # not those of other tests
+    monkeypatch.setattr("maintenance.process.state._states", only)
     state.wait_for_answer()
     eventually(lambda: registered(store))
     leaving._leave_all(Event.LEAVE)

@@ -6,7 +6,7 @@ import functools
 import os
 import signal
 import sys
-import weakref
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Final, Protocol
 
@@ -29,17 +29,18 @@ class Leaver(Protocol):
         """Leave. It takes no longer than `LEAVE_LIMIT`."""
 
 
-_leavers: Final[weakref.WeakSet[Leaver]] = weakref.WeakSet()
+_finders: Final[list[Callable[[], Iterable[Leaver]]]] = []
 
 
-def leave_at_exit(leaver: Leaver) -> None:
-    """Have something leave when this process, or a child of it, ends."""
-    _leavers.add(leaver)
+def leave_at_exit(find: Callable[[], Iterable[Leaver]]) -> None:
+    """Have what a function returns leave when this process, or a child of it, ends."""
+    _finders.append(find)
 
 
 def _leave_all(event: Event) -> None:
-    for leaver in list(_leavers):
-        leaver.leave(event)
+    for find in _finders:
+        for leaver in find():
+            leaver.leave(event)
 
 
 def leave_after_multiprocessing() -> None:

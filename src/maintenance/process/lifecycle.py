@@ -31,7 +31,6 @@ class Lifecycle:
         self._store, self._lease, self._sources, self._listeners = store, lease, sources, listeners
         self._runtime = lease.runtime
         self._reset()
-        leaving.leave_at_exit(self)
 
     def _reset(self) -> None:
         """Set what belongs to this process alone, and not to a child that it forks."""

@@ -20,6 +20,7 @@ from maintenance.base.scopes import check_scope
 from maintenance.base.secret import choose_token, hash_token
 from maintenance.base.values import Change, Details, Mode, Snapshot, WhenStale, split_message
 from maintenance.errors import ConfigurationError, ConflictError, FlagError, MaintenanceError, StoreError
+from maintenance.process import leaving
 from maintenance.process.in_flight import EVERYTHING, InFlightSource, Jobs, Sources
 from maintenance.process.lease import LAGGING, Answer, Lease, fallback
 from maintenance.process.life import Event, Purpose
@@ -583,5 +584,6 @@ def _fork_all() -> None:
         state.fork()
 
 
+leaving.leave_at_exit(lambda: [state.lifecycle for state in list_states()])
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows forks nothing
     os.register_at_fork(after_in_child=_fork_all)
