@@ -178,13 +178,12 @@ def _find_reader(environ: Any) -> Callable[[int], bytes] | None:
     # gunicorn asks before it calls the app.
     waits = "HTTP_EXPECT" in environ and "gunicorn.socket" not in environ
     # `int` refuses thousands of digits. Such a body is as long as one of a few digits: too long.
-    size = int(length[:_MAX_DIGITS]) if length.isdecimal() else 0
-    if waits or not (is_chunked or size):
+    left = int(length[:_MAX_DIGITS]) if length.isdecimal() else 0
+    if waits or not (is_chunked or left):
         return None
     read: Callable[[int], bytes] = environ["wsgi.input"].read
     if is_chunked:
         return read
-    left = size
 
     def read_part(size: int) -> bytes:
         nonlocal left
