@@ -9,6 +9,7 @@ from typing import Final
 BENCHMARKS: Final = {
     "hot_path": "hot_path:run",
     "propagation": "propagation:run",
+    "rivals": "rivals:run",
     "fleet": "fleet:run",
     "faulted": "fleet:run_faulted",
     "peers": "peers:run",

@@ -6,10 +6,11 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
+from benchmarks import results
 from benchmarks.report import line, spread
 from maintenance import MaintenanceState
 from maintenance.base.runtime import REAL
@@ -69,15 +70,18 @@ def run() -> None:
     with _serving(TTL) as (started, _, operator):
         _proven(started, operator)
         took = [_proven(started, operator) for _ in range(FLIPS)]
+        data: dict[str, Any] = {"processes": PROCESSES}
         for name, seconds in zip(("on", "off"), zip(*took, strict=True), strict=True):
             median = statistics.median(seconds) * 1e3
+            data[name] = {"median": round(median, 1), "p90": round(statistics.quantiles(seconds, n=10)[8] * 1e3, 1)}
             line(
                 f"{PROCESSES} processes, {name}: commit to proof, median", median, "ms", limit=100, more=spread(seconds)
             )
-        _show_cost(started, operator)
+        data |= _measure_cost(started, operator)
+    results.save("fleet", data, versions=("psycopg",), note=f"{FLIPS} flips of each kind.")
 
 
-def _show_cost(fleet: Fleet, operator: MaintenanceState) -> None:
+def _measure_cost(fleet: Fleet, operator: MaintenanceState) -> dict[str, float]:
     """What one flip costs each process: flips without anybody who waits, so that nothing else is counted."""
     flips = 10
     before = _counts(fleet)
@@ -89,6 +93,7 @@ def _show_cost(fleet: Fleet, operator: MaintenanceState) -> None:
     line("writes for each process and flip", writes / each, "", limit=1)
     # The operator's own write scans the table too.
     line("reads for each process and flip", (reads - flips) / each, "", limit=2)
+    return {"writes": writes / each, "reads": (reads - flips) / each}
 
 
 def run_faulted() -> None:

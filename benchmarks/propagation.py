@@ -88,7 +88,8 @@ def _processes(url: str, size: int, *, listen: bool) -> Iterator[list[Connection
 @contextmanager
 def start_processes(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> Iterator[list[Connection]]:
     """Start processes that report the moment of each change; wait until each one has reported that it is ready."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([target.__module__])  # or a hundred processes import everything a hundred times
     tellers, processes = [], []
     for given in arguments:
         here, there = context.Pipe()

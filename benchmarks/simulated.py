@@ -1,5 +1,6 @@
 """Simulated processes: each has a real state, watcher, reader, session and connection. Many share one real process."""
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -136,6 +137,7 @@ class _Worker:
 def _work(pipe: Connection, url: str, start: float, listen: bool, ttl: float) -> None:
     raise_limit()
     logging.getLogger("maintenance").setLevel(logging.CRITICAL)  # or each process logs that the database is down
+    gc.disable()  # or it looks at the objects of all the simulated processes again and again
     _Worker(pipe, url, start, listen=listen, ttl=ttl).run()
     os._exit(0)  # without the removal of each row
 

@@ -95,6 +95,19 @@ BEGIN
             ADD COLUMN IF NOT EXISTS updated_at timestamptz NOT NULL DEFAULT now(),
             ADD COLUMN IF NOT EXISTS updated_by uuid;
     END IF;
+    -- ON CONFLICT (key) fails as long as there is one, so no flip would succeed.
+    IF EXISTS (
+        SELECT
+        FROM pg_index i
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE i.indrelid = 'public.platform_settings'::regclass::oid
+          AND i.indisunique
+          AND NOT i.indimmediate
+          AND i.indnkeyatts = 1
+          AND a.attname = 'key'
+    ) THEN
+        RAISE EXCEPTION 'the unique constraint of public.platform_settings (key) is deferrable: make it NOT DEFERRABLE';
+    END IF;
     IF NOT EXISTS (
         SELECT
         FROM pg_index i
@@ -112,8 +125,10 @@ END
 $$;
 
 -- ON CONFLICT would take a value of the id's sequence each time.
-INSERT INTO public.platform_settings (key, value_bool, description)
-SELECT 'maintenance_mode', false, 'While true, every process answers 503 Service Unavailable.'
+-- A process that follows a flag which is on must not take this row for a flip: after a restore without the flag, that
+-- would open the site. So its time is older than that of any flip.
+INSERT INTO public.platform_settings (key, value_bool, description, updated_at)
+SELECT 'maintenance_mode', false, 'While true, every process answers 503 Service Unavailable.', 'epoch'
 WHERE NOT EXISTS (SELECT FROM public.platform_settings WHERE key = 'maintenance_mode');
 
 -- If the platform keeps its users in public.users with a uuid key, updated_by refers to that table.

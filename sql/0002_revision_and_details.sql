@@ -14,7 +14,23 @@ CREATE TABLE IF NOT EXISTS public.platform_settings_revision (
 ) WITH (fillfactor = 10);                                        -- room for updates in place
 
 DO $$
+DECLARE
+    foreign_columns text;
 BEGIN
+    -- A platform may count revisions of its own in a column of that name, which the trigger would undo.
+    SELECT pg_catalog.string_agg(attname::text, ', ' ORDER BY attname) INTO foreign_columns
+    FROM pg_attribute
+    WHERE attrelid = 'public.platform_settings'::regclass::oid
+      AND attname IN ('details', 'revision', 'drain_revision')
+      AND NOT attisdropped
+      AND pg_catalog.to_regprocedure('public.platform_settings_revise()') IS NULL
+    HAVING count(*) < 3;
+    IF foreign_columns IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = pg_catalog.concat(
+            'public.platform_settings has columns of another use (', foreign_columns,
+            '): rename them, or keep the flag in a database of its own'
+        );
+    END IF;
     -- The numbers are not secret. Only the owner can change them, or lock the row.
     IF NOT pg_catalog.has_table_privilege('public', 'public.platform_settings_revision', 'SELECT') THEN
         GRANT SELECT ON public.platform_settings_revision TO PUBLIC;
@@ -164,16 +180,19 @@ END
 $$;
 
 -- Rows may arrive without the counter, as by logical replication or from a table that existed before. No revision may be
--- used twice, also not one that an instance of an earlier table has acknowledged.
+-- used twice. If the counter is new, also not one that an instance has acknowledged. If it is not, such an instance
+-- follows a state that was taken back, and the processes that start now must find that out by its revision.
 DO $$
 DECLARE
     highest bigint;
     acknowledged bigint;
 BEGIN
-    IF pg_catalog.to_regclass('public.maintenance_instances') IS NOT NULL THEN
-        -- The highest number would be the last one.
+    IF pg_catalog.to_regclass('public.maintenance_instances') IS NOT NULL
+        AND NOT EXISTS (SELECT FROM public.platform_settings_revision)
+    THEN
+        -- Any role that serves writes its own number. Half of those that can be acknowledged stay for later flips.
         SELECT max(revision) INTO acknowledged FROM public.maintenance_instances
-        WHERE revision <= 4611686018427387904;
+        WHERE revision <= 2305843009213693952;
     END IF;
     SELECT greatest(max(revision), acknowledged, 0) INTO highest FROM public.platform_settings;
     IF highest > coalesce((SELECT last FROM public.platform_settings_revision), -1) THEN

@@ -62,12 +62,10 @@ BEGIN
             inet_client_addr()
         );
         -- A flag that changes a thousand times a second must not fill the disk.
-        IF mod(number, 50) = 0 THEN
-            DELETE FROM public.maintenance_history
-            WHERE key = changed AND revision < (
-                SELECT revision FROM public.maintenance_history WHERE key = changed ORDER BY revision DESC OFFSET kept LIMIT 1
-            );
-        END IF;
+        DELETE FROM public.maintenance_history
+        WHERE key = changed AND revision < (
+            SELECT revision FROM public.maintenance_history WHERE key = changed ORDER BY revision DESC OFFSET kept LIMIT 1
+        );
     EXCEPTION
         WHEN others THEN  -- such as a table that is locked, dropped or full: the flip counts more than its record
             RAISE WARNING USING MESSAGE = concat('the change of ', changed, ' is not in maintenance_history: ', SQLERRM);

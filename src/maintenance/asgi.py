@@ -86,7 +86,8 @@ class MaintenanceMiddleware(Middleware):
         )
         check_bool("close_websockets", close_websockets)
         if close_websockets:
-            self._app = Closer(self._strip_inside(self._app), self._admission)
+            # What ends the streams strips the tokens itself, once it has looked at them.
+            self._app = Closer(self._app if close_streams else self._strip_inside(self._app), self._admission)
 
     def _end_streams(self, app: App) -> App:
         return StreamEnder(self._strip_inside(app), self._admission)

@@ -55,6 +55,7 @@ def test_a_restore_of_an_older_dump_opens_no_process(
         ]
         eventually(lambda: all(one.state.status().flags.taken_back for one in old))
         eventually(lambda: _knows_of_the_others(migrated_url))
+        operator(migrated_url).store.migrate()  # as an init container does before each process
         late = stack.enter_context(site(migrated_url, ttl=TTL))
         assert late.ask() == 503, "a process that starts now learns it from the others"
         eventually(lambda: time.monotonic() > began + 3 * TTL)
@@ -63,6 +64,29 @@ def test_a_restore_of_an_older_dump_opens_no_process(
         watching.set(False)
         for one in (*old, late):
             eventually(lambda one=one: one.ask() == 200)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_a_database_that_begins_again_opens_no_process(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """As a restore without the flag and a migration after it, or a file that is deleted and made again."""
+    url = request.getfixturevalue("migrated_url") if kind == "postgresql" else f"sqlite:///{tmp_path}/flag.db"
+    operator(url).store.migrate()
+    with site(url, ttl=TTL) as old:
+        boss = operator(url)
+        boss.set(True)
+        eventually(lambda: old.ask() == 503)
+        if kind == "postgresql":
+            run_sql(url, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+        else:
+            for path in tmp_path.iterdir():
+                path.unlink()
+        operator(url).store.migrate()
+        eventually(lambda: old.state.status().flags.taken_back)
+        assert old.ask() == 503
+        operator(url).set(False)
+        eventually(lambda: old.ask() == 200)
 
 
 def _knows_of_the_others(url: str) -> bool:

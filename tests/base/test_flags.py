@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from maintenance.base.flags import Flags, Reading, keep_newer
+from maintenance.base.flags import SEEDED, Flags, Reading, keep_newer
 from maintenance.base.values import Row, Snapshot
 from maintenance.errors import FlagError
 
@@ -21,6 +21,14 @@ def test_a_row_that_names_no_scope_is_left_out() -> None:
     site = Row(False, {}, 1)
     read = Reading(site, scopes=(site, Row(True, {}, 2, scope="shop")), last=2).flags(NOTHING, sent=0.0, received=0.0)
     assert read.scopes.keys() == {"shop"}
+
+
+def test_a_row_that_a_migration_has_written_opens_nothing() -> None:
+    known = Flags(site=Snapshot(enabled=True, revision=7, updated_at=THEN, source="store"), revision=7)
+    for revision in (1, 8):
+        seed = Flags(site=Snapshot(enabled=False, revision=revision, updated_at=SEEDED), revision=revision)
+        found = keep_newer(known, seed, now=0.0)
+        assert (found.site.enabled, found.taken_back) == (True, True)
 
 
 @pytest.mark.parametrize(("source", "closed"), [("store", True), ("environment", False)])

@@ -118,6 +118,18 @@ def test_a_flip_is_refused_if_another_operator_was_faster(each_url: str, cli: Cl
         assert (done.status, "is on or planned already (on, full, since " in done.err) == (5, True)
 
 
+def test_a_schedule_that_has_passed_unseen_is_no_obstacle(each_url: str, cli: Cli):
+    cli("on", "--in", "1h", "--for", "1h", "--auto-off")
+    passed = '{"starts": "2026-01-01T02:00:00+00:00", "until": "2026-01-01T03:00:00+00:00", "auto_off": true}'
+    run_sql(each_url, f"UPDATE platform_settings SET details = '{passed}' WHERE key = 'maintenance_mode'")
+    shown = cli("status")
+    assert "maintenance is OFF in " in shown.out
+    assert "planned" not in shown.out
+    assert "the end of maintenance has passed, and no process has written it" in shown.err + shown.out
+    assert cli("status", "--json").json[0]["unwritten"] == [None]
+    assert cli("on", "--if-off").status == 0
+
+
 def test_an_edit_changes_what_it_names_and_nothing_else(each_url: str, cli: Cli):
     cli("on", "--scope", "shop", "--message", "soon", "--mode", "read_only", "--for", "1h", "--reason", "r")
     before = flags(each_url).scopes["shop"]

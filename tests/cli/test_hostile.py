@@ -71,6 +71,10 @@ def test_no_detail_of_a_flag_acts_on_a_terminal(each_url: str, cli: Cli) -> None
     run_sql(each_url, update.format(written))
     with start("watch", "--database", each_url) as watching:
         check(read_until(watching, "maintenance is ON"))
+    with start("watch", "--json", "--database", each_url) as watching:
+        line = read_until(watching, "enabled")
+        check(line)
+        json.loads(line.splitlines()[-1], parse_constant=pytest.fail)
 
 
 def test_a_line_of_the_log_begins_with_what_the_database_has_seen(migrated_url: str, cli: Cli) -> None:

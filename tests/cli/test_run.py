@@ -132,20 +132,27 @@ def test_ctrl_c_reaches_the_command_once(
     cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch, *, foreground: bool, number: int, status: int
 ):
     """A terminal sends it to the command itself."""
+    open_file = os.open
 
-    def find_group(_: int) -> int:
+    def open_terminal(path: str, flags: int, *more: int, **options: int) -> int:
+        if path != "/dev/tty":
+            return open_file(path, flags, *more, **options)
         if not foreground:
-            raise OSError("stdin is not a terminal")
-        return os.getpgrp()
+            raise OSError("there is no terminal")
+        return open_file(os.devnull, flags)
 
-    monkeypatch.setattr(os, "tcgetpgrp", find_group)
+    monkeypatch.setattr(os, "open", open_terminal)
+    monkeypatch.setattr(os, "tcgetpgrp", lambda _: os.getpgrp())
     begin = f"import os; os.kill(os.getppid(), {int(number)}); " + ("seen.append(0)" if not status else "")
     assert cli("run", "report", "--", *python(COUNTS.format(begin=begin))).status == status
 
 
-def test_at_a_terminal_ctrl_c_reaches_the_command_once(url: str):
+@pytest.mark.parametrize("stdin", [None, os.devnull])
+def test_at_a_terminal_ctrl_c_reaches_the_command_once(url: str, stdin: str | None):
     pid, terminal = pty.fork()
     if not pid:
+        if stdin is not None:
+            os.dup2(os.open(stdin, os.O_RDONLY), 0)
         os.execv(COMMAND[0], [*COMMAND, "run", "report", "--", *python(COUNTS.format(begin=""))])
     while b"ready" not in os.read(terminal, 1000):
         pass
@@ -165,6 +172,27 @@ def test_a_signal_that_comes_before_the_command_has_started_reaches_it(
 
     monkeypatch.setattr(subprocess, "Popen", late)
     assert cli("run", "report", "--", "sleep", "20").status == 128 + signal.SIGTERM
+
+
+def test_a_signal_that_may_not_be_passed_on_does_not_end_the_job(cli: Cli, url: str, monkeypatch: pytest.MonkeyPatch):
+    """As for `sudo`: a drain must wait until the command has ended."""
+
+    def forbid(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(subprocess.Popen, "send_signal", forbid)
+    code = f"import os, time; os.kill(os.getppid(), {int(signal.SIGTERM)}); time.sleep(0.5); os._exit(3)"
+    done = cli("run", "report", "--", *python(code))
+    assert done.status == 3
+    assert "warning: SIGTERM is not passed on: the command belongs to another user" in done.err
+
+
+def test_the_status_is_known_even_if_sigchld_is_ignored(cli: Cli, url: str):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert cli("run", "report", "--", *python("raise SystemExit(3)")).status == 3
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_signal_that_is_ignored_stays_so(cli: Cli, url: str):

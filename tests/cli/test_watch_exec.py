@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -125,12 +126,12 @@ def test_a_command_that_has_gone_is_reported(tmp_path: Path, capfd: pytest.Captu
     assert f"{command} failed for revision 3: [Errno 2] No such file or directory" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
+@pytest.mark.parametrize("begin", ["sleep 60 &", "trap '' TERM; sleep 60 &", "(trap '' TERM; exec sleep 60) &"])
 def test_a_command_that_hangs_is_ended_with_what_it_has_started(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, trap: str
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, begin: str
 ):
     monkeypatch.setattr(hook, "GRACE", 0.2)
-    script = f"{trap} sleep 60 & echo $! > '{tmp_path}/pid'; wait; sleep 60"
+    script = f"{begin} echo $! > '{tmp_path}/pid'; wait; sleep 60"
     Hook(["sh", "-c", script], limit=1.0).run(Snapshot(enabled=True), {})
     assert "it took longer than 1 s and was ended" in capfd.readouterr().err
     eventually(lambda: has_ended(int((tmp_path / "pid").read_text())))
@@ -139,6 +140,32 @@ def test_a_command_that_hangs_is_ended_with_what_it_has_started(
 def has_ended(pid: int) -> bool:
     """Whether a process is gone, or waits for somebody to ask for its exit status."""
     return is_gone(pid) or ") Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_a_command_of_another_user_holds_up_no_later_change(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def forbid(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(hook, "GRACE", 0.2)
+    monkeypatch.setattr(os, "killpg", forbid)
+    found = Hook(["sleep", "60"], limit=0.1)
+    with pytest.warns(ResourceWarning, match="still running") as warned:
+        found.run(Snapshot(enabled=True), {})
+    assert "took longer than 0.1 s and cannot be ended, because it belongs to another user" in capfd.readouterr().err
+    pid = int(re.findall(r"subprocess (\d+)", str(warned[0].message))[0])
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_the_status_is_known_even_if_sigchld_is_ignored(capfd: pytest.CaptureFixture[str]):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        Hook(["sh", "-c", "exit 3"]).run(Snapshot(enabled=True), {})
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert "exit status 3" in capfd.readouterr().err
 
 
 def test_without_process_groups_the_command_alone_is_ended(

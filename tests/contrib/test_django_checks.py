@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,14 +82,30 @@ def test_another_middleware_outside_is_found(check: Any) -> None:
     assert check(MaintenanceMiddleware(Outer(get_wsgi_application()))) == {}
 
 
+def test_an_empty_variable_of_a_closure_is_no_error(check: Any) -> None:
+    def application(environ: Any, start_response: Any) -> Any:
+        return later(environ, start_response)
+
+    assert list(check(application)) == ["maintenance.W003"]
+    later = application
+
+
 def test_a_search_ends(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maintenance.contrib.django.checks._MAX_LOOKED_AT", 2)
     assert list(check(Outer(Outer(MaintenanceMiddleware(get_wsgi_application()))))) == ["maintenance.W003"]
 
 
-def test_one_that_cannot_be_imported_is_not_taken_for_right(project: Project) -> None:
-    project({"default": SQLITE}, WSGI_APPLICATION="no.such.wsgi")
-    assert "cannot be imported" in found()["maintenance.W002"]
+def test_one_that_cannot_be_imported_is_not_taken_for_right(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`manage.py migrate` runs the checks too, in a container that may lack what the server has."""
+    (tmp_path / "needy.py").write_text("import os\nos.environ['ONLY_IN_PRODUCTION']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for named, error in (("no.such.wsgi", "No module"), ("needy.application", "KeyError: 'ONLY_IN_PRODUCTION'")):
+        project({"default": SQLITE}, WSGI_APPLICATION=named)
+        message = found()["maintenance.W002"]
+        assert "cannot be imported" in message
+        assert error in message
 
 
 def test_the_class_among_django_s_own_middlewares_is_found(project: Project) -> None:

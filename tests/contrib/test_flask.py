@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,12 @@ def test_each_app_may_have_a_state_of_its_own() -> None:
 
 
 def test_nothing_is_connected_by_the_extension() -> None:
+    """A connection in a process that forks its workers later would be shared by all of them."""
+    threads = threading.active_count()
     Maintenance(make(MAINTENANCE_DATABASE_URL="postgresql://127.0.0.1:1/shop"))
+    status = api.default_state().status()
+    assert (status.condition, status.last_error) == ("never read", None)
+    assert threading.active_count() == threads
 
 
 SQLITE_URIS = {

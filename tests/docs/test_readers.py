@@ -102,5 +102,8 @@ def test_a_reader_follows_what_a_python_process_follows(
             eventually(lambda: ask() == 200, 3.0)
             state.set(True)
             eventually(lambda: ask() == 503, 3.0)
+            change(b"DELETE FROM platform_settings")
+            state.store.migrate()  # the new row is no flip
+            eventually(lambda: "the database was taken back" in log.read_text(), 15.0)
             own_server.stop()
             keeps(503, ask)

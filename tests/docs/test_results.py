@@ -10,8 +10,14 @@ from tests.docs.pages import ROOT, text
 NAMES = sorted(path.stem for path in results.FOLDER.glob("*.json"))
 
 
-def test_each_table_shows_its_result() -> None:
-    assert tables.render(text(tables.PAGE)) == text(tables.PAGE)
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_each_table_shows_its_result(page: str) -> None:
+    assert tables.render(text(page)) == text(page)
+
+
+def test_each_table_is_on_a_page() -> None:
+    shown = "".join(text(page) for page in tables.PAGES)
+    assert [name for name in tables.TABLES if f"<!-- begin: {name} -->" not in shown] == []
 
 
 @pytest.mark.parametrize("name", tables.plot())

@@ -1,5 +1,6 @@
 """Who is admitted by an address or by a token in a header."""
 
+import hmac
 from typing import Any
 
 import pytest
@@ -79,6 +80,18 @@ def test_a_token_in_a_header_admits(adapter: Adapter, state: MaintenanceState) -
     state.set(True)
     given = [SECRET, "", SECRET[:-1], f"{SECRET}x", "é" * len(SECRET), f"{SECRET}, {SECRET}"]
     assert [adapter.ask(app, headers={"x-ops-token": it}).status for it in given] == [200] + [503] * 5
+
+
+def test_a_header_token_is_compared_in_constant_time(
+    adapter: Adapter, state: MaintenanceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = adapter.wrap(state, bypass=[header_token("X-Ops-Token", SECRET)])
+    state.set(True)
+    compared: list[object] = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append(a) or compare(a, b))
+    assert [adapter.ask(app, headers={"X-Ops-Token": it}).status for it in ("wrong", SECRET)] == [503, 200]
+    assert len(compared) == 2
 
 
 @pytest.mark.parametrize("value", ["fifteen-letters", "", None, b"x" * 16, "x" * 15 + "é", "with a blank in it", 5])

@@ -2,10 +2,12 @@
 
 import io
 import socket
+import ssl
 import sys
 import time
 import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -119,6 +121,23 @@ def test_wsgi_ends_a_read_that_takes_too_long(
         app, began = WSGIMiddleware(lambda *_: [], on, discard_seconds=0.1), time.monotonic()
         assert len(list(app({**ENVIRON, **environ}, lambda *_: None))) == 1
         assert time.monotonic() - began < 5
+
+
+def test_the_end_of_a_read_leaves_a_tls_connection_encrypted() -> None:
+    """After `SSLSocket.shutdown`, what the server sends would go out in plain text."""
+    ours, theirs = socket.socketpair()
+    contexts = [ssl.SSLContext(kind) for kind in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)]
+    for context in contexts:  # without a certificate
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("aNULL:@SECLEVEL=0")
+    with ThreadPoolExecutor(1) as pool:
+        accepting = pool.submit(contexts[0].wrap_socket, ours, server_side=True)
+        client, server = contexts[1].wrap_socket(theirs), accepting.result(10)
+    with client, server:
+        wsgi_io._shut(server)
+        server.sendall(b"refused")
+        assert client.recv(100) == b"refused"
 
 
 def test_a_connection_that_has_gone_is_no_error() -> None:

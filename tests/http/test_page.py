@@ -604,7 +604,9 @@ class TestTheNews:
         page.clock.run_for("01:10")
         expect(page.get_by_role("status")).to_contain_text("longer than expected")
         site.snapshot, site.now = until(hours=1), NOW + dt.timedelta(minutes=2)
-        page.clock.run_for("01:00")
+        for _ in range(2):  # the first answer may be to a question from before
+            with page.expect_response("**"):
+                page.clock.run_for("01:00")
         expect(page.locator("time")).to_have_text("13:00 UTC")
         expect(page.get_by_role("status")).to_have_text(PROMISE)
 
@@ -632,7 +634,7 @@ class TestTheNews:
         site.up, site.status = True, 204
         page.clock.run_for("00:30")
         expect(page.locator("h1")).to_have_text("Wir sind wieder da")
-        assert page.title() == "Wir sind wieder da · Shop"
+        expect(page).to_have_title("Wir sind wieder da · Shop")  # not while the browser tries to reload
 
     def test_a_file_shows_itself_and_asks_nothing(self, visit: Visit, site: Site, tmp_path: Path) -> None:
         path = tmp_path / "503.html"

@@ -122,6 +122,7 @@ def test_help_is_an_address_or_a_page(
         ({"template": "src.html"}, "<img> loads a file, and the page must need no other"),
         ({"template": "link.html"}, "<link> loads a file"),
         ({"template": "on.html"}, "<p> has the attribute onclick, which the policy stops"),
+        ({"template": "id.html"}, "<main> has the id 'maintenance', by which the script finds"),
     ],
     ids=str,
 )
@@ -133,7 +134,7 @@ def test_an_option_that_is_wrong_is_refused_when_constructed(
         "fake.png": "GIF", "x.gif": "GIF", "large.svg": SVG + " " * 2**16, "latin.html": "ü".encode("latin-1"),
         "odd.html": "{{colour}}", "short.html": "{{message}}", "slot.html": TEMPLATE + "<script>{{name}}</script>",
         "src.html": TEMPLATE + "<img src=x.png>", "link.html": TEMPLATE + "<link rel=stylesheet href=x.css>",
-        "on.html": TEMPLATE + "<p onclick='x()'>",
+        "on.html": TEMPLATE + "<p onclick='x()'>", "id.html": TEMPLATE + "<main id=maintenance>",
     }  # fmt: skip
     for name, content in files.items():
         write(tmp_path / name, content)
@@ -172,6 +173,16 @@ def test_an_own_template(adapter: Adapter, state: MaintenanceState, tmp_path: Pa
             assert template_module._hash(block) in policy
     assert "font-src data:" in policy
     assert "img-src data:" in policy
+
+
+def test_a_template_with_the_line_ends_of_windows_keeps_its_style(
+    adapter: Adapter, state: MaintenanceState, tmp_path: Path
+) -> None:
+    """A browser compares the policy's hash with that of the text after it has replaced each line end by a newline."""
+    own = TEMPLATE + "<style>\r\nbody {}\r\n</style><style>\rp {}\r</style>"
+    answer = ask(adapter, state, Page(template=write(tmp_path / "own.html", own)))
+    for block in ("\nbody {}\n", "\np {}\n"):
+        assert template_module._hash(block) in answer.headers["content-security-policy"]
 
 
 def test_a_template_that_fails_falls_back_and_the_log_says_so_once_a_minute(

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from maintenance import ConfigurationError, MaintenanceState
+from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
+from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.http.adapters import Adapter
+from tests.support.clients import call_asgi, call_wsgi
 
 READS = ("POST /search", "POST =/graphql", "PROPFIND /", "WEBSOCKET /ticker")
 
@@ -50,6 +53,29 @@ def test_an_admitted_response_is_marked_if_asked_for(adapter: Adapter, state: Ma
     answers = [adapter.ask(marked, path) for path in ("/shop", "/blog")]
     assert [it.headers.get("maintenance-mode") for it in answers] == [expected, None]
     assert [it.body for it in answers] == [b"the app"] * 2
+
+
+@pytest.mark.parametrize(("status", "marked"), [("200 OK", True), ("304 Not Modified", False)])
+def test_no_cache_keeps_the_mark(state: MaintenanceState, status: str, *, marked: bool) -> None:
+    headers = [("Cache-Control", "max-age=600"), ("ETag", '"1"')]
+
+    def wsgi(_: Any, start_response: Any) -> list[bytes]:
+        start_response(status, headers)
+        return [b""]
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+        await send({"type": "http.response.start", "status": int(status[:3]), "headers": raw})
+        await send({"type": "http.response.body", "body": b""})
+
+    state.set(True, mode="read_only")
+    expected = ("read_only", "no-store") if marked else (None, "max-age=600")
+    for answer in (
+        call_wsgi(WSGIMiddleware(wsgi, state, mark_read_only=True)),
+        call_asgi(ASGIMiddleware(asgi, state, mark_read_only=True)),
+    ):
+        assert (answer.headers.get("maintenance-mode"), answer.headers["cache-control"]) == expected
+        assert answer.headers["etag"] == '"1"'
 
 
 def test_a_wrong_option_is_refused(adapter: Adapter) -> None:

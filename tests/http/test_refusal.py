@@ -10,11 +10,13 @@ import threading
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maintenance.base.secret import hash_token
 from maintenance.base.values import MAX_RETRY_AFTER, Snapshot
 from maintenance.http.refusal import Refusals, Renderer, Response, retry_after
 from maintenance.http.refusal.accept import choose_known_kind
@@ -238,6 +240,19 @@ class TestProblem:
         if accept == "application/json":
             problem = json.loads(answer.body)
             assert (problem["mode"], problem["scope"]) == (mode, "shop")
+
+    @EACH_KIND
+    @pytest.mark.parametrize("submits", [False, True])
+    def test_what_is_not_for_visitors_is_in_no_refusal(self, accept: str, *, submits: bool) -> None:
+        token = "a token of forty-three characters, or so ..."
+        hidden = {
+            "actor": "Ann Operator", "reason": "an upgrade of the database", "secret": hash_token(token),
+            "updated_by": UUID("0a0b0c0d-1111-2222-3333-444455556666"),
+        }  # fmt: skip
+        answer = ask(on(message="Back at noon.", **hidden).with_token(token), accept, submits=submits)
+        shown = f"{answer.headers}{answer.body.decode()}"
+        assert "Back at noon." in shown
+        assert not [name for name, value in hidden.items() if str(value) in shown or token in shown]
 
     @given(st.text())
     def test_any_message_is_valid_json(self, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hmac
 import pickle
 import tracemalloc
 from collections.abc import Mapping
@@ -15,10 +16,13 @@ from hypothesis import strategies as st
 
 from maintenance import MaintenanceState
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
-from maintenance.http.secret_link import COOKIE_LIFE
+from maintenance.base.secret import hash_token
+from maintenance.http.secret_link import COOKIE_LIFE, name_cookie
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.http.adapters import Adapter
 from tests.support.clients import acall_asgi, call_wsgi, http_scope
+from tests.support.clock import Clock, refuse, runtime
+from tests.support.faulty import FaultyStore
 
 WRONG = "x" * 43
 
@@ -125,6 +129,46 @@ def test_a_websocket_that_shows_the_token_is_admitted(state: MaintenanceState) -
 
 
 # Who gets in no longer, or never
+
+
+def test_the_work_that_one_request_can_cause_is_bounded(
+    adapter: Adapter, state: MaintenanceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, token = adapter.wrap(state), switch_on(state)
+    hashed: list[str] = []
+    monkeypatch.setattr("maintenance.http.secret_link.hash_token", lambda it: hashed.append(it) or hash_token(it))
+    many = [*[WRONG] * 8, token]
+    for asked in (
+        {"headers": {"Maintenance-Bypass": ",".join(many)}},
+        {"query": "&".join(f"maintenance-bypass={it}" for it in many), "method": "POST"},
+        {"headers": {"Cookie": ";".join(f"{name_cookie(hash_token(token))}={it}" for it in many)}},
+    ):
+        assert adapter.ask(app, **asked).status == 503
+        assert len(hashed) == 8
+        hashed.clear()
+    assert adapter.ask(app, headers={"Maintenance-Bypass": "x" * 257}).status == 503
+    assert not hashed
+
+
+def test_a_token_is_compared_in_constant_time(
+    adapter: Adapter, state: MaintenanceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, token = adapter.wrap(state), switch_on(state)
+    compared: list[str] = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append(a) or compare(a, b))
+    assert adapter.ask(app, headers={"Maintenance-Bypass": f"{token}, {WRONG}"}).status == 200
+    assert compared == [hash_token(token), hash_token(WRONG)], "the right one must not end the comparison"
+
+
+def test_a_process_that_refuses_on_its_own_admits_no_token(adapter: Adapter, store: FaultyStore, clock: Clock) -> None:
+    state = MaintenanceState(store, runtime=runtime(clock, start=refuse), when_stale="block")
+    app, token = adapter.wrap(state), switch_on(state)
+    headers = {"Maintenance-Bypass": token}
+    assert adapter.ask(app, headers=headers).status == 200
+    store.away()
+    clock.now += 11
+    assert adapter.ask(app, headers=headers).status == 503
 
 
 @pytest.mark.parametrize("end", ["off and on", "on again", "by hand", "closed"])

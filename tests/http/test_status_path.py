@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 from typing import Any
 
 import anyio
@@ -9,7 +10,12 @@ import pytest
 
 from maintenance import MaintenanceState
 from maintenance.errors import ConfigurationError
+from maintenance.process import api
 from tests.http.adapters import Adapter
+from tests.support.clock import Clock, refuse, runtime
+from tests.support.command import operator
+from tests.support.faulty import FaultyStore
+from tests.support.waiting import eventually
 
 PATH = "/maintenance.json"
 
@@ -50,8 +56,44 @@ def test_nothing_but_its_path_is_answered(adapter: Adapter, state: MaintenanceSt
     assert adapter.ask(app, PATH, method="HEAD").body == b""
 
 
-def test_before_there_is_a_state_it_shows_a_flag_that_is_off(adapter: Adapter) -> None:
-    assert json.loads(adapter.ask(adapter.wrap(status_path=PATH), PATH).body)["enabled"] is False
+def test_it_builds_the_default_state_although_it_never_waits(
+    adapter: Adapter, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may get no other request. Until the first read, its flag is off."""
+    api.replace_default(None)
+    operator(sqlite_url).set(True)
+    monkeypatch.setenv("MAINTENANCE_DATABASE_URL", sqlite_url)
+    app = adapter.wrap(status_path=PATH)
+    assert json.loads(adapter.ask(app, PATH).body)["enabled"] is False
+    eventually(lambda: json.loads(adapter.ask(app, PATH).body)["enabled"])
+    api.replace_default(None)
+
+
+def test_it_shows_that_a_process_refuses_on_its_own(adapter: Adapter, store: FaultyStore, clock: Clock) -> None:
+    state = MaintenanceState(store, runtime=runtime(clock, start=refuse), when_stale="block")
+    app = adapter.wrap(state, status_path=PATH)
+    assert adapter.ask(app, "/").status == 200
+    assert json.loads(adapter.ask(app, PATH).body)["enabled"] is False
+    store.away()
+    clock.now += 11.0
+    assert adapter.ask(app, "/").status == 503
+    assert json.loads(adapter.ask(app, PATH).body)["enabled"] is True
+
+
+def test_neither_it_nor_a_refusal_asks_the_database(
+    adapter: Adapter, state: MaintenanceState, store: FaultyStore
+) -> None:
+    app = adapter.wrap(state, status_path=PATH)
+    state.set(True)
+    before = store.connects, store.reads
+    assert [adapter.ask(app, path).status for path in (PATH, "/") * 20] == [200, 503] * 20
+    assert (store.connects, store.reads) == before
+
+
+def test_a_message_acts_on_no_terminal(adapter: Adapter, state: MaintenanceState) -> None:
+    app = adapter.wrap(state, status_path=PATH)
+    state.set(True, message="\x1b[2J \x9b31m \u202e", scope="shop")
+    assert re.fullmatch(rb"[ -~]+", adapter.ask(app, PATH).body)
 
 
 @pytest.mark.parametrize("path", ["", "/", "status", 7, "/a//b"])

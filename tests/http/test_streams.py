@@ -2,30 +2,34 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from maintenance import MaintenanceState
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
 from maintenance.base.runtime import REAL
+from maintenance.http.open import OpenTable
 from maintenance.wsgi import MaintenanceMiddleware as WSGIMiddleware
 from tests.support.clients import http_scope
+from tests.support.clock import refuse
 from tests.support.waiting import eventually
 
 ENVIRON = {"REQUEST_METHOD": "GET", "PATH_INFO": "/events", "SCRIPT_NAME": "", "HTTP_ACCEPT": "text/event-stream"}
 SCOPE = http_scope("/events", headers=[(b"accept", b"text/event-stream")])
+ENDING = "ends streams"
 TYPES = ["text/event-stream; charset=utf-8", "Text/Event-Stream"]
 
 
 @pytest.fixture(autouse=True)
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams are ended in a thread that a tracer can follow."""
-    beside = replace(REAL, start=lambda run: threading.Thread(target=run).start())
+    beside = replace(REAL, start=lambda run: threading.Thread(target=run, name=ENDING).start())
     monkeypatch.setattr("maintenance.http.open.REAL", beside)
 
 
@@ -82,12 +86,35 @@ def test_under_wsgi_a_stream_ends_at_its_next_piece(state: MaintenanceState, con
     assert (count(state), stream.closed) == (0, 1)
 
 
+def test_without_a_thread_the_flip_counts_all_the_same(
+    state: MaintenanceState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pieces = iter(WSGIMiddleware(Stream(TYPES[0]), state, close_streams=True)(ENVIRON, lambda *_: None))
+    next(pieces)
+    monkeypatch.setattr("maintenance.http.open.REAL", replace(REAL, start=refuse))
+    assert state.set(True).enabled
+    assert "open WebSockets and streams stay open, because no thread can be started" in caplog.text
+    assert next(pieces)
+
+
+@contextmanager
+def ended_by_a_flip(state: MaintenanceState) -> Iterator[None]:
+    """Flip, and go on once another stream, which is entered later, has been ended."""
+    other: Any = WSGIMiddleware(Stream(TYPES[0]), state, close_streams=True)(ENVIRON, lambda *_: None)
+    pieces = iter(other)
+    next(pieces)
+    state.set(True)
+    eventually(lambda: next(pieces, None) is None)
+    yield
+    other.close()
+
+
 @pytest.mark.parametrize("options", [{}, {"close_streams": True, "exempt": ["/events"]}])
 def test_under_wsgi_other_streams_go_on(state: MaintenanceState, options: dict[str, Any]) -> None:
     pieces = iter(WSGIMiddleware(Stream(TYPES[0]), state, **options)(ENVIRON, lambda *_: None))
     next(pieces)
-    state.set(True)
-    assert [next(pieces) for _ in range(20)]
+    with ended_by_a_flip(state):
+        assert next(pieces)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -95,13 +122,21 @@ def test_under_wsgi_only_event_streams_are_ended(state: MaintenanceState, *, laz
     app = WSGIMiddleware(Stream("text/csv", lazy=lazy), state, close_streams=True)
     pieces = iter(app(ENVIRON, lambda *_: None))
     next(pieces)
-    state.set(True)
-    assert [next(pieces) for _ in range(20)]
+    with ended_by_a_flip(state):
+        assert next(pieces)
 
 
 def test_under_wsgi_a_stream_that_was_overtaken_by_a_flip_sends_nothing(state: MaintenanceState) -> None:
     body: Any = WSGIMiddleware(Stream(TYPES[0]), state, close_streams=True)(ENVIRON, lambda *_: None)
     state.set(True)
+    assert list(body) == []
+
+
+def test_under_wsgi_a_flip_at_the_first_piece_is_not_lost(
+    state: MaintenanceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenTable, "add", lambda _, opened: opened.end())
+    body: Any = WSGIMiddleware(Stream(TYPES[0]), state, close_streams=True)(ENVIRON, lambda *_: None)
     assert list(body) == []
 
 
@@ -159,16 +194,35 @@ def test_under_asgi_a_stream_is_cancelled_and_completed(
     assert sent[-1] == {"type": "http.response.body", "body": b""}
 
 
-def test_under_asgi_a_stream_that_is_complete_is_not_completed_again(state: MaintenanceState) -> None:
+def test_under_asgi_the_work_after_a_complete_stream_is_not_cancelled(state: MaintenanceState) -> None:
+    saved: list[str] = []
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", TYPES[0].encode())]})
         await send({"type": "http.response.body", "body": b"data: 1\n\n"})
+        await send({"type": "http.response.trailers", "headers": []})
         state.set(True)
-        await anyio.sleep_forever()  # such as a background task
+        await anyio.to_thread.run_sync(lambda: eventually(_nothing_ends))
+        await anyio.lowlevel.checkpoint()  # where a cancelled task would end
+        saved.append("the transcript")  # as a background task does
 
     wrapped = ASGIMiddleware(app, state, close_streams=True)
     sent = anyio.run(lambda: run(wrapped, state, SCOPE, flip=lambda: None))
-    assert [message.get("body") for message in sent] == [None, b"data: 1\n\n"]
+    assert [message.get("body") for message in sent] == [None, b"data: 1\n\n", None]
+    assert saved == ["the transcript"]
+
+
+def _nothing_ends() -> bool:
+    return not any(thread.name == ENDING for thread in threading.enumerate())
+
+
+def test_under_asgi_a_secret_link_admits_to_streams_with_every_option(state: MaintenanceState) -> None:
+    token = state.set(True, secret=True).token
+    scope = http_scope("/events", headers=[*SCOPE["headers"], (b"maintenance-bypass", str(token).encode())])
+    for more in ({}, {"close_websockets": True}):
+        app = ASGIMiddleware(stream_asgi(TYPES[0], ended=[]), state, close_streams=True, **more)
+        sent = anyio.run(lambda app=app: run(app, state, scope, flip=lambda: None))
+        assert sent[-1].get("body") == b"data: 1\n\n"
 
 
 @pytest.mark.parametrize(

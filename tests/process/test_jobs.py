@@ -19,6 +19,7 @@ from maintenance.base.threads import THREADS
 from maintenance.process import api, jobs
 from maintenance.process.in_flight import EVERYTHING, ROOM, Jobs
 from maintenance.process.jobs import LOOK
+from maintenance.process.life import Purpose
 from maintenance.wsgi import MaintenanceMiddleware
 from tests.support.clients import call_wsgi
 from tests.support.clock import Clock, Waits, hang, refuse, runtime
@@ -190,6 +191,43 @@ def test_a_cancelled_job_removes_its_row(state: MaintenanceState) -> None:
 
     anyio.run(main)
     assert registered(state) == 0
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_job_that_is_cancelled_while_it_asks_leaves_no_row(
+    state: MaintenanceState, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Its thread may ask only afterwards. That begins a new life, when no task is there any more to end it."""
+    asks, cancelled = threading.Event(), threading.Event()
+    ask = state.lifecycle.wait_for_answer
+
+    def ask_late(purpose: Purpose) -> Any:
+        asks.set()
+        assert cancelled.wait(10)
+        return ask(purpose)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_run_report, state)
+            await anyio.to_thread.run_sync(asks.wait)
+            tasks.cancel_scope.cancel()
+        cancelled.set()
+        await anyio.to_thread.run_sync(_join_calls)
+
+    monkeypatch.setattr(state.lifecycle, "wait_for_answer", ask_late)
+    anyio.run(main, backend=backend)
+    eventually(lambda: registered(state) == 0, 5.0)
+
+
+async def _run_report(state: MaintenanceState) -> None:
+    async with job("report", state=state):
+        pytest.fail("it runs")
+
+
+def _join_calls() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "maintenance: call":
+            thread.join()
 
 
 WAITS_IN_A_THREAD = """
@@ -412,6 +450,13 @@ def test_a_job_that_begins_while_the_last_one_ends_has_a_row_of_its_own(
     assert faulty.inner.connect().fleet().instances == ()
 
 
+class Future:
+    """Awaitable, and no coroutine."""
+
+    def __await__(self) -> Iterator[None]:
+        yield None
+
+
 # Options
 
 
@@ -444,6 +489,18 @@ def test_only_a_function_whose_body_runs_in_the_call_is_decorated() -> None:
             job("report")(wrong)
     with pytest.raises(ConfigurationError, match="a job is 5: decorate a function"):
         job("report")(5)  # type: ignore[type-var]
+
+
+def test_a_coroutine_that_would_run_after_its_job_is_refused() -> None:
+    ran: list[str] = []
+
+    async def report() -> None:
+        ran.append("it ran")
+
+    for awaitable in (report, Future):
+        with pytest.raises(ConfigurationError, match="decorate the async function itself"):
+            job("report", state=MaintenanceState("memory://"))(lambda make=awaitable: make())()
+    assert not ran
 
 
 def test_a_block_runs_once_at_a_time() -> None:

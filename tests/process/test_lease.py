@@ -347,5 +347,15 @@ def test_an_older_value_switches_on(lease: Lease) -> None:
     assert restore(lease, replace(ON, updated_at=OLDER)).site.enabled
 
 
+def test_the_clock_of_a_standby_moves_no_schedule(lease: Lease) -> None:
+    """The schedule may be acknowledged by the clock of the primary."""
+    snapshot = replace(OFF, starts=NOON)
+    for seconds, more in ((60, {}), (90, STANDBY)):
+        clock = StoreClock(NOON - dt.timedelta(seconds=seconds), 1000.0, 1000.0)
+        flags = Flags(site=replace(snapshot, read_at=1000.0), revision=snapshot.revision, clock=clock)
+        assert lease.install(flags, ticket=lease.ticket(), **{"epoch": lease.life.epoch} | more)
+    assert lease.holds_until <= 1060.0
+
+
 def test_a_process_that_has_read_nothing_has_no_age() -> None:
     assert MaintenanceState("memory://").lease.age is None

@@ -54,6 +54,18 @@ def test_the_start_is_followed_reported_and_written(life: Life) -> None:
     assert (is_open(life.lease.current), life.stored().enabled, life.stored().starts) == (True, False, None)
 
 
+def test_a_schedule_that_has_passed_unseen_is_over_and_is_written(life: Life) -> None:
+    """Such as one of a night in which no process ran. It must not count as planned for ever."""
+    life.clock.now += 3 * 3600.0
+    life.turn()
+    site = life.lease.flags.site
+    assert (site.enabled, site.starts, site.in_force) == (False, None, False)
+    assert life.stored().in_force
+    life.clock.now += CARRY_OUT_SPREAD
+    life.turn()
+    assert not life.stored().in_force
+
+
 def test_a_process_that_may_not_write_follows_all_the_same_and_tries_again(
     life: Life, monkeypatch: pytest.MonkeyPatch
 ) -> None:

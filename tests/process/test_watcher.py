@@ -7,10 +7,11 @@ from itertools import pairwise
 
 import pytest
 
+from maintenance.base.flags import Flags
 from maintenance.base.instances import Load
 from maintenance.base.values import Row, Snapshot
 from maintenance.errors import LateError, LateRegistrationError, RegistrationError, StoreError
-from maintenance.process.lease import LAGGING
+from maintenance.process.lease import LAGGING, Lease
 from maintenance.process.life import Thread
 from maintenance.process.watcher import BOOT_PAUSE, CALM, IDLE_LOOK, LOOK
 from maintenance.proof.membership import HEARTBEAT
@@ -63,6 +64,23 @@ def test_the_thread_acknowledges_an_own_flip_without_a_read(life: Life) -> None:
     life.rest()
     assert life.reported == [None, 1, 2]
     assert life.store.reads == reads
+
+
+def test_a_report_has_no_newer_revision_than_its_count(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flip may come between them: the requests that it refuses are not in that count."""
+    life.attempt()
+    look = Lease.flags.fget
+    assert look is not None
+
+    def look_slowly(lease: Lease) -> Flags:
+        found: Flags = look(lease)
+        monkeypatch.undo()
+        life.flip_here()
+        return found
+
+    monkeypatch.setattr(Lease, "flags", property(look_slowly))
+    assert life.watcher.reader._report().revision == 1
+    assert life.watcher.reader._report().revision == 2
 
 
 def test_a_process_that_only_watches_reads_and_writes_nothing(caplog: pytest.LogCaptureFixture) -> None:

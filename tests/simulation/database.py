@@ -206,7 +206,8 @@ class Database:
 
     def carry_out(self, process: Process, scope: str | None, revision: int, enabled: bool) -> bool:
         row = self.rows[scope]
-        if not process.may_flip or row.revision != revision or row.value_bool is enabled:
+        over = not enabled and is_in_force(row)
+        if not process.may_flip or row.revision != revision or (row.value_bool is enabled and not over):
             return False
         write, now = self.history.find(row.revision), self.world.now
         due = write.starts if enabled else write.until

@@ -18,9 +18,11 @@ from psycopg.rows import TupleRow, scalar_row
 
 from maintenance import MaintenanceState, StoreError
 from maintenance.base.values import Change, Details
+from maintenance.errors import ConflictError
 from maintenance.stores import PostgresStore
 from maintenance.stores.migrations import migrations
 from maintenance.stores.postgres import session as postgres_session
+from maintenance.stores.rows import MAX_REVISION
 from tests.support.postgres import DURABLE, Binaries, Server, database, installations, server
 from tests.support.waiting import eventually
 
@@ -769,13 +771,70 @@ def test_rows_that_come_without_the_counter_take_no_later_revision(url: str, mig
         migrated.execute("ALTER TABLE platform_settings DISABLE TRIGGER platform_settings_revise")
         migrated.execute("UPDATE platform_settings SET revision = 4242")
     else:
-        migrated.execute(
-            "INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl, revision) "
-            "VALUES (gen_random_uuid(), 'web-1', '', 1, 'gunicorn', '1', 'serve', 10, 4242)"
-        )
+        migrated.execute("DELETE FROM platform_settings_revision")
+        acknowledge(migrated, 4242)
     migrate(url)
     migrated.execute("UPDATE platform_settings SET value_bool = true")
     assert revision(migrated) == 4243
+
+
+def acknowledge(connection: Connection, number: int) -> None:
+    connection.execute(
+        "INSERT INTO maintenance_instances (id, host, boot, pid, program, version, when_stale, ttl, revision) "
+        "VALUES (gen_random_uuid(), 'web-1', '', 1, 'gunicorn', '1', 'serve', 10, %s)",
+        [number],
+    )
+
+
+def test_a_migration_hides_no_restore(url: str, migrated: Connection) -> None:
+    """A process that has acknowledged more than the counter follows a state that was taken back."""
+    acknowledge(migrated, 4242)
+    migrate(url)
+    assert ask(migrated, "SELECT last FROM platform_settings_revision") == revision(migrated)
+
+
+def test_a_role_that_serves_uses_up_no_numbers(url: str, migrated: Connection) -> None:
+    acknowledge(migrated, MAX_REVISION)
+    for lost in ("SELECT 1", "DELETE FROM platform_settings_revision"):
+        migrated.execute(lost)  # type: ignore[call-overload]
+        migrate(url)
+        migrated.execute("UPDATE platform_settings SET value_bool = NOT value_bool")
+        assert revision(migrated) < MAX_REVISION
+
+
+def test_a_row_that_nobody_has_flipped_is_older_than_any_flip(migrated: Connection) -> None:
+    assert ask(migrated, f"SELECT updated_at = 'epoch' FROM platform_settings {FLAG}") is True
+    migrated.execute("UPDATE platform_settings SET value_bool = true")
+    assert ask(migrated, f"SELECT updated_at > now() - interval '1 hour' FROM platform_settings {FLAG}") is True
+
+
+@pytest.mark.parametrize(
+    ("table", "error"),
+    [
+        ("key text PRIMARY KEY, revision integer NOT NULL DEFAULT 1", r"columns of another use \(revision\): rename"),
+        ("key text UNIQUE DEFERRABLE", r"\(key\) is deferrable: make it NOT DEFERRABLE"),
+    ],
+)
+def test_a_table_that_flips_would_break_is_refused(url: str, connection: Connection, table: str, error: str) -> None:
+    connection.execute(f"CREATE TABLE platform_settings ({table})")  # type: ignore[call-overload]
+    with pytest.raises(StoreError, match=error):
+        migrate(url)
+
+
+def test_of_two_operators_who_insert_a_flag_at_once_one_is_refused(url: str, migrated: Connection) -> None:
+    change = Change(enabled=True, details=Details(message="mine"), scope="shop", if_revision=0)
+    with (
+        psycopg.connect(url) as holder,
+        ThreadPoolExecutor(1) as pool,
+        closing(PostgresStore(url).connect()) as session,
+    ):
+        holder.execute("INSERT INTO platform_settings (key, value_bool) VALUES ('maintenance_mode:shop', true)")
+        written = pool.submit(session.write, change)
+        eventually(lambda: ask(migrated, "SELECT count(*) FROM pg_locks WHERE NOT granted"), what="the flip waits")
+        holder.commit()
+        with pytest.raises(ConflictError, match="the flag is at revision 2, not 0"):
+            written.result(10)
+    assert ask(migrated, "SELECT details FROM platform_settings WHERE key = 'maintenance_mode:shop'") == {}
 
 
 def notify_without_end(connection: Connection) -> None:

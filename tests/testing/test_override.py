@@ -13,7 +13,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from maintenance import MaintenanceActive, MaintenanceState, job, maintenance_enabled
+from maintenance import ConfigurationError, MaintenanceActive, MaintenanceState, job, maintenance_enabled
 from maintenance.asgi import MaintenanceMiddleware as ASGIMiddleware
 from maintenance.process import api
 from maintenance.testing import override_maintenance
@@ -107,6 +107,17 @@ def test_an_async_function_is_decorated_too() -> None:
         return maintenance_enabled()
 
     assert anyio.run(ask)
+
+
+def test_a_coroutine_that_would_run_after_the_override_is_refused() -> None:
+    async def ask() -> bool:
+        return maintenance_enabled()
+
+    def wrap() -> Any:
+        return ask()
+
+    with pytest.raises(ConfigurationError, match="override_maintenance encloses .* decorate the async function itself"):
+        override_maintenance(True)(wrap)()
 
 
 def test_the_fixture(maintenance_override: Override) -> None:

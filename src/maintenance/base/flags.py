@@ -17,6 +17,9 @@ CLOCK_RATE: Final = 0.01
 SCHEDULE_RATE: Final = 0.001
 """The same for a schedule, which may be far ahead. A process that is cut off for an hour begins up to 7 s early."""
 
+SEEDED: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+"""The `updated_at` of a row that a migration has written, until the first flip."""
+
 _DRIFT: Final = (1 + SCHEDULE_RATE) / (1 - SCHEDULE_RATE)
 """The most that one clock shows while another one shows 1."""
 
@@ -124,6 +127,8 @@ class Flags:
     def at(self, now: float) -> tuple[Self, float]:
         """What holds at a moment: `Snapshot.enabled` of each flag is its effective value.
 
+        A schedule that is over has no start.
+
         Returns:
             The flags, and until when (on this machine's clock) that holds.
         """
@@ -134,7 +139,10 @@ class Flags:
         for flag in scheduled:
             enabled, until = evaluate(flag, self.clock, now)
             holds = min(holds, until)
-            effective = flag if flag.enabled is enabled else replace(flag, enabled=enabled)
+            starts = None if self.clock is not None and not enabled and until == NEVER else flag.starts
+            effective = flag
+            if (flag.enabled, flag.starts) != (enabled, starts):
+                effective = replace(flag, enabled=enabled, starts=starts)
             if flag.scope is None:
                 site = effective
             else:
@@ -146,7 +154,8 @@ def keep_newer(known: Flags, read: Flags, *, now: float) -> Flags:
     """Refuse to switch off what is on because of an older value, as after a restore of a dump.
 
     A value is older if its revision **and** its time are: a database that lost its last changes begins again with lower
-    revisions, and a flip that settles the matter has a later time.
+    revisions, and a flip that settles the matter has a later time. A row that a migration has written is older than any
+    flip, because no operator has decided anything.
 
     Returns:
         `read`, with the flags of `known` that are on and older there; `Flags.taken_back` says whether there are any.
@@ -168,9 +177,10 @@ def _is_older(read: Flags, known: Snapshot) -> bool:
     if known.scope is not None and known.scope not in read.scopes:
         return read.revision < known.revision
     found = read.get(known.scope)
-    if found.revision >= known.revision or found.updated_at is None or known.updated_at is None:
+    if found.updated_at is None or known.updated_at is None:
         return False
-    return found.updated_at < known.updated_at
+    is_seed = found.updated_at == SEEDED
+    return (is_seed or found.revision < known.revision) and found.updated_at < known.updated_at
 
 
 @dataclass(frozen=True, slots=True)

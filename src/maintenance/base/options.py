@@ -4,11 +4,13 @@ import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Final, TypeVar, get_args
 
 from maintenance.base.quoting import quote
 from maintenance.base.values import WhenStale
 from maintenance.errors import ConfigurationError
+
+Result = TypeVar("Result")
 
 LONGEST: Final = 1_000_000.0
 """The longest time that an option accepts, in seconds (11 days). poll(2) takes 24 days, and no lease is that long."""
@@ -101,6 +103,22 @@ def check_list(name: str, value: object, example: str) -> None:
     """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise ConfigurationError(f"{name} is {quote(value)}: use a tuple, such as {example}")
+
+
+def check_result(name: str, function: object, result: Result) -> Result:
+    """Return the result of a decorated function.
+
+    Raises:
+        ConfigurationError: It is awaitable, so the body runs only after what encloses it has ended.
+    """
+    if not inspect.isawaitable(result):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()  # or Python warns that it was never awaited
+    raise ConfigurationError(
+        f"{name} encloses {quote(function)}, a plain function that returns an awaitable: decorate the async "
+        "function itself, or use a `with` block inside it"
+    )
 
 
 def check_function(name: str, value: object) -> None:

@@ -107,7 +107,7 @@ class Details:
             return cls(), (f"details is {quote(stored)}: use a JSON object, such as {{}}",)
         values: dict[str, Any] = {}
         problems: list[str] = []
-        for name in (it.name for it in fields(cls) if stored.get(it.name) is not None):
+        for name in (it for it in _DETAILS if stored.get(it) is not None):
             try:
                 one: dict[str, Any] = {name: _parse_time(name, stored[name]) if name in _TIMES else stored[name]}
                 values[name] = getattr(cls(**one), name)

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -59,21 +60,22 @@ class Hook:
         """Run it, and return what went wrong."""
         # In a session of its own, so that what it has started is ended with it. To stderr, because a machine may read
         # the events from stdout.
-        with subprocess.Popen(  # noqa: S603 - the operator's own command
+        restore_sigchld()
+        child = subprocess.Popen(  # noqa: S603 - the operator's own command
             self._command,
             env={**os.environ, **build_environment(flag)},
             stdin=subprocess.PIPE,
             stdout=2,
             start_new_session=True,
-        ) as child:
-            try:
-                child.communicate(event, self._limit)
-            except subprocess.TimeoutExpired:
-                _end(child)
-                return f"it took longer than {self._limit:g} s and was ended"
-            except BaseException:  # Ctrl-C
-                _end(child)
-                raise
+        )
+        try:
+            child.communicate(event, self._limit)
+        except subprocess.TimeoutExpired:
+            ended = "was ended" if _end(child) else "cannot be ended, because it belongs to another user"
+            return f"it took longer than {self._limit:g} s and {ended}"
+        except BaseException:  # Ctrl-C
+            _end(child)
+            raise
         return describe_status(child.returncode)
 
 
@@ -95,20 +97,36 @@ def _format(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else text.convert_to_text(value)
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End a command and what it has started."""
+def _end(child: "subprocess.Popen[bytes]") -> bool:
+    """End a command and what it has started; False if it may not be ended. It is not waited for without a limit."""
     _signal(child, "SIGTERM")
     try:
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE)
+        _wait(child)
     finally:
-        if child.poll() is None:
-            _signal(child, "SIGKILL")
+        # Also if it has ended already, because what it has started may go on. Its group keeps its number until then.
+        _signal(child, "SIGKILL")
+        _wait(child)
+        if child.stdin is not None:  # pragma: no branch - it is a pipe
+            with suppress(OSError):  # what it has not read is lost
+                child.stdin.close()
+    return child.returncode is not None
+
+
+def _wait(child: "subprocess.Popen[bytes]") -> None:
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(GRACE)
 
 
 def _signal(child: "subprocess.Popen[bytes]", name: str) -> None:
     if not hasattr(os, "killpg"):  # Windows
         child.kill()
         return
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, getattr(signal, name))
+
+
+def restore_sigchld() -> None:
+    """Undo that SIGCHLD is ignored, as some supervisors leave it. Each command would seem to end with 0."""
+    here = threading.current_thread() is threading.main_thread()
+    if here and hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

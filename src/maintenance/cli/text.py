@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal, TextIO
 
+from maintenance.base.flags import SEEDED
 from maintenance.base.instances import Instance
 from maintenance.base.values import Mode, Snapshot
 from maintenance.proof.membership import HEARTBEAT
@@ -182,7 +183,7 @@ def build_flag_json(snapshot: Snapshot) -> dict[str, Any]:
 
 def list_details(snapshot: Snapshot, *, now: dt.datetime) -> dict[str, str]:
     """Return each detail that is set, as a label and a text for a terminal."""
-    until, changed = snapshot.until, snapshot.updated_at
+    until, changed = snapshot.until, None if snapshot.updated_at == SEEDED else snapshot.updated_at
     details = {
         "mode": f"{snapshot.mode} ({_MODES[snapshot.mode]})" if snapshot.enabled else None,
         "message": snapshot.message,

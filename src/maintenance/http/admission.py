@@ -1,10 +1,12 @@
 """The one decision that both adapters ask for: admit a request, or refuse it with a response."""
 
+import contextlib
 import functools
 import inspect
 import logging
 import weakref
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from random import random
 from typing import Any, ClassVar, Final
 
@@ -147,6 +149,10 @@ class _NoLease:
     current: Final = Answer(Snapshot(enabled=False, source="default"), float("-inf"))
 
 
+REFUSES_ALL: Final = Snapshot(enabled=True)
+"""What visitors learn of a process under `block` whose lease is over."""
+
+
 class Admission:
     """Decides about the requests of one middleware.
 
@@ -184,6 +190,7 @@ class Admission:
         self._links, self.strip = Links(wire), wire.strip
         self._silent_until: dict[int, float] = {}
         self._refusals: dict[str | None, Refusals] = {}
+        self._begun = False
         self._template = None if page is None else page.template
         self._renderer = Renderer(page, on_failure=functools.partial(_log_template, weakref.ref(self)))
         self._state: MaintenanceState | None = None
@@ -233,7 +240,18 @@ class Admission:
             return None
         self.start()
         state = self.existing_state
-        return render_status(Flags(site=_NoLease.current.snapshot) if state is None else state.lease.flags)
+        if state is None:
+            self._start_default_beside()
+            return render_status(Flags(site=_NoLease.current.snapshot))
+        flags, lease = state.lease.flags, state.lease
+        return render_status(replace(flags, site=REFUSES_ALL) if lease.refuses_all else flags)
+
+    def _start_default_beside(self) -> None:
+        """Build the default state in a thread, once. A process may get no other requests than those for the status."""
+        if not self._begun:
+            self._begun = True
+            with contextlib.suppress(RuntimeError, OSError):  # the next other request builds it
+                REAL.start(self.start_default)
 
     def start(self) -> None:
         """Start the state if there is one: a process that gets only exempt requests registers too."""

@@ -214,12 +214,14 @@ def strip_tokens(app: App, admission: Admission) -> App:
 
 
 def mark_read_only(send: Send) -> Send:
-    """Return a function that sends a response of the app with one header more."""
+    """Return a function that sends a response of the app with the mode. No cache keeps it, or the mark would stay."""
 
     async def marked(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            header = (MODE_HEADER.lower().encode(), b"read_only")
-            message = {**message, "headers": [*message.get("headers", ()), header]}
+        # The headers of a 304 would change a response that is stored.
+        if message["type"] == "http.response.start" and message["status"] != 304:
+            kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() != b"cache-control"]
+            more = [(MODE_HEADER.lower().encode(), b"read_only"), (b"cache-control", b"no-store")]
+            message = {**message, "headers": [*kept, *more]}
         await send(message)
 
     return marked

@@ -50,14 +50,19 @@ class _Response:
 
     async def send(self, message: Message) -> None:
         """Pass a message on, and look at what the app sends."""
-        self._complete = message["type"] == "http.response.body" and not message.get("more_body")
+        if message["type"] == "http.response.body":
+            self._complete = not message.get("more_body")
         await self._send(message)
         if message["type"] == "http.response.start" and _is_stream(message) and self._table.add(self) is not None:
             self._running.cancel()
 
     def end(self) -> None:
         """Cancel the app, in its event loop."""
-        anyio.from_thread.run_sync(self._running.cancel, token=self._token)
+        anyio.from_thread.run_sync(self._cancel, token=self._token)
+
+    def _cancel(self) -> None:
+        if not self._complete:  # or work that the app does after its response would be lost
+            self._running.cancel()
 
 
 def _is_stream(start: Message) -> bool:

@@ -1,10 +1,12 @@
 """What stays open for long, and is ended when a flip refuses it: WebSockets and event streams."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Protocol
 
 from maintenance.base.flags import Flags
+from maintenance.base.log import log
 from maintenance.base.runtime import REAL
 from maintenance.http.admission import Admission
 from maintenance.http.refusal import Response
@@ -58,7 +60,14 @@ class OpenTable:
         refused = [it for it in list(self.open.values()) if self._admission.refuses(it.target, flags)]
         if refused:
             # In a thread of its own: a busy event loop must not hold up the thread that renews the lease.
-            REAL.start(lambda: _end_all(refused))
+            try:
+                REAL.start(lambda: _end_all(refused))
+            except (RuntimeError, OSError) as exc:  # the flip counts all the same
+                log(
+                    logging.ERROR,
+                    "open WebSockets and streams stay open, because no thread can be started: %s",
+                    exc,
+                )
 
 
 def _end_all(refused: list[Open]) -> None:

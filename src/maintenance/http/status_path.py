@@ -33,7 +33,8 @@ def is_below(path: str, status_path: str) -> bool:
 def render_status(flags: Flags) -> Response:
     """Return what a banner or a browser app needs. Who flipped a flag, and why, is not for visitors."""
     body = _describe(flags.site) | {"scopes": {scope: _describe(flag) for scope, flag in flags.scopes.items()}}
-    content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
+    # As ASCII, because a terminal could obey other control characters.
+    content = json.dumps(body).encode()
     headers = (
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(content))),

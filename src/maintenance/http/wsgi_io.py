@@ -235,8 +235,9 @@ def _end_reading(connection: socket.socket | None, end: float) -> Iterator[None]
 
 
 def _shut(connection: socket.socket) -> None:
-    with suppress(OSError):  # the client has gone
-        connection.shutdown(socket.SHUT_RD)
+    """Through another descriptor, because a TLS socket that is shut down would send the refusal in plain text."""
+    with suppress(OSError), socket.socket(fileno=socket.dup(connection.fileno())) as raw:  # the client has gone
+        raw.shutdown(socket.SHUT_RD)
 
 
 def send_response(response: Response, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
@@ -247,9 +248,12 @@ def send_response(response: Response, environ: "WSGIEnvironment", start_response
 
 
 def mark_read_only(start_response: "StartResponse") -> "StartResponse":
-    """Return a function that starts a response of the app with one header more."""
+    """Return a function that starts a response of the app with the mode. No cache keeps it, or the mark would stay."""
 
     def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-        return start_response(status, [*headers, (MODE_HEADER, "read_only")], *exc_info)
+        if not status.startswith("304"):  # its headers would change a response that is stored
+            kept = [(name, value) for name, value in headers if name.lower() != "cache-control"]
+            headers = [*kept, (MODE_HEADER, "read_only"), ("Cache-Control", "no-store")]
+        return start_response(status, headers, *exc_info)
 
     return start

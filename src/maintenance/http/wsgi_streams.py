@@ -47,7 +47,8 @@ class _WSGIStream:
         self._ended = True
 
     def __iter__(self) -> Iterator[bytes]:
-        self._ended = self._table.add(self) is not None
+        if self._table.add(self) is not None:  # never back to False, because a flip may have ended it already
+            self._ended = True
         for piece in self._body:
             if self._ended and is_event_stream(self._types[0]):
                 return

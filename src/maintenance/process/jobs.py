@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar, cast
 
-from maintenance.base.options import check_bool, check_seconds
+from maintenance.base.options import check_bool, check_result, check_seconds
 from maintenance.base.quoting import quote
 from maintenance.base.runtime import is_ending
 from maintenance.base.scopes import check_scope
@@ -121,7 +121,8 @@ class Job:
         """Make each call of a function a job. The function may be async.
 
         Raises:
-            ConfigurationError: It cannot be called, or is a generator, whose body does not run in the call.
+            ConfigurationError: It cannot be called, or is a generator, whose body does not run in the call. At a call:
+                it is a plain function that returns an awaitable.
         """
         if not callable(function):
             raise ConfigurationError(f"a job is {quote(function)}: decorate a function")
@@ -131,7 +132,7 @@ class Job:
         @functools.wraps(function)
         def run(*args: Any, **options: Any) -> Any:
             with self._copy():
-                return function(*args, **options)
+                return check_result("a job", function, function(*args, **options))
 
         @functools.wraps(function)
         async def arun(*args: Any, **options: Any) -> Any:
@@ -187,7 +188,7 @@ class Job:
         try:
             answer = lifecycle.peek(Purpose.WORK)
             if answer is None:
-                answer = yield _Call(functools.partial(lifecycle.wait_for_answer, Purpose.WORK))
+                answer = yield _Call(functools.partial(_ask, run))
             flag = self._find_on(answer, state)
         except BaseException:
             run.entry.clear()
@@ -211,6 +212,16 @@ class Job:
     def _describe(self, flag: Snapshot) -> str:
         part = "" if flag.scope is None else f" of {flag.scope}"
         return f"job {self._name!r} did not run: maintenance{part} is on: run it again when it is off"
+
+
+def _ask(run: _Run) -> Answer:
+    """Wait for an answer. It may arrive after the task that asked was cancelled, and that has left by then."""
+    lifecycle = run.state.lifecycle
+    try:
+        return lifecycle.wait_for_answer(Purpose.WORK)
+    finally:
+        if not run.entry:
+            lifecycle.leave_after_job()
 
 
 def _drive(steps: _Steps[_Run]) -> _Run:

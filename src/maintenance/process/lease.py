@@ -159,6 +159,9 @@ class Lease:
             if ticket < self._newest or ((lagging or overlaps) and flags.revision < self.known.newest):
                 return False
             until = self.until
+            if lagging and self.known.clock is not None:
+                # The clock of a standby may be another one, and a schedule may be acknowledged by that of the primary.
+                flags = replace(flags, clock=self.known.clock)
             if epoch == self.life.epoch:
                 until = flags.site.read_at + self.settings.ttl
                 self.error = None

@@ -158,11 +158,13 @@ class Reader:
         self._carry_out(self.session)
 
     def _report(self) -> Report:
+        # The revision first: a flip may come in between, and its number must not stand beside an older count.
+        known = self._lease.known
         flags = self._lease.flags
-        return make_report(self._lease.known, flags, self._sources.measure(flags))
+        return make_report(known, flags, self._sources.measure(flags))
 
     def _carry_out(self, session: Session) -> None:
-        """Write the value that a schedule has reached, unless another process is faster.
+        """Write the value that a schedule has reached, also if it has passed unseen, unless another process is faster.
 
         The value in force does not depend on it: each process computes it. It is for readers that only look at the
         value, and for the history.
@@ -170,7 +172,7 @@ class Reader:
         lease, now = self._lease, self._lease.runtime.clock()
         known, flags = lease.known, lease.flags
         # If nothing is scheduled, the two are the same object.
-        overdue = [] if flags is known else [it for it in flags if it.enabled is not known.get(it.scope).enabled]
+        overdue = [] if flags is known else [it for it in flags if it is not known.get(it.scope)]
         if not overdue or known.taken_back:
             self.carry_out_at = NEVER
         elif self.carry_out_at == NEVER:

@@ -12,7 +12,7 @@ from maintenance.process.lease import Lease
 
 TAKEN_BACK: Final = (
     "the database shows an older state than the one that processes follow, as after a restore: maintenance stays on "
-    "until you run `maintenance on` or `maintenance off`"
+    "until you run `maintenance on` or `maintenance off`, and the same with --scope for each scope that was on"
 )
 """What an operator has to decide."""
 

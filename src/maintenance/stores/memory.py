@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from maintenance.base.flags import Flags, Reading
+from maintenance.base.flags import SEEDED, Flags, Reading
 from maintenance.base.history import Entry
 from maintenance.base.instances import Fleet, Instance
 from maintenance.base.runtime import REAL, Waker
@@ -70,7 +70,7 @@ class _Table:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.lock = REAL.lock()
-        self.rows: dict[str | None, Row] = {None: Row(False, {}, 1, dt.datetime.now(dt.UTC))}
+        self.rows: dict[str | None, Row] = {None: Row(False, {}, 1, SEEDED)}
         self.last = 1
         self.flipped_at = float("-inf")
         self.history: deque[Entry] = deque(maxlen=MAX_HISTORY)
@@ -169,7 +169,9 @@ class MemorySession(Session):
     def carry_out(self, scope: str | None, revision: int, *, enabled: bool) -> bool:
         with self._table.lock:
             row = self._table.rows.get(scope)
-            if row is None or row.revision != revision or row.value_bool is enabled:
+            if row is None or row.revision != revision:
+                return False
+            if row.value_bool is enabled and (enabled or not is_in_force(row)):
                 return False
             self._table.change(replace(row, value_bool=enabled, details=row.details if enabled else {}))
             return True

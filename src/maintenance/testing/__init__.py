@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from maintenance.base.flags import Flags
-from maintenance.base.options import check_bool
+from maintenance.base.options import check_bool, check_result
 from maintenance.base.scopes import check_scope
 from maintenance.base.secret import choose_token, hash_token
 from maintenance.base.values import Details, Snapshot, split_message
@@ -73,7 +73,7 @@ class override_maintenance:  # noqa: N801 - used like a function, as the overrid
         @functools.wraps(function)
         def run(*args: Any, **options: Any) -> Any:
             with self:
-                return function(*args, **options)
+                return check_result("override_maintenance", function, function(*args, **options))
 
         @functools.wraps(function)
         async def arun(*args: Any, **options: Any) -> Any:

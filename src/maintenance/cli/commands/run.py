@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Final
 
 from maintenance.cli import text
+from maintenance.cli.hook import restore_sigchld
 from maintenance.cli.options import CANNOT_RUN, NOT_FOUND, SKIPPED
 from maintenance.cli.store import open_state
 from maintenance.errors import MaintenanceActive
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     wait = not args.skip and args.timeout != 0
     try:
         with job(args.name, scope=args.scope, wait=wait, timeout=args.timeout or None, state=state):
-            if (problem := state.status().registration_error) is not None:
+            if not (status := state.status()).registered:
+                problem = status.registration_error or status.last_error
                 text.warn(f"--drain does not wait for this job, because it is not registered: {problem}")
             return _execute(args.argv)
     except MaintenanceActive as exc:
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _execute(command: list[str]) -> int:
+    restore_sigchld()
     with _forward_signals() as signals:
         try:
             child = subprocess.Popen(command)  # noqa: S603 - the operator's own command
@@ -72,7 +75,11 @@ class _Signals:
 
     def _pass_on(self) -> None:
         while self._child is not None and self._taken:
-            self._child.send_signal(self._taken.pop(0))
+            number = self._taken.pop(0)
+            try:
+                self._child.send_signal(number)
+            except PermissionError:  # such as sudo; the job lasts until it ends
+                text.warn(f"{signal.Signals(number).name} is not passed on: the command belongs to another user")
 
 
 @contextlib.contextmanager
@@ -92,7 +99,12 @@ def _forward_signals() -> Iterator[_Signals]:
 
 
 def _is_in_foreground() -> bool:
+    """Whether Ctrl-C reaches the command too. Not by stdin, which may be a file."""
     try:
-        return os.tcgetpgrp(0) == os.getpgrp()
-    except (OSError, AttributeError):  # stdin is not the terminal, or Windows
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except (OSError, AttributeError):  # without a terminal, or on Windows
         return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)

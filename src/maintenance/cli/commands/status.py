@@ -17,7 +17,7 @@ from maintenance.cli.hook import Hook
 from maintenance.cli.options import IS_ON
 from maintenance.cli.steps import list_steps, repeat_database
 from maintenance.cli.store import open_state, read_flag
-from maintenance.errors import StoreError
+from maintenance.errors import FlagError, StoreError
 from maintenance.process.state import MaintenanceState
 from maintenance.process.status import TAKEN_BACK
 from maintenance.proof.judge import lease_end
@@ -160,7 +160,8 @@ def _is_overdue(flag: Snapshot, state: MaintenanceState) -> bool:
     """Return whether a schedule has reached a value that no process has written."""
     stored = state.lease.known.get(flag.scope)
     due = flag.starts if flag.enabled else flag.until
-    return stored.enabled is not flag.enabled and due is not None and due < state.lease.store_now - OVERDUE
+    is_written = (stored.enabled, stored.starts) == (flag.enabled, flag.starts)
+    return not is_written and due is not None and due < state.lease.store_now - OVERDUE
 
 
 def _describe_overdue(flag: Snapshot) -> str:
@@ -212,10 +213,21 @@ def follow(state: MaintenanceState) -> Iterator[tuple[Event, bool]]:
     known = {Trouble(kind, None) for kind in TROUBLES}
     while True:
         with suppress(Empty):
-            yield arrived.get(timeout=LOOK), True
+            yield _complete(arrived.get(timeout=LOOK), state), True
         found = _find_troubles(state)
         yield from ((it, True) for it in sorted(found - known, key=lambda it: it.kind))
         known = found
+
+
+def _complete(flag: Snapshot, state: MaintenanceState) -> Snapshot:
+    """Return a flag with who switched it off. A read leaves out each scope that is off, so its row is read."""
+    if flag.scope is None or flag.in_force or flag.updated_at is not None:
+        return flag
+    with suppress(StoreError, FlagError):
+        found = read_flag(state, flag.scope)
+        # By now it may be on again, which comes as a change of its own.
+        return flag if found.in_force or found.updated_at is None else found
+    return flag
 
 
 def _find_troubles(state: MaintenanceState) -> set[Trouble]:

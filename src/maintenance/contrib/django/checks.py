@@ -1,6 +1,7 @@
 """The system checks: mistakes that would otherwise show only once maintenance is on."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -76,8 +77,8 @@ def _check(setting: str, path: str) -> Iterator[CheckMessage]:
     named = f"{setting} ({path})"
     try:
         application = import_string(path)
-    except ImportError as exc:
-        yield Warning(f"{named} cannot be imported: {exc}", id="maintenance.W002")
+    except Exception as exc:  # noqa: BLE001 - such as a variable that only the server has; the other checks must run
+        yield Warning(f"{named} cannot be imported: {type(exc).__name__}: {exc}", id="maintenance.W002")
         return
     middleware = _find_middleware(application)
     if middleware is None:
@@ -108,10 +109,16 @@ def _list_inside(application: Any) -> list[Any]:
     """Return what an application may pass requests on to: in its attributes, or in the variables of a function."""
     if isinstance(application, BaseHandler):
         return []
-    cells = [cell.cell_contents for cell in getattr(application, "__closure__", None) or ()]
-    values = [*getattr(application, "__dict__", {}).values(), *cells]
+    values = [*getattr(application, "__dict__", {}).values(), *_list_variables(application)]
     nested = [it for value in values if isinstance(value, Mapping) for it in value.values()]
     return [it for it in (*values, *nested) if callable(it) and not isinstance(it, type)]
+
+
+def _list_variables(function: Any) -> Iterator[Any]:
+    """Yield what the variables of a closure hold."""
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # it is empty
+            yield cell.cell_contents
 
 
 def _check_admin(named: str, middleware: Middleware) -> Iterator[CheckMessage]:

@@ -38,7 +38,7 @@ def choose_kind(accept: str) -> str:
     return best if _rank(best, weights)[0] > 0 else TEXT
 
 
-# Not a lock in Python, as cachetools needs one: the child of a fork could inherit it locked.
+# It takes no lock of Python, which the child of a fork could inherit locked.
 choose_known_kind: Final = functools.lru_cache(256)(choose_kind)
 """The same for the headers that come again and again."""
 

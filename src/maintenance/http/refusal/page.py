@@ -170,7 +170,8 @@ def _read_text(language: str, name: object, text: Any) -> str:
 def _read_template(path: object) -> str:
     content = _read_file("template", path, longest=MAX_TEMPLATE, use="a path to an HTML file")
     try:
-        source = content.decode()
+        # Line ends as a browser reads them (HTML, section 13.2.3.5), or the policy's hashes would be of another text.
+        source = content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as exc:
         raise ConfigurationError(f"template is {quote(path)}, which is not UTF-8: save it as UTF-8") from exc
     if problem := check_template(source):

@@ -67,7 +67,7 @@ class Renderer:
         sources = [source for source in (read_source(self._page), read_own("page.html")) if source is not None]
         pieces = self._find_pieces()
         self._templates = [(source, build_policy(source, *pieces)) for source in sources]
-        # Not a lock in Python, as cachetools needs one: the child of a fork could inherit it locked.
+        # It takes no lock of Python, which the child of a fork could inherit locked.
         self.choose_known = functools.lru_cache(MAX_LANGUAGE_HEADERS)(self._choose)
         self._render_known = functools.lru_cache(MAX_BODIES)(self._render_body)
 

@@ -18,6 +18,9 @@ SLOTS: Final = (
 REQUIRED: Final = ("unsaved", "message")
 """Without these, visitors would not learn that a form was lost, or why."""
 
+OWN_IDS: Final = {"maintenance", "heading", "status", "message", "end", "back"}
+"""The elements of the slots that the page's script looks for."""
+
 _SLOT: Final = re.compile(r"\{\{ *(\w+) *\}\}")
 _META_PLACE: Final = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 
@@ -114,6 +117,8 @@ class _Parser(HTMLParser):
 
 
 def _find_problem(tag: str, attributes: Mapping[str, str | None]) -> str | None:
+    if (name := attributes.get("id")) in OWN_IDS:
+        return f"<{tag}> has the id {name!r}, by which the script finds an element of its own: use another"
     if handler := next((name for name in attributes if name == "style" or name.startswith("on")), None):
         return f"<{tag}> has the attribute {handler}, which the policy stops: use a <style> or <script>"
     source = attributes.get("src") or (attributes.get("href") if tag == "link" else None) or ""

@@ -85,6 +85,8 @@ ON CONFLICT (key) DO UPDATE SET
     updated_by = EXCLUDED.updated_by,
     updated_at = EXCLUDED.updated_at,
     drain_revision = CASE WHEN %(drain)s THEN 0 ELSE s.drain_revision END
+-- If another caller inserts the row now, `lock` has found nothing to lock.
+WHERE %(if_revision)s::bigint IS NULL OR s.revision = %(if_revision)s::bigint
 RETURNING true;
 
 -- name: written
@@ -94,13 +96,14 @@ FROM public.platform_settings s, public.platform_settings_revision c
 WHERE s.key = %(key)s;
 
 -- name: carry_out
--- A drain that was asked for goes on under the new revision.
+-- A drain that was asked for goes on under the new revision. A flag that is off may have a schedule that is over.
 UPDATE public.platform_settings SET
     value_bool = %(enabled)s,
     details = CASE WHEN %(enabled)s THEN details ELSE '{}' END,
     updated_at = pg_catalog.now(),
     drain_revision = CASE WHEN drain_revision = revision THEN 0 ELSE drain_revision END
-WHERE key = %(key)s AND revision = %(revision)s AND value_bool IS DISTINCT FROM %(enabled)s
+WHERE key = %(key)s AND revision = %(revision)s
+    AND (value_bool IS DISTINCT FROM %(enabled)s OR NOT %(enabled)s AND details ? 'starts'::text)
 RETURNING true;
 
 -- name: ask_drain

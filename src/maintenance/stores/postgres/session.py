@@ -20,7 +20,7 @@ from maintenance.base.history import Entry
 from maintenance.base.instances import Fleet, Instance
 from maintenance.base.runtime import Waker
 from maintenance.base.scopes import KEY, scope_key
-from maintenance.base.values import Change, Written
+from maintenance.base.values import Change, Row, Written
 from maintenance.errors import BusyError, LateError, LateRegistrationError, RegistrationError, StoreError
 from maintenance.stores.postgres.connection import Connection, GivenUpError, UnresolvedError
 from maintenance.stores.protocol import Session
@@ -142,16 +142,19 @@ class PostgresSession(Session):
             "details": _dump(change.details.to_json()),
             "updated_by": change.updated_by,
             "drain": change.drain,
+            "if_revision": change.if_revision,
         }
         row = None
         try:
             # COMMIT is a message of its own: a write that is given up while it waits for a lock must not happen later.
             with self._wrapped(), self._connection.transaction():
-                before, now = self._one(values, "durable", "lock")
-                before = before and make_row(_load(before))
+                before, now = self._lock(values)
                 check_revision(change, before, store=self._name)
                 change.check_times(_read_clock(now))
-                self._one(values, "write")
+                if not (written := self._run(values, "write")):
+                    # Another caller may have inserted the row since.
+                    check_revision(change, self._lock(values)[0], store=self._name)
+                self._take_one(written)
                 row, last, now = self._one(values, "written")
         except StoreError as exc:
             if row is None or not self._connection.closed:
@@ -160,6 +163,11 @@ class PostgresSession(Session):
                 f"{exc}; it is unknown whether the change was saved: run `maintenance status` to check"
             ) from exc.__cause__
         return Written(make_row(_load(row)), before, last, _read_clock(now))
+
+    def _lock(self, values: dict[str, Any]) -> tuple[Row | None, Any]:
+        """Lock a flag's row; return it, and the clock."""
+        row, now = self._one(values, "durable", "lock")
+        return row and make_row(_load(row)), now
 
     def carry_out(self, scope: str | None, revision: int, *, enabled: bool) -> bool:
         values = {"key": scope_key(scope), "revision": revision, "enabled": enabled}
@@ -280,7 +288,9 @@ class PostgresSession(Session):
         self._connection.close()
 
     def _one(self, values: dict[str, Any] | None, *names: str) -> tuple[Any, ...]:
-        rows = self._run(values, *names)
+        return self._take_one(self._run(values, *names))
+
+    def _take_one(self, rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
         if not rows:
             raise StoreError(f"{self._name}: the row was not written: look for a trigger that suppresses it")
         return rows[0]

@@ -51,7 +51,11 @@ UPDATE platform_settings SET
     details = CASE WHEN :enabled THEN details ELSE '{}' END,
     updated_at = strftime('%Y-%m-%d %H:%M:%fZ', 'now'),
     drain_revision = CASE WHEN drain_revision IS revision THEN 0 ELSE drain_revision END
-WHERE key = :key AND revision = :revision AND value_bool IS NOT :enabled;
+WHERE key = :key AND revision = :revision
+    AND (
+        value_bool IS NOT :enabled
+        OR NOT :enabled AND json_valid(details) AND json_extract(details, '$.starts') IS NOT NULL
+    );
 
 -- name: ask_drain
 UPDATE platform_settings SET drain_revision = revision

@@ -132,11 +132,13 @@ BEGIN
     FROM platform_settings_revision;
     -- A flag that changes a thousand times a second must not fill the disk.
     DELETE FROM maintenance_history
-    WHERE key = NEW.key AND (SELECT last FROM platform_settings_revision) % 50 = 0 AND revision < (
+    WHERE key = NEW.key AND revision < (
         SELECT revision FROM maintenance_history WHERE key = NEW.key ORDER BY revision DESC LIMIT 1 OFFSET 1000
     );
 END;
 
-INSERT INTO platform_settings (key, value_bool, description)
-SELECT 'maintenance_mode', 0, 'While 1, every process answers 503 Service Unavailable.'
+-- A process that follows a flag which is on must not take this row for a flip, as in a new file instead of one that was
+-- deleted. So its time is older than that of any flip.
+INSERT INTO platform_settings (key, value_bool, description, updated_at)
+SELECT 'maintenance_mode', 0, 'While 1, every process answers 503 Service Unavailable.', '1970-01-01 00:00:00.000Z'
 WHERE NOT EXISTS (SELECT 1 FROM platform_settings WHERE key = 'maintenance_mode');
